@@ -1,0 +1,40 @@
+# Set-up needs Python >= 3.11, git and make; everything else goes into .venv.
+PYTHON ?= python3
+PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: reproduce test test-all lint notebooks clean
+
+reproduce: .venv/core
+	.venv/bin/alignkit reproduce
+
+test: .venv/dev
+	.venv/bin/python -m pytest -m "not slow"
+
+test-all: .venv/dev
+	.venv/bin/python -m pytest
+
+lint: .venv/dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+notebooks: .venv/core
+	$(PIP_INSTALL) --editable '.[notebooks]'
+	.venv/bin/jupyter lab studies
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "alignkit needs Python 3.11 or newer; $(PYTHON) is older. Name another: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/core: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing alignkit into .venv (once; torch is large) ..."
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+.venv/dev: .venv/core
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

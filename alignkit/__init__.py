@@ -1,0 +1,1 @@
+"""Measure, test and explain alignment dynamics."""

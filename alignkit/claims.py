@@ -1,0 +1,215 @@
+"""From the claims that a study declared to verdicts: supported, refuted, equivalent or undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import pandas as pd
+
+from alignkit.errors import AnalysisError, nearest
+from alignkit.stats import (
+    benjamini_hochberg,
+    contrast,
+    equivalence_test,
+    holm,
+    in_design,
+    level_order,
+    level_text,
+    rate_note,
+    require_seeds,
+    run_summaries,
+    unit_of,
+)
+from alignkit.store import Records
+from alignkit.study import Claim
+
+ALPHA = 0.05
+NAN = float("nan")
+
+VERDICTS = {
+    "supported": "the effect has the claimed direction, beyond what random signs over seeds explain",
+    "refuted": "the effect has the opposite direction, beyond what random signs over seeds explain",
+    "equivalent": "the effect is smaller than the smallest that the claim says would matter",
+    "undecided": "these seeds do not tell",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say of one claim.
+
+    `estimate` is in `unit`, from the first level to the second. `p` is the exact sign-flip p, and
+    `p_equivalence` that of two one-sided t tests against the claim's smallest effect; the adjusted ones
+    hold within the family (Holm for confirmatory claims, Benjamini-Hochberg for exploratory ones).
+    """
+
+    claim: Claim
+    verdict: Literal["supported", "refuted", "equivalent", "undecided"]
+    reason: str
+    levels: tuple[str, str]
+    unit: str
+    design: str | None
+    estimate: float = NAN
+    interval: tuple[float, float] = (NAN, NAN)
+    p: float = NAN
+    p_adjusted: float = NAN
+    p_equivalence: float = NAN
+    p_equivalence_adjusted: float = NAN
+    df: int = 0
+    n_seeds: int = 0
+    n_cells: int = 0
+    pairing_correlation: float = NAN
+    differences: tuple[float, ...] = ()
+    learning_rates: str = ""
+    method: str = ""
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row."""
+        return verdict_frame([self])
+
+
+VERDICT_COLUMNS = (
+    "claim", "statement", "verdict", "reason", "practice", "factor", "level_from", "level_to", "response", "unit",
+    "direction", "smallest_effect", "family", "rule", "design", "estimate", "low", "high", "p", "p_adjusted",
+    "p_equivalence", "p_equivalence_adjusted", "df", "n_seeds", "n_cells", "learning_rates", "method", "warnings",
+)  # fmt: skip
+
+
+def verdict_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """One row per verdict, in the order given."""
+    rows = [
+        (
+            verdict.claim.name, verdict.claim.statement, verdict.verdict, verdict.reason, verdict.claim.practice,
+            verdict.claim.factor, *verdict.levels, verdict.claim.response, verdict.unit, verdict.claim.direction,
+            verdict.claim.smallest_effect, verdict.claim.family, verdict.claim.rule, verdict.design or "",
+            verdict.estimate, *verdict.interval, verdict.p, verdict.p_adjusted, verdict.p_equivalence,
+            verdict.p_equivalence_adjusted, verdict.df, verdict.n_seeds, verdict.n_cells, verdict.learning_rates,
+            verdict.method, "; ".join(verdict.warnings),
+        )
+        for verdict in verdicts
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
+
+
+def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
+    """What the records say of each claim of their study, in the study's order.
+
+    A claim is judged on one contrast per seed, averaged over the other factors of its design. It is
+    "equivalent" where the effect lies within its smallest effect, "supported" or "refuted" where the
+    exact sign-flip test rejects, and else "undecided"; all p-values are adjusted within the family, and
+    every declared claim counts there whether it could be tested or not. A claim that cannot be tested
+    (too few seeds, a level without runs) is undecided, and `reason` says why: nothing is raised.
+    """
+    measured = [_measure(records, claim, alpha=alpha) for claim in records.study.claims]
+    verdicts: dict[int, Verdict] = {}
+    for family, adjust in (("confirmatory", holm), ("exploratory", benjamini_hochberg)):
+        members = [index for index, verdict in enumerate(measured) if verdict.claim.family == family]
+        difference = adjust([measured[index].p for index in members], count_missing=True)
+        equivalence = adjust([measured[index].p_equivalence for index in members], count_missing=True)
+        for index, p, p_equivalence in zip(members, difference, equivalence, strict=True):
+            verdicts[index] = _judge(measured[index], float(p), float(p_equivalence), alpha)
+    return [verdicts[index] for index in range(len(measured))]
+
+
+def claim_design(records: Records, claim: Claim) -> str | None:
+    """The design that a claim is judged on: its own, else the first whose runs hold both its levels."""
+    if claim.design is not None or claim.factor not in records.runs.columns:
+        return claim.design
+    wanted = {level_text(level) for level in claim.levels}
+    runs = records.runs[records.runs["rule"] == claim.rule]
+    for design in records.study.designs:
+        if wanted <= set(level_order(runs.loc[in_design(runs, design), claim.factor])):
+            return design
+    return None
+
+
+def claim_table(records: Records, claim: Claim, *, response: str | None = None) -> pd.DataFrame:
+    """One row per run under the claim's rule and in its design: the table that its contrast is taken on."""
+    table = run_summaries(records.runs, records.layers, response or claim.response)
+    table = table[table["rule"] == claim.rule]
+    design = claim_design(records, claim)
+    return table if design is None else table[in_design(table, design)]
+
+
+def _measure(records: Records, claim: Claim, *, alpha: float) -> Verdict:
+    """The contrast of a claim, not yet judged. `reason` is set where it cannot be tested."""
+    levels = (level_text(claim.levels[0]) or "none", level_text(claim.levels[1]) or "none")
+    blank = Verdict(claim, "undecided", "", levels, unit_of(claim.response), claim_design(records, claim))
+    try:
+        if claim.factor not in records.factors:
+            raise AnalysisError(
+                f'"{claim.factor}" is not a factor of this study; {nearest(claim.factor, records.factors)}'
+            )
+        table = claim_table(records, claim)
+        result = contrast(table, factor=claim.factor, levels=claim.levels, within=records.factors)
+    except AnalysisError as error:
+        return replace(blank, reason=str(error))
+    equivalence = equivalence_test(result.differences, margin=claim.smallest_effect, alpha=alpha)
+    notes = [*result.warnings, *_missing(table, claim, levels)]
+    if records.missing:
+        notes.append(f"preliminary: {records.missing:,} planned runs have no records yet")
+    measured = replace(
+        blank,
+        estimate=result.estimate,
+        interval=result.interval,
+        p=result.p,
+        p_equivalence=equivalence.p,
+        df=result.df,
+        n_seeds=result.n_seeds,
+        n_cells=result.n_cells,
+        pairing_correlation=result.pairing_correlation,
+        differences=result.differences,
+        learning_rates=rate_note(
+            table, factor=claim.factor, levels=claim.levels, tuned=records.study.pilot is not None
+        ),
+        method=result.method,
+        warnings=tuple(notes),
+    )
+    confirmatory = claim.family == "confirmatory"
+    family_size = sum(other.family == "confirmatory" for other in records.study.claims) if confirmatory else 1
+    try:
+        require_seeds(result.n_seeds, family_size=family_size, alpha=alpha)
+    except AnalysisError as error:
+        # The estimate stands, the tests are not made.
+        return replace(measured, reason=str(error), p=NAN, p_equivalence=NAN)
+    return measured
+
+
+def _judge(verdict: Verdict, p: float, p_equivalence: float, alpha: float) -> Verdict:
+    verdict = replace(verdict, p_adjusted=p, p_equivalence_adjusted=p_equivalence)
+    if verdict.reason:
+        return verdict
+    claim, margin = verdict.claim, f"{verdict.claim.smallest_effect:g}{_after(verdict.unit)}"
+    claimed = verdict.estimate > 0 if claim.direction == "increase" else verdict.estimate < 0
+    if p_equivalence < alpha:
+        return replace(verdict, verdict="equivalent", reason=f"smaller than {margin}, the smallest effect that matters")
+    if p < alpha and claimed:
+        beyond = min(map(abs, verdict.interval)) >= claim.smallest_effect
+        size = f"at least {margin}" if beyond else f"perhaps less than {margin}, the smallest effect that matters"
+        return replace(verdict, verdict="supported", reason=f"{claim.direction}s as claimed, {size}")
+    if p < alpha:
+        opposite = "decreases" if claim.direction == "increase" else "increases"
+        return replace(verdict, verdict="refuted", reason=f"{opposite}, where the claim says {claim.direction}s")
+    return replace(verdict, reason=f"neither a difference nor its absence within {margin} can be shown")
+
+
+def _missing(table: pd.DataFrame, claim: Claim, levels: tuple[str, str]) -> list[str]:
+    """How many runs at each level have no value, and why: diverging at one level alone biases what remains."""
+    absent = table[table["missing"] != ""]
+    at = absent[claim.factor].map(level_text)
+    counts = {
+        reason: [int(((absent["missing"] == reason) & (at == level)).sum()) for level in levels]
+        for reason in sorted(absent["missing"].unique())
+    }
+    return [
+        f"{reason}: {before} runs at {levels[0]}, {after} at {levels[1]}"
+        for reason, (before, after) in counts.items()
+        if before or after
+    ]
+
+
+def _after(unit: str) -> str:
+    return f" {unit}" if unit and unit != "°" else unit

@@ -1,0 +1,301 @@
+"""The command line. Exit status 0; 2 where the input is at fault, with one message; 130 after Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from alignkit.errors import AlignkitError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure, test and explain how far learning signals point the way that back-propagation would.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+StudyArgument = Annotated[str, typer.Argument(help="A study file (TOML), or the name of a shipped study.")]
+DirectoryArgument = Annotated[Path, typer.Argument(help="A directory that `alignkit run` wrote.")]
+DataOption = Annotated[str | None, typer.Option("--data", help="A folder of image Parquet files, in place of the study's data.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core, one on a GPU.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@app.command()
+def reproduce(
+    out: Annotated[Path, typer.Option(help="Where the records and the report go.")] = Path("reports/quick"),
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Run the quick study, analyse it and write its report."""
+    run("quick", out=out, workers=workers, device=device)
+    report(out)
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option(help="The directory for the records.")],
+    data: DataOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Run a study, or go on with one that was stopped."""
+    from alignkit.run import open_study
+    from alignkit.run import run as run_study
+
+    source = open_study(study, data_path=data)
+    with _progress(f"{source.study.name}") as begin:
+        try:
+            records = run_study(source, out, workers=workers, device=device, on_stage=begin)
+        except KeyboardInterrupt:
+            errors.print(f"Stopped. What had finished is kept in {out}; the same command goes on from there.", highlight=False, soft_wrap=True)
+            raise typer.Exit(130) from None
+    diverged = int(records.runs["diverged"].sum())
+    console.print(f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(directory: DirectoryArgument) -> None:
+    """Analyse a study's records and write its report beside them."""
+    from alignkit.claims import evaluate
+    from alignkit.report import write_report
+    from alignkit.store import load
+
+    records = load(directory)
+    with console.status("Analysing and drawing…"):
+        verdicts = evaluate(records)
+        page = write_report(records, directory)
+    _print_verdicts(verdicts)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def records(
+    directory: DirectoryArgument,
+    table: Annotated[str, typer.Option(help="runs, checkpoints or layers.")] = "runs",
+    format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
+    output: Annotated[Path | None, typer.Option(help="A file; by default the terminal (CSV alone).")] = None,
+) -> None:
+    """Write one of the three tables as CSV or Parquet."""
+    from alignkit.errors import nearest
+    from alignkit.store import TABLES, load
+
+    if table not in TABLES:
+        raise AlignkitError(f'--table: no table is called "{table}"; {nearest(table, TABLES)}')
+    if format not in ("csv", "parquet"):
+        raise AlignkitError(f'--format: expected csv or parquet; got "{format}"')
+    if format == "parquet" and output is None:
+        raise AlignkitError("--format parquet: Parquet is no text for a terminal. Name a file with --output")
+    frame = getattr(load(directory), table)
+    try:
+        if format == "parquet":
+            frame.to_parquet(output, index=False)
+        else:
+            frame.to_csv(output if output is not None else sys.stdout, index=False, lineterminator="\n")
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader (head, say) has seen enough
+    except OSError as error:
+        raise AlignkitError(f"--output: {output} cannot be written ({error.strerror}). Name another file") from None
+
+
+@app.command()
+def validate(study: StudyArgument, data: DataOption = None) -> None:
+    """Check a study and its data without running anything."""
+    from alignkit.execute import plan_cohorts
+    from alignkit.run import open_study, study_plan
+
+    source = open_study(study, data_path=data)
+    planned = study_plan(source, rates=None)
+    plan_cohorts(planned, device="cpu")
+    _check_claims(source, planned)
+    console.print(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    data: DataOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+    cells: Annotated[bool, typer.Option("--cells", help="List the cells too.")] = False,
+) -> None:
+    """Show what a study would run, and what that would cost on this machine."""
+    from alignkit.execute import choose_device, default_workers, plan_cohorts
+    from alignkit.run import known_rates, open_study, study_plan
+
+    source = open_study(study, data_path=data)
+    device = choose_device(device)
+    workers = workers or default_workers(device)
+    rates = known_rates(source, None)
+    planned = study_plan(source, rates=rates)
+    _check_claims(source, planned)
+    stages = [("the study", plan_cohorts(planned, device=device))]
+    if source.study.pilot is not None and rates is None:
+        from alignkit.pilot import pilot_plan
+
+        stages.insert(0, ("its pilot", plan_cohorts(pilot_plan(source.study, source=str(source.path))[0], device=device)))
+    table = Table("", "runs", "cohorts", "largest cohort", "data", f"time with {workers} worker{'s' * (workers > 1)}", title=source.study.title or source.study.name)
+    for name, stage in stages:
+        from alignkit.estimate import estimate
+
+        with console.status(f"Timing a few steps of {name}…"):
+            cost = estimate(stage, device=device)
+        runs = sum(len(cohort.runs) for cohort in stage)
+        table.add_row(name, f"{runs:,}", str(len(stage)), _bytes(cost.largest_cohort_bytes), _bytes(cost.data_bytes), _duration(cost.seconds / workers))
+    console.print(table)
+    console.print(f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}", highlight=False, soft_wrap=True)
+    for note in planned.notes:
+        console.print(note, highlight=False, soft_wrap=True)
+    if cells:
+        for cell in dict.fromkeys(run.cell for run in planned.runs if run.rule != "bp" or len(source.study.rules) == 1):
+            console.print(f"  {cell or 'the base options'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def pilot(
+    study: StudyArgument,
+    out: Annotated[Path | None, typer.Option(help="The directory for the pilot's records; by default a temporary one.")] = None,
+    data: DataOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Tune every arm's learning rates and write them beside the study, to be committed."""
+    import tempfile
+
+    from alignkit.execute import choose_device, default_workers
+    from alignkit.pilot import rates_text, tune
+    from alignkit.run import open_study
+    from alignkit.store import write_text
+
+    source = open_study(study, data_path=data)
+    if source.committed_rates is None:
+        raise AlignkitError(f'{source.path}: [pilot] names no file for its rates. Add rates = "{source.study.name}.rates.json"')
+    device = choose_device(device)
+    with tempfile.TemporaryDirectory() as temporary, _progress(source.study.name) as begin:
+        outcome = tune(
+            source.study, out or Path(temporary), device=device, workers=workers or default_workers(device),
+            on_status=begin("tuning rates"), source=str(source.path),
+        )  # fmt: skip
+    write_text(source.committed_rates, rates_text(outcome))
+    edge = sum(arm["at_edge"] for arm in outcome["arms"])
+    console.print(f"{len(outcome['arms'])} arms tuned: {source.committed_rates}" + (f". {edge} have their best rate at the grid's edge" if edge else ""), highlight=False, soft_wrap=True)
+
+
+def _check_claims(source: Any, planned: Any) -> None:
+    from alignkit.errors import StudyError, nearest
+
+    for claim in source.study.claims:
+        place = f"{source.path}: claim {claim.name}"
+        if claim.factor not in planned.factors:
+            raise StudyError(f'{place}: the study has no factor "{claim.factor}"; {nearest(claim.factor, planned.factors)}')
+        if claim.rule not in source.study.rules:
+            raise StudyError(f'{place}: the study does not run the rule "{claim.rule}"; {nearest(claim.rule, source.study.rules)}')
+        if claim.design is not None and claim.design not in source.study.designs:
+            raise StudyError(f'{place}: the study has no design "{claim.design}"; {nearest(claim.design, source.study.designs)}')
+        known = {str(run.levels[claim.factor]) for run in planned.runs if claim.design is None or claim.design in run.designs}
+        for level in claim.levels:
+            if str(level) not in known:
+                raise StudyError(f'{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), known)}')
+
+
+def _print_verdicts(verdicts: Any) -> None:
+    if not verdicts:
+        console.print("The study declares no claims.")
+        return
+    table = Table("claim", "verdict", "effect", "95% interval", "p (Holm)", "seeds")
+    for verdict in verdicts:
+        table.add_row(*verdict.cells())
+    console.print(table)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Any]:
+    """Live progress: what runs, how many runs are done, how long it will take yet."""
+    if not console.is_terminal:
+        yield lambda stage: _plain_progress(f"{name}: {stage}")
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"),
+        TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+
+        def begin(stage: str) -> Any:
+            task = bar.add_task(f"{name}: {stage}", total=None, left="")
+            clock = _Clock()
+
+            def show(status: Any) -> None:
+                bar.update(task, completed=status.runs_done, total=status.runs, left=clock.left(status.share))
+
+            return show
+
+        yield begin
+
+
+def _plain_progress(title: str, *, every: float = 10.0) -> Any:
+    """Progress for a log: a line at the start and the end, and one every few seconds between."""
+    clock, last = _Clock(), -every
+
+    def show(status: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < every and status.runs_done < status.runs:
+            return
+        last = now
+        print(f"{title}: {status.runs_done}/{status.runs} runs {clock.left(status.share)}".rstrip(), flush=True)
+
+    return show
+
+
+class _Clock:
+    """Estimates the time left from the share of the cost that was done since it started."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._first: float | None = None
+
+    def left(self, share: float) -> str:
+        if self._first is None:
+            self._first = share
+        elapsed, done = time.monotonic() - self._started, share - self._first
+        if share >= 1 or done <= 0.005 or elapsed < 2:
+            return ""
+        return f"{_duration(elapsed * (1 - share) / done)} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
+
+
+def main() -> None:
+    """The entry point: turns errors of the user's into one message and exit status 2."""
+    try:
+        app()
+    except AlignkitError as error:
+        errors.print(f"alignkit: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("Stopped.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

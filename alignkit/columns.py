@@ -1,0 +1,86 @@
+"""The columns of the three tables of records: their order, their types and what they mean.
+
+Besides these, `runs` has one column per factor of the study, between `seed` and `train_accuracy`.
+Losses are means per sample. Accuracies are fractions, NaN for regression. Whatever is undefined (a
+diverged run, an absent split, a zero vector, a measure that was not asked for) is NaN.
+"""
+
+from __future__ import annotations
+
+FORMAT_VERSION = 1
+
+RUNS = {
+    "run_id": ("string", "hash of everything that determines the run, defaults left out"),
+    "study": ("string", "name of the study"),
+    "rule": ("string", "what teaches the hidden layers"),
+    "cell": ("string", "the combination of factor levels, as text; a BP run leaves feedback factors out"),
+    "designs": ("string", "names of the study's designs that hold the run, joined by +"),
+    "bp_run_id": ("string", "the BP run of the same cell and seed (for a BP run, itself; empty where there is none)"),
+    "seed": ("int64", "seed: the unit of replication"),
+    "train_accuracy": ("float64", "accuracy on the training split at the end, in evaluation mode"),
+    "validation_accuracy": ("float64", "accuracy on the validation split at the end"),
+    "test_accuracy": ("float64", "accuracy on the test split at the end"),
+    "train_loss": ("float64", "loss on the training split at the end"),
+    "validation_loss": ("float64", "loss on the validation split at the end"),
+    "test_loss": ("float64", "loss on the test split at the end"),
+    "lr": ("float64", "learning rate of the hidden layers"),
+    "output_lr": ("float64", "learning rate of the output layer"),
+    "diverged": ("bool", "whether the loss or a parameter ever was non-finite"),
+    "diverged_step": ("Int64", "the first such step; missing where there is none"),
+    "steps": ("int64", "number of updates"),
+    "parameters": ("int64", "number of trained parameters"),
+}
+
+CHECKPOINTS = {
+    "run_id": ("string", "the run"),
+    "step": ("int64", "updates made so far"),
+    "epoch": ("float64", "step divided by the updates of an epoch"),
+    "mode": ("string", "mode of the measured forward pass: batch, eval or train"),
+    "output_cosine": ("float64", "the rule's output-weight gradient against autograd's: always 1, a self-test"),
+    "train_loss": ("float64", "loss on the training split (its first evaluation_samples)"),
+    "validation_loss": ("float64", "loss on the validation split"),
+    "test_loss": ("float64", "loss on the test split"),
+    "train_accuracy": ("float64", "accuracy on the training split"),
+    "validation_accuracy": ("float64", "accuracy on the validation split"),
+    "test_accuracy": ("float64", "accuracy on the test split"),
+}
+
+LAYERS = {
+    "run_id": ("string", "the run"),
+    "step": ("int64", "updates made so far"),
+    "epoch": ("float64", "step divided by the updates of an epoch"),
+    "layer": ("int64", "1-based index of the hidden layer, from the input"),
+    "layer_name": ("string", "linear1, conv1, …"),
+    "width": ("int64", "size of the layer's output h_l"),
+    "signal": ("string", "teaching: the signal that taught the run; bystander: one that did not (BP runs)"),
+    "signal_cosine": ("float64", "mean over samples of cos(t_l, g_l)"),
+    "signal_cosine_sd": ("float64", "its standard deviation over samples: a description, never an uncertainty"),
+    "signal_angle_deg": ("float64", "mean over samples of the angle between t_l and g_l, in degrees"),
+    "delta_cosine": ("float64", "mean over samples of the cosine at the weight op's output"),
+    "gradient_cosine": ("float64", "Frobenius cosine of the batch weight gradients"),
+    "step_cosine": ("float64", "Frobenius cosine of the last displacement of W_l and -BP gradient of its batch"),
+    "weight_cosine": ("float64", "Frobenius cosine of the feedback and the forward weights it stands for"),
+    "jacobian_cosine": ("float64", "Frobenius cosine of B_l and the probe batch's mean Jacobian dy/dh_l"),
+    "ceiling_cosine": ("float64", "the best mean cosine that any use of the feedback could reach"),
+    "chance_z": ("float64", "signal_cosine in standard deviations of feedback redrawn from its own law"),
+    "chance_p": ("float64", "two-sided p of the same"),
+    "signal_gain": ("float64", "median over samples of |t_l| / |g_l|"),
+    "projection": ("float64", "mean over samples of <t_l, g_l> / |g_l|^2"),
+    "gate": ("float64", "median over samples of |delta of the rule| / |t_l|: what the tail lets through"),
+    "common_mode": ("float64", "share of the teaching signal that is the same for every sample"),
+    "update_ratio": ("float64", "|dW_l| / |W_l| of the last step"),
+    "effective_rank": ("float64", "(tr G)^2 / tr G^2 of the centred Gram matrix of h_l"),
+    "undefined": ("int64", "samples with a zero vector in either place; excluded, never scored"),
+}
+
+MEASURE_COLUMNS = tuple(name for name in LAYERS if name not in tuple(LAYERS)[:7])
+
+
+def to_markdown() -> str:
+    """The three tables' columns as Markdown, for the documentation."""
+    lines = []
+    for title, columns in (("runs", RUNS), ("checkpoints", CHECKPOINTS), ("layers", LAYERS)):
+        lines += [f"### `{title}`", "", "| column | type | meaning |", "|---|---|---|"]
+        lines += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, meaning) in columns.items()]
+        lines.append("")
+    return "\n".join(lines)

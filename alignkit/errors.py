@@ -1,0 +1,38 @@
+"""The errors that are the user's to mend: each says what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AlignkitError(Exception):
+    """The input is at fault. The command line prints the message alone and exits with status 2."""
+
+
+class StudyError(AlignkitError):
+    """A study file asks for something that cannot be."""
+
+
+class DataError(AlignkitError):
+    """A dataset is missing, broken or of the wrong shape."""
+
+
+class RecordsError(AlignkitError):
+    """A records directory is missing, damaged or of another format."""
+
+
+class AnalysisError(AlignkitError):
+    """The records cannot answer the question that was asked of them."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A clause that names the closest valid spelling and lists the rest.
+
+    >>> nearest("widht", ["width", "depth"])
+    'did you mean "width"? (valid: depth, width)'
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    listing = ", ".join(names) if names else "none"
+    return f'did you mean "{close[0]}"? (valid: {listing})' if close else f"valid: {listing}"

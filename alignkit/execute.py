@@ -1,0 +1,261 @@
+"""Where cohorts run: in this process, or in worker processes beside it.
+
+Whole cohorts alone are written, so a stop at any moment loses at most the cohorts under way, and the
+same command goes on with the rest. On a CPU every process computes with one thread: results then do
+not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignkit import data, store
+from alignkit.cohorts import Cohort, DataShape, cohorts, data_key
+from alignkit.designs import Plan, Run
+from alignkit.errors import AlignkitError, RecordsError, StudyError
+from alignkit.network import layer_shapes
+from alignkit.train import train_cohort
+
+_POLL_SECONDS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """How far an execution is: runs finished, runs in all, and the share of the whole cost that is done."""
+
+    runs_done: int
+    runs: int
+    share: float
+
+
+OnStatus = Callable[[Status], None]
+
+
+class _Stopped(Exception):
+    """Raised inside a worker's training loop when the parent wants it to end."""
+
+
+def choose_device(name: str = "auto") -> str:
+    """The torch device of a `--device` option: "auto" takes a GPU where there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("not supported")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise AlignkitError(f'--device: expected "auto", "cpu" or a CUDA device that exists; got "{name}" ({reason}). Leave it out to use what there is') from None
+    return name
+
+
+def default_workers(device: str) -> int:
+    return 1 if device.startswith("cuda") else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
+    """The plan's cohorts on a kind of device, checked against the data before anything runs."""
+    shapes: dict[str, DataShape] = {}
+    for run in plan.runs:
+        key = data_key(run.settings)
+        if key not in shapes:
+            described = data.describe(run.settings.data)
+            shapes[key] = DataShape(described.shape, described.outputs, described.train)
+            _check_against_data(run, described)
+        layer_shapes(run.settings, shapes[key].shape, shapes[key].outputs)
+    return cohorts(plan, shapes, device=device.split(":")[0])
+
+
+def _check_against_data(run: Run, described: data.DatasetShape) -> None:
+    training, probe = run.settings.training, run.settings.probe
+    if described.train < training.batch_size:
+        raise StudyError(f"training.batch_size: expected at most the {described.train} training samples; got {training.batch_size}")
+    if described.task == "regression" and training.loss == "cross_entropy":
+        raise StudyError('training.loss: regression has no classes for "cross_entropy". Set training.loss = "squared_error"')
+    available = getattr(described, probe.split)
+    if not available:
+        raise StudyError(f'probe.split: the data has no {probe.split} split. Use "test"')
+    if available < probe.samples:
+        raise StudyError(f"probe.samples: expected at most the {available} samples of the {probe.split} split; got {probe.samples}")
+
+
+def execute(
+    plan: Plan, directory: Path, *, device: str = "cpu", workers: int = 1, on_status: OnStatus | None = None
+) -> None:
+    """Train what has no records yet below `directory`, one cohort after another or in `workers` processes."""
+    planned = plan_cohorts(plan, device=device)
+    prepare(plan, directory)
+    finished = store.finished_run_ids(directory)
+    todo = [cohort for cohort in (_unfinished(cohort, finished) for cohort in planned) if cohort.runs]
+    tracker = _Tracker(planned, todo, on_status)
+    tracker.report([0.0] * len(todo))
+    if not todo:
+        return
+    if workers == 1 or len(todo) == 1:
+        _run_here(todo, directory, device, tracker)
+    else:
+        _run_in_processes(todo, directory, device, min(workers, len(todo)), tracker)
+
+
+def prepare(plan: Plan, directory: Path) -> None:
+    """Make the study directory, or check that it is this study's; write the study and its plan."""
+    known = directory / "study.json"
+    if known.exists():
+        name = store.read_study(directory).name
+        if name != plan.study.name:
+            raise RecordsError(f'{directory}: holds the records of the study "{name}"; got the study "{plan.study.name}". Choose another --out')
+    elif directory.is_dir() and (directory / "records").is_dir() and store.finished_cohorts(directory):
+        raise RecordsError(f"{directory}: has records but no study.json. Restore it, or choose another --out")
+    try:
+        (directory / "records").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordsError(f"{directory}: cannot be made or written ({error.strerror}). Choose another --out") from None
+    store.clear_unfinished(directory)
+    store.write_text(known, plan.study.to_json())
+    store.write_text(directory / "plan.json", plan.to_json())
+
+
+def _unfinished(cohort: Cohort, finished: set[str]) -> Cohort:
+    return dataclasses.replace(cohort, runs=tuple(run for run in cohort.runs if run.run_id not in finished))
+
+
+class _Tracker:
+    """Turns the progress of single cohorts into the status of the whole."""
+
+    def __init__(self, planned: Sequence[Cohort], todo: Sequence[Cohort], on_status: OnStatus | None) -> None:
+        self._on_status = on_status
+        self._todo = todo
+        self._total = sum(cohort.cost for cohort in planned)
+        self._before = self._total - sum(cohort.cost for cohort in todo)
+        self._runs = sum(len(cohort.runs) for cohort in planned)
+        self._runs_before = self._runs - sum(len(cohort.runs) for cohort in todo)
+
+    def report(self, shares: Sequence[float]) -> None:
+        if self._on_status is None:
+            return
+        done = self._before + sum(share * cohort.cost for share, cohort in zip(shares, self._todo, strict=True))
+        runs = self._runs_before + sum(len(c.runs) for share, c in zip(shares, self._todo, strict=True) if share >= 1)
+        self._on_status(Status(runs, self._runs, done / self._total))
+
+
+class _Datasets:
+    """The datasets of a process, each loaded once per device and type."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[str, str, str], data.Dataset] = {}
+
+    def get(self, cohort: Cohort, device: str) -> data.Dataset:
+        settings = cohort.settings
+        key = (data_key(settings), device, settings.training.dtype)
+        if key not in self._loaded:
+            dtype = torch.float64 if settings.training.dtype == "float64" else torch.float32
+            self._loaded[key] = data.load(settings.data).to(device, dtype)
+        return self._loaded[key]
+
+
+def _finish(cohort: Cohort, datasets: _Datasets, directory: Path, device: str, progress: Callable[[float], None]) -> None:
+    started = time.perf_counter()
+    tables = train_cohort(cohort, datasets.get(cohort, device), device=device, progress=progress)
+    timing = {
+        "seconds": round(time.perf_counter() - started, 3),
+        "runs": len(cohort.runs),
+        "steps": cohort.steps,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "torch": torch.__version__,
+    }
+    store.write_cohort(directory, cohort.cohort_id, tables, timing)
+
+
+@contextlib.contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """On a CPU, compute with one thread inside: sums then have one order on every machine."""
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_here(todo: Sequence[Cohort], directory: Path, device: str, tracker: _Tracker) -> None:
+    datasets, shares, told = _Datasets(), [0.0] * len(todo), 0.0
+    with one_thread(device):
+        for index, cohort in enumerate(todo):
+
+            def progress(share: float, index: int = index) -> None:
+                nonlocal told
+                shares[index] = min(share, 0.999)  # finished is what has been written
+                if time.monotonic() - told > _POLL_SECONDS:
+                    told = time.monotonic()
+                    tracker.report(shares)
+
+            _finish(cohort, datasets, directory, device, progress)
+            shares[index] = 1.0
+            tracker.report(shares)
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(directory: Path, device: str, shares: Any, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    if device == "cpu":
+        torch.set_num_threads(1)
+    _worker.update(directory=directory, device=device, shares=shares, parent=parent, datasets=_Datasets())
+
+
+def _work(cohort: Cohort, index: int) -> None:
+    shares, parent = _worker["shares"], _worker["parent"]
+
+    def progress(share: float) -> None:
+        shares[index] = min(share, 0.999)
+        if shares[-1] or os.getppid() != parent:
+            raise _Stopped
+
+    _finish(cohort, _worker["datasets"], _worker["directory"], _worker["device"], progress)
+    shares[index] = 1.0
+
+
+def _run_in_processes(todo: Sequence[Cohort], directory: Path, device: str, workers: int, tracker: _Tracker) -> None:
+    for cohort in {data_key(cohort.settings): cohort for cohort in todo}.values():
+        data.load(cohort.settings.data)  # decoded and cached once, before the workers all want it
+    context = multiprocessing.get_context("spawn")
+    shares = context.Array("d", len(todo) + 1, lock=False)  # the last element tells workers to stop
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(directory, device, shares, os.getpid())
+    )
+    try:
+        pending: set[Future[None]] = {pool.submit(_work, cohort, index) for index, cohort in enumerate(todo)}
+        while pending:
+            done, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            tracker.report(list(shares)[:-1])
+    except BrokenProcessPool:
+        raise AlignkitError(
+            "a worker process died, most likely for want of memory. What had finished is kept: run the same command "
+            "again, with fewer --workers"
+        ) from None
+    finally:
+        shares[len(todo)] = 1.0
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def timing_of(directory: Path) -> float:
+    """Seconds of computing that the records below a directory took, over all workers."""
+    return sum(json.loads((folder / "timing.json").read_text())["seconds"] for folder in store.finished_cohorts(directory))

@@ -1,0 +1,339 @@
+"""Networks with an ensemble axis: layers of a weight op and a tail, forward and backward.
+
+All tensors lead with E, the members of a cohort. Layers are numbered 1…L; 1…L-1 are hidden. A hidden
+layer's output h_l is handed on as [E, N, d_l] to fully connected layers and to teaching signals, as
+[E, N, c, H, W] to convolutions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alignkit.errors import StudyError
+from alignkit.initialisation import initial_values
+from alignkit.parameters import Layout, Parameters
+from alignkit.study import CNN, LayerOverrides, Settings
+from alignkit.tails import Activation, Dropout, MaxPool, Mode, Norm, Tail
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run as the engine sees it: its settings and its seed."""
+
+    settings: Settings
+    seed: int
+
+    def seed_of(self, stream: str) -> int:
+        """The stream's own seed where the study sets one, else the run's."""
+        own = getattr(self.settings.streams, stream)
+        return self.seed if own is None else own
+
+
+@dataclass
+class Pass:
+    """What one forward pass leaves for the backward ones."""
+
+    inputs: list[Tensor]  # inputs[l - 1] is h_{l-1} as layer l saw it
+    caches: list[list[Any]]  # caches[l - 1]: one entry a stage of layer l's tail
+    hidden: list[Tensor]  # hidden[l - 1] is h_l, [E, N, d_l]
+    output: Tensor  # y [E, N, C]
+    loss: Tensor  # [E, N], per sample
+    error: Tensor  # e = dL/dy per sample [E, N, C]
+    targets: Tensor
+
+
+class Teaches(Protocol):
+    """What `Network.backward` asks of a rule."""
+
+    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The static description of one layer."""
+
+    name: str
+    weight: tuple[int, ...]  # [out, in] or [out, in, k, k]
+    input: tuple[int, ...]  # shape of h_{l-1} per sample
+    output: tuple[int, ...]  # shape of h_l per sample
+    options: LayerOverrides | None  # resolved options; None for the output layer
+    pool: tuple[int, int] | None = None  # window, stride
+    padding: int = 0
+
+    @property
+    def convolution(self) -> bool:
+        return len(self.weight) == 4
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.output)
+
+
+def layer_shapes(settings: Settings, shape: tuple[int, ...], outputs: int) -> list[LayerShape]:
+    """The layers of a network on data of `shape`. Raises `StudyError` where they cannot be stacked."""
+    network = settings.network
+    layers: list[LayerShape] = []
+    current = shape
+    if isinstance(network, CNN):
+        if len(shape) != 3:
+            raise StudyError(f'network.kind: "cnn" needs images [channels, height, width]; the data has shape {list(shape)}. Use kind = "mlp"')
+        for index, channels in enumerate(network.channels, start=1):
+            extents = [n + 2 * network.padding - network.kernel + 1 for n in current[1:]]
+            pooled = [(n - network.pool) // network.pool_stride + 1 for n in extents]
+            if min(extents) < network.pool:
+                raise StudyError(
+                    f"network: convolution {index} gets images of {current[1]}x{current[2]}, too small for kernel "
+                    f"{network.kernel}, padding {network.padding} and pooling {network.pool}. Use fewer convolutions, a smaller "
+                    "pool, or larger images"
+                )
+            weight = (channels, current[0], network.kernel, network.kernel)
+            output = (channels, pooled[0], pooled[1])
+            options = _resolve(settings, len(layers), convolution=True)
+            pool = (network.pool, network.pool_stride)
+            layers.append(LayerShape(f"conv{index}", weight, current, output, options, pool, network.padding))
+            current = output
+        widths = network.hidden
+    else:
+        widths = network.hidden_widths
+    for index, width in enumerate(widths, start=1):
+        options = _resolve(settings, len(layers), convolution=False)
+        layers.append(LayerShape(f"linear{index}", (width, math.prod(current)), current, (width,), options))
+        current = (width,)
+    layers.append(LayerShape("output", (outputs, math.prod(current)), current, (outputs,), None))
+    return layers
+
+
+def _resolve(settings: Settings, index: int, *, convolution: bool) -> LayerOverrides:
+    network = settings.network
+    own = network.layers[index] if network.layers else LayerOverrides()
+    resolved: dict[str, Any] = {}
+    for name in LayerOverrides.model_fields:
+        value = getattr(own, name)
+        resolved[name] = getattr(network, name) if value is None else value
+    if convolution and isinstance(network, CNN) and own.dropout is None:
+        resolved["dropout"] = network.conv_dropout
+    return LayerOverrides(**resolved)
+
+
+class Network:
+    """A cohort's networks: the same layers, each member with weights of its own seed.
+
+    Members share every option that shapes the computation; `members[0]` speaks for all in those.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], *, shape: tuple[int, ...], outputs: int, device: torch.device | str = "cpu"
+    ) -> None:
+        first = members[0].settings
+        self.outputs = outputs
+        self.shape = shape
+        self.loss = first.training.loss
+        self.layers = layer_shapes(first, shape, outputs)
+        self.hidden_sizes = [layer.size for layer in self.layers[:-1]]
+        dtype = torch.float64 if first.training.dtype == "float64" else torch.float32
+        layout = Layout.of(_parameter_shapes(self.layers), output_layer=len(self.layers))
+        self.parameters = Parameters.zeros(layout, members=len(members), device=torch.device(device), dtype=dtype)
+        self._initialise(members)
+        self.tails: list[Tail] = [self._tail(index, members) for index in range(1, len(self.layers))]
+        self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
+        self._flat_input = not self.layers[0].convolution
+
+    def _initialise(self, members: Sequence[Member]) -> None:
+        for index, layer in enumerate(self.layers, start=1):
+            views = self.parameters.of_layer(index)
+            for position, member in enumerate(members):
+                values = initial_values(
+                    member.settings.network.initialisation,
+                    layer.weight,
+                    seed=member.seed_of("initialisation"),
+                    # the output layer has a counter of its own: networks of different depth share it
+                    layer=0 if layer.options is None else index,
+                )
+                for name, value in zip(("weight", "bias"), values, strict=True):
+                    views[name][position] = torch.from_numpy(value)
+            if "gain" in views:
+                views["gain"].fill_(1.0)
+
+    def _tail(self, index: int, members: Sequence[Member]) -> Tail:
+        layer = self.layers[index - 1]
+        options = layer.options
+        assert options is not None and options.order is not None and options.activation is not None
+        views = self.parameters.of_layer(index)
+        resolved = [_resolve(m.settings, index - 1, convolution=layer.convolution) for m in members]
+        slopes = torch.tensor([r.slope for r in resolved], dtype=self.parameters.flat.dtype, device=self.parameters.flat.device)
+        stages: dict[str, Activation | Norm | Dropout | MaxPool | None] = {
+            "norm": Norm(str(options.norm), views["gain"], views["shift"]) if "gain" in views else None,
+            "activation": Activation(options.activation, slopes),
+            "dropout": self._dropout(members, [r.dropout or 0.0 for r in resolved], layer=index),
+            "pool": MaxPool(*layer.pool) if layer.pool else None,
+        }
+        return [stage for name in options.order if (stage := stages[name]) is not None]
+
+    def _dropout(self, members: Sequence[Member], rates: list[float], *, layer: int) -> Dropout | None:
+        if not any(rates):
+            return None
+        flat = self.parameters.flat
+        seeds = torch.tensor([m.seed_of("dropout") for m in members], dtype=torch.int64, device=flat.device)
+        return Dropout(rates, seeds, layer=layer, dtype=flat.dtype)
+
+    def weight(self, layer: int) -> Tensor:
+        """W_l, [E, out, in] or [E, out, in, k, k]."""
+        return self.parameters.views[layer, "weight"]
+
+    def forward(self, x: Tensor, targets: Tensor, mode: Mode) -> Pass:
+        """A pass over a batch: `x` [E, N, *shape]; `targets` int64 [E, N] or [E, N, C]."""
+        if self._flat_input:
+            x = x.flatten(2)
+        if self._input_dropout is not None:
+            x, _ = self._input_dropout.forward(x, mode)
+        inputs, caches, hidden = [x], [], []
+        for index, tail in enumerate(self.tails, start=1):
+            h = self._weight_op(index, inputs[-1])  # z_l
+            layer_caches = []
+            for stage in tail:
+                h, cache = stage.forward(h, mode)
+                layer_caches.append(cache)
+            caches.append(layer_caches)
+            hidden.append(h.flatten(2))
+            inputs.append(h if self.layers[index].convolution else hidden[-1])
+        output = self._weight_op(len(self.layers), inputs[-1])
+        loss, error = loss_and_error(self.loss, output, targets)
+        return Pass(inputs, caches, hidden, output, loss, error, targets)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """y [E, N, C] in evaluation mode, nothing kept."""
+        h = x.flatten(2) if self._flat_input else x
+        for index, tail in enumerate(self.tails, start=1):
+            h = self._weight_op(index, h)
+            for stage in tail:
+                h, _ = stage.forward(h, Mode(batch_statistics=False))
+            if not self.layers[index].convolution:
+                h = h.flatten(2)
+        return self._weight_op(len(self.layers), h)
+
+    def backward(
+        self, passed: Pass, rule: Teaches, gradients: Parameters | None = None
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Walk down from the error under a rule.
+
+        Returns the teaching signals t_l [E, N, d_l] and the deltas, t_l pulled back to z_l, both in the
+        order of the hidden layers; None stands for zero. With `gradients`, also writes the update
+        directions there, summed over the batch.
+        """
+        depth = len(self.layers)
+        delta: Tensor | None = passed.error
+        signals: list[Tensor | None] = [None] * (depth - 1)
+        deltas: list[Tensor | None] = [None] * (depth - 1)
+        if gradients is not None:
+            self._write_gradients(depth, passed.error, passed, gradients)
+        for layer in range(depth - 1, 0, -1):
+            signal = rule.teaching_signal(layer, passed, delta)
+            delta = None if signal is None else self.pull_back(layer, signal, passed, gradients)
+            signals[layer - 1], deltas[layer - 1] = signal, delta
+            if gradients is not None and delta is not None:
+                self._write_gradients(layer, delta, passed, gradients)
+        return signals, deltas
+
+    def pull_back(self, layer: int, signal: Tensor, passed: Pass, gradients: Parameters | None = None) -> Tensor:
+        """A signal at h_l, [E, N, d_l], carried back through the tail to z_l."""
+        signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
+        own = gradients.of_layer(layer) if gradients is not None else None
+        for stage, cache in zip(reversed(self.tails[layer - 1]), reversed(passed.caches[layer - 1]), strict=True):
+            signal = stage.pull_back(signal, cache, own)
+        return signal
+
+    def transport(self, layer: int, delta: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """A delta at z_l carried back through W_l (or `weight` in its place) to h_{l-1}: [E, N, d_{l-1}]."""
+        weight = self.weight(layer) if weight is None else weight
+        shape = self.layers[layer - 1]
+        if not shape.convolution:
+            return torch.bmm(delta, weight)
+        return _conv_input(delta, weight, shape.padding).flatten(2)
+
+    def _weight_op(self, layer: int, h: Tensor) -> Tensor:
+        weight, bias = self.weight(layer), self.parameters.views[layer, "bias"]
+        shape = self.layers[layer - 1]
+        if not shape.convolution:
+            return torch.baddbmm(bias[:, None], h, weight.transpose(1, 2))
+        return _conv(h, weight, bias, shape.padding)
+
+    def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
+        weight, bias = gradients.views[layer, "weight"], gradients.views[layer, "bias"]
+        h = passed.inputs[layer - 1]
+        if self.layers[layer - 1].convolution:
+            weight.copy_(_conv_weight(h, delta, weight.shape[1:], self.layers[layer - 1].padding))
+            bias.copy_(delta.sum((1, 3, 4)))
+        else:
+            torch.bmm(delta.transpose(1, 2), h, out=weight)
+            torch.sum(delta, 1, out=bias)
+
+
+def loss_and_error(loss: str, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-sample loss [E, N] and its gradient at the output [E, N, C].
+
+    Cross-entropy of the softmax, or half the squared distance to the targets (one-hot for classes).
+    """
+    classes = not targets.is_floating_point()
+    if loss == "cross_entropy":
+        log_p = F.log_softmax(output, dim=-1)
+        value = -log_p.gather(-1, targets[..., None])[..., 0]
+        error = log_p.exp()
+        error.scatter_add_(-1, targets[..., None], error.new_full((*targets.shape, 1), -1.0))
+        return value, error
+    wanted = F.one_hot(targets, output.shape[-1]).to(output.dtype) if classes else targets
+    error = output - wanted
+    return 0.5 * (error * error).sum(-1), error
+
+
+def _parameter_shapes(layers: list[LayerShape]) -> dict[tuple[int, str], tuple[int, ...]]:
+    shapes: dict[tuple[int, str], tuple[int, ...]] = {}
+    for index, layer in enumerate(layers, start=1):
+        shapes[index, "weight"] = layer.weight
+        shapes[index, "bias"] = layer.weight[:1]
+        if layer.options is not None and layer.options.norm != "none":
+            shapes[index, "gain"] = shapes[index, "shift"] = layer.weight[:1]
+    return shapes
+
+
+# On a CPU a loop over members is as fast as a grouped convolution, and keeps members independent to the
+# bit; on a GPU one grouped call fills the device.
+
+
+def _conv(h: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    if not h.is_cuda:
+        return torch.stack([F.conv2d(h[e], weight[e], bias[e], padding=padding) for e in range(len(weight))])
+    merged = F.conv2d(_merge(h), weight.flatten(0, 1), bias.flatten(), padding=padding, groups=len(weight))
+    return _split(merged, len(weight))
+
+
+def _conv_input(delta: Tensor, weight: Tensor, padding: int) -> Tensor:
+    if not delta.is_cuda:
+        return torch.stack([F.conv_transpose2d(delta[e], weight[e], padding=padding) for e in range(len(weight))])
+    merged = F.conv_transpose2d(_merge(delta), weight.flatten(0, 1), padding=padding, groups=len(weight))
+    return _split(merged, len(weight))
+
+
+def _conv_weight(h: Tensor, delta: Tensor, shape: Sequence[int], padding: int) -> Tensor:
+    if not h.is_cuda:
+        grads = [torch.nn.grad.conv2d_weight(h[e], list(shape), delta[e], padding=padding) for e in range(len(h))]
+        return torch.stack(grads)
+    members = len(h)
+    merged_shape = [members * shape[0], *shape[1:]]
+    merged = torch.nn.grad.conv2d_weight(_merge(h), merged_shape, _merge(delta), padding=padding, groups=members)
+    return merged.view(members, *shape)
+
+
+def _merge(x: Tensor) -> Tensor:
+    """[E, N, c, H, W] as grouped convolutions want it: [N, E c, H, W]."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+def _split(x: Tensor, members: int) -> Tensor:
+    return x.view(x.shape[0], members, -1, *x.shape[2:]).transpose(0, 1).contiguous()

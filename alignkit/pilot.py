@@ -1,0 +1,142 @@
+"""The pilot: tunes every arm's learning rates on seeds of its own and the validation split."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from alignkit import data, store
+from alignkit.designs import Plan, Run, arm_id, expand, run_id
+from alignkit.errors import StudyError
+from alignkit.execute import OnStatus, execute
+from alignkit.study import Study
+
+RATES_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One arm at one pair of rates."""
+
+    arm: str
+    lr: float
+    output_lr: float
+
+
+def pilot_plan(study: Study, *, source: str = "study") -> tuple[Plan, dict[str, Candidate]]:
+    """The pilot's runs, measured only at their end, and which candidate each belongs to."""
+    pilot = study.pilot
+    if pilot is None:
+        raise StudyError(f"{source}: has no [pilot] section to tune rates by. Add one, with lr = [0.03, 0.1, 0.3]")
+    if set(pilot.seeds) & set(study.seed_list):
+        raise StudyError(
+            f"{source}: pilot.seeds: expected seeds that the study itself does not use; got {list(pilot.seeds)} of both. "
+            "Rates tuned on the seeds they are judged by are no longer tuned apart"
+        )
+    base = expand(study, fingerprint=data.fingerprint, seeds=pilot.seeds, source=source)
+    _refuse_rate_factors(base, source)
+    quiet = {"measures": (), "log_steps": 0, "every_epochs": 0, "steps": (), "evaluation_samples": 1}
+    runs: dict[str, Run] = {}
+    candidates: dict[str, Candidate] = {}
+    for run in base.runs:
+        arm = arm_id(run.rule, run.settings, data.fingerprint)
+        for lr, output_lr in itertools.product(pilot.lr, pilot.output_lr or (None,)):
+            output = lr if output_lr is None else output_lr
+            training = run.settings.training.model_copy(
+                update={"lr": lr, "output_lr": output, "epochs": pilot.epochs or run.settings.training.epochs}
+            )
+            probe = run.settings.probe.model_copy(update=quiet)
+            settings = run.settings.model_copy(update={"training": training, "probe": probe})
+            identity = run_id(run.rule, settings, run.seed, data.fingerprint)
+            runs[identity] = dataclasses.replace(run, run_id=identity, settings=settings, bp_run_id="")
+            candidates[identity] = Candidate(arm, lr, output)
+    return Plan(study, tuple(runs.values()), base.factors), candidates
+
+
+def tune(
+    study: Study, directory: Path, *, device: str, workers: int, on_status: OnStatus | None = None, source: str = "study"
+) -> dict[str, Any]:
+    """Run the pilot below `directory` (it goes on where it was stopped) and choose every arm's rates.
+
+    The winner has the best mean validation accuracy over the pilot's seeds, for regression the lowest
+    validation loss; the lower loss, then the smaller rates, break ties. A candidate that diverged under
+    any seed cannot win.
+    """
+    plan, candidates = pilot_plan(study, source=source)
+    for run in plan.runs[:1]:
+        if not data.describe(run.settings.data).validation:
+            raise StudyError(f"{source}: the pilot needs a validation split and the data has none. Set data.validation above 0")
+    execute(plan, directory, device=device, workers=workers, on_status=on_status)
+    runs = store.load(directory).runs
+    runs = runs[runs["run_id"].isin(list(candidates))]
+    for name in ("arm", "lr", "output_lr"):
+        runs[name] = [getattr(candidates[identity], name) for identity in runs["run_id"]]
+    arms = [_winner(arm, group) for arm, group in runs.groupby("arm", sort=True)]
+    undecided = [arm["cell"] or "the base options" for arm in arms if arm["lr"] is None]
+    if undecided:
+        raise StudyError(f"{source}: every candidate rate diverged for {undecided[0]} (and {len(undecided) - 1} more arms). Add smaller rates to pilot.lr")
+    return {"format": RATES_FORMAT, "study": study.name, "seeds": list(study.pilot.seeds) if study.pilot else [], "arms": arms}
+
+
+def _winner(arm: Any, runs: pd.DataFrame) -> dict[str, Any]:
+    regression = runs["validation_accuracy"].isna().all()
+    mean = runs.groupby(["lr", "output_lr"])[["validation_accuracy", "validation_loss", "diverged"]].mean().reset_index()
+    mean = mean[mean["diverged"] == 0]
+    first = runs.iloc[0]
+    chosen: dict[str, Any] = {"arm": arm, "rule": first["rule"], "cell": first["cell"], "lr": None, "output_lr": None}
+    if mean.empty:
+        return chosen
+    mean = mean.assign(rank=-mean["validation_accuracy"].fillna(0.0) if not regression else 0.0)
+    best = mean.sort_values(["rank", "validation_loss", "lr", "output_lr"]).iloc[0]
+    tried = np.unique(runs["lr"])
+    return {
+        **chosen,
+        "lr": float(best["lr"]),
+        "output_lr": float(best["output_lr"]),
+        "validation_accuracy": None if regression else round(float(best["validation_accuracy"]), 4),
+        "validation_loss": round(float(best["validation_loss"]), 4),
+        "at_edge": bool(len(tried) > 1 and best["lr"] in (tried[0], tried[-1])),
+    }
+
+
+def rates_of(outcome: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """The tuned (lr, output_lr) by arm, as `designs.expand` takes them."""
+    return {arm["arm"]: (arm["lr"], arm["output_lr"]) for arm in outcome["arms"]}
+
+
+def read_rates(path: Path) -> dict[str, Any]:
+    """A stored outcome of a pilot."""
+    try:
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+        rates_of(outcome)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise StudyError(f"{path}: expected the outcome of a pilot; got: {error!r}. Make it again: alignkit pilot STUDY") from None
+    if outcome.get("format") != RATES_FORMAT:
+        raise StudyError(f"{path}: expected rates of format {RATES_FORMAT}; got {outcome.get('format')!r}. Make them again: alignkit pilot STUDY")
+    return dict(outcome)
+
+
+def rates_text(outcome: Mapping[str, Any]) -> str:
+    """The outcome as JSON with one arm a line, so that a change of it reads well."""
+    arms = ",\n  ".join(json.dumps(arm) for arm in outcome["arms"])
+    head = ", ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in outcome.items() if key != "arms")
+    return f'{{{head}, "arms": [\n  {arms}\n]}}\n'
+
+
+def covers(rates: Mapping[str, tuple[float, float]], study: Study) -> bool:
+    """Whether every arm of the study has its rates."""
+    runs = expand(study, fingerprint=data.fingerprint, seeds=study.seed_list[:1]).runs
+    return all(arm_id(run.rule, run.settings, data.fingerprint) in rates for run in runs)
+
+
+def _refuse_rate_factors(plan: Plan, source: str) -> None:
+    for factor in ("lr", "output_lr"):
+        if factor in plan.factors:
+            raise StudyError(f"{source}: training.{factor} is a factor of the study and is tuned by its pilot. Leave one of the two out")

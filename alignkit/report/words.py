@@ -1,0 +1,80 @@
+"""Numbers and lists in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from alignkit.figures import digits_of, interval_text, signed
+from alignkit.stats import unit_of
+
+ABSENT = "–"
+
+
+def p_text(p: float) -> str:
+    """A p-value to three decimals, without the leading zero.
+
+    >>> p_text(0.0312), p_text(0.0002), p_text(1.0), p_text(float("nan"))
+    ('.031', '<.001', '1', '–')
+    """
+    if not math.isfinite(p):
+        return ABSENT
+    if p < 0.001:
+        return "<.001"
+    return "1" if p >= 0.9995 else f"{p:.3f}"[1:]
+
+
+def number(value: float, digits: int) -> str:
+    """A number with a true minus; "–" where it is missing."""
+    return ABSENT if not math.isfinite(value) else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def level(value: float, response: str) -> str:
+    """A value of a response with its unit."""
+    return number(value, digits_of(response)) + unit(response) if math.isfinite(value) else ABSENT
+
+
+def change(value: float, response: str) -> str:
+    """A difference in a response, with its sign and unit."""
+    return signed(value, digits_of(response)) + unit(response) if math.isfinite(value) else ABSENT
+
+
+def change_interval(interval: tuple[float, float], response: str) -> str:
+    return interval_text(interval, digits_of(response))
+
+
+def level_interval(interval: tuple[float, float], response: str) -> str:
+    if not all(map(math.isfinite, interval)):
+        return ABSENT
+    return f"[{number(interval[0], digits_of(response))}, {number(interval[1], digits_of(response))}]"
+
+
+def unit(response: str) -> str:
+    """The unit as it follows a number."""
+    found = unit_of(response)
+    return found if found in ("", "°") else f" {found}"
+
+
+def count(n: int, noun: str, plural: str = "") -> str:
+    """A count with its noun: "1 run", "1,370 runs"."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def listed(items: Iterable[str]) -> str:
+    """Items joined as in a sentence.
+
+    >>> listed(["bp", "dfa", "fa"])
+    'bp, dfa and fa'
+    """
+    words = list(items)
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def rule_name(rule: str) -> str:
+    return rule.upper() if rule in ("bp", "dfa", "fa") else rule
+
+
+def sizes(values: Iterable[int]) -> str:
+    """Sizes as a list, or a range where there are many."""
+    found = [str(value) for value in values]
+    return listed(found) if len(found) <= 4 else f"{found[0]} to {found[-1]}"

@@ -1,0 +1,39 @@
+"""The rules by name. A rule says what teaches the hidden layers; each has a file of its own.
+
+A study names a rule of the table below, or a class of the user's own as "module:Class". The classes
+are imported when they are needed, so that a study can be read without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+from alignkit.errors import StudyError, nearest
+
+RULES = {
+    "bp": "alignkit.rules.bp:BP",
+    "dfa": "alignkit.rules.dfa:DFA",
+    "fa": "alignkit.rules.fa:FA",
+    "shallow": "alignkit.rules.shallow:Shallow",
+}
+
+WITHOUT_FEEDBACK = frozenset({"bp", "shallow"})
+"""Rules whose training no feedback option changes: cells that differ in those alone share a run."""
+
+
+def check_rule(name: str) -> None:
+    """Raise `StudyError` unless `name` is a rule of the table or has the form "module:Class"."""
+    if name not in RULES and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        raise StudyError(f'no rule is called "{name}"; {nearest(name, RULES)}, or "module:Class" for one of your own')
+
+
+def rule_class(name: str) -> Any:
+    """The class of a rule. Raises `StudyError` where a user's own cannot be imported."""
+    check_rule(name)
+    module, _, attribute = RULES.get(name, name).partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise StudyError(f'rule "{name}": cannot be imported ({error}). Expected "module:Class" on the Python path') from None

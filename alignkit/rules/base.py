@@ -1,0 +1,39 @@
+"""What every rule answers. A new rule defines `teaching_signal`; the rest has defaults."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from alignkit.feedback import Projection
+from alignkit.network import Member, Network, Pass
+
+
+class Rule(ABC):
+    """What teaches the hidden layers of a cohort. Owns what it needs beyond the network's weights."""
+
+    def __init__(self, network: Network, members: Sequence[Member]) -> None:
+        self.network, self.members = network, members
+
+    @property
+    def measured(self) -> Rule:
+        """The rule whose angles are recorded: itself, unless it carries a bystander."""
+        return self
+
+    @abstractmethod
+    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:
+        """t_l [E, N, d_l], in the place of dL/dh_l of each sample; None stands for zero.
+
+        `layer` counts hidden layers from 1. `delta_above` is this rule's own delta at z_{l+1}, the
+        output error for the last hidden layer.
+        """
+
+    def projection(self, layer: int) -> Projection | None:
+        """The layer's feedback as one linear map, where it is one: for ceilings and weight cosines."""
+        return None
+
+    def redrawn_signal(self, layer: int, passed: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor | None:
+        """t_l had the layer's feedback been another draw (1, 2, …) of its law: for chance levels."""
+        return None

@@ -1,0 +1,23 @@
+"""Back-propagation: the reference that every other rule is measured against."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from torch import Tensor
+
+from alignkit.network import Pass
+from alignkit.rules.base import Rule
+from alignkit.rules.dfa import DFA
+
+
+class BP(Rule):
+    """t_l = g_l = delta_{l+1} W_{l+1}. What is recorded of a BP run is its bystander: the feedback that
+    its DFA twin learns from, and that teaches nothing here."""
+
+    @cached_property
+    def measured(self) -> Rule:  # type: ignore[override]  # cached: the bystander's matrices are drawn once
+        return DFA(self.network, self.members)
+
+    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:
+        return None if delta_above is None else self.network.transport(layer + 1, delta_above)

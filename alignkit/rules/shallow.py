@@ -1,0 +1,15 @@
+"""The control in which only the output layer learns."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from alignkit.network import Pass
+from alignkit.rules.base import Rule
+
+
+class Shallow(Rule):
+    """t_l = 0: the hidden layers keep their initial weights."""
+
+    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> None:
+        return None

@@ -1,0 +1,46 @@
+"""Inference on tidy tables, with the seed as the unit of replication.
+
+Nothing here knows what a network is: every function takes a pandas table, or differences that were
+taken within seeds, and gives a frozen result.
+"""
+
+from alignkit.stats.confounding import rate_note
+from alignkit.stats.contrasts import Contrast, contrast, contrast_frame, contrasts
+from alignkit.stats.equivalence import EquivalenceResult, equivalence_test
+from alignkit.stats.levels import level_order, level_text
+from alignkit.stats.multiplicity import benjamini_hochberg, holm
+from alignkit.stats.paired import (
+    PairedResult,
+    SeedContrasts,
+    minimum_seeds,
+    paired_test,
+    require_seeds,
+    seed_contrasts,
+    sign_flip_p,
+)
+from alignkit.stats.summaries import in_design, label_of, run_summaries, unit_of
+
+__all__ = [
+    "Contrast",
+    "EquivalenceResult",
+    "PairedResult",
+    "SeedContrasts",
+    "benjamini_hochberg",
+    "contrast",
+    "contrast_frame",
+    "contrasts",
+    "equivalence_test",
+    "holm",
+    "in_design",
+    "label_of",
+    "level_order",
+    "level_text",
+    "minimum_seeds",
+    "paired_test",
+    "rate_note",
+    "require_seeds",
+    "run_summaries",
+    "seed_contrasts",
+    "sign_flip_p",
+    "unit_of",
+]

@@ -1,0 +1,84 @@
+"""Whether an effect is too small to matter: absence of evidence told apart from evidence of absence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from alignkit.errors import AnalysisError
+
+
+@dataclass(frozen=True)
+class EquivalenceResult:
+    """Two one-sided tests against ±`margin`. `interval` has level 1 - 2 alpha: inside the margin iff p < alpha."""
+
+    estimate: float
+    interval: tuple[float, float]
+    p: float
+    df: int
+    n_seeds: int
+    margin: float
+    alpha: float
+    method: str = "paired TOST"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the effect lies within the margin at `alpha`; False where nothing can be said."""
+        return bool(self.p < self.alpha)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row."""
+        row = {
+            "estimate": self.estimate,
+            "low": self.interval[0],
+            "high": self.interval[1],
+            "p": self.p,
+            "df": self.df,
+            "n_seeds": self.n_seeds,
+            "margin": self.margin,
+            "method": self.method,
+            "warnings": "; ".join(self.warnings),
+        }
+        return pd.DataFrame([row])
+
+
+def equivalence_test(
+    differences: Sequence[float] | np.ndarray | pd.Series, *, margin: float, alpha: float = 0.05
+) -> EquivalenceResult:
+    """Whether the mean of differences taken within seeds lies inside (-margin, margin).
+
+    `margin` is in the unit of the differences, and is fixed before the data are seen: a margin chosen
+    afterwards makes the test worthless. Missing differences are left out and counted.
+
+    >>> equivalence_test([0.1, -0.2, 0.0, 0.1, -0.1, 0.1], margin=1.0).equivalent
+    True
+    """
+    if not margin > 0:
+        raise AnalysisError(
+            f"expected a margin above 0, in the unit of the response; got {margin}. "
+            "State the smallest effect that matters"
+        )
+    values = np.asarray(differences, dtype=float)
+    missing = ~np.isfinite(values)
+    warnings = [f"{int(missing.sum())} missing differences left out"] if missing.any() else []
+    values = values[~missing]
+    n = len(values)
+    nothing = float("nan")
+    estimate = float(values.mean()) if n else nothing
+    if n < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
+        warnings.append("no variance between seeds to test against")
+        return EquivalenceResult(
+            estimate, (nothing, nothing), nothing, max(n - 1, 0), n, margin, alpha, warnings=tuple(warnings)
+        )
+    above = stats.ttest_1samp(values, -margin, alternative="greater")
+    below = stats.ttest_1samp(values, margin, alternative="less")
+    bounds = stats.ttest_1samp(values, 0.0).confidence_interval(1 - 2 * alpha)
+    p = float(max(above.pvalue, below.pvalue))
+    return EquivalenceResult(
+        estimate, (float(bounds.low), float(bounds.high)), p, n - 1, n, margin, alpha, warnings=tuple(warnings)
+    )

@@ -1,0 +1,332 @@
+"""One difference per seed, and what such differences say: the confirmatory test of alignkit.
+
+A pooled regression with a seed intercept rejects too often as soon as the effect itself varies from
+seed to seed. One number per seed does not, whatever happens inside a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.levels import level_column, level_order, level_text
+
+EXACT_UP_TO = 16
+DRAWS = 99_999
+
+
+@dataclass(frozen=True)
+class SeedContrasts:
+    """The effect of going from `levels[0]` to `levels[1]`, once per seed.
+
+    `differences` is indexed by seed; `means` [seed, level] holds each level's mean over the cells that
+    were compared. `n_cells` is how many pairs of cells (or, in a fraction, cells) the design has.
+    """
+
+    factor: str
+    levels: tuple[str, str]
+    response: str
+    differences: pd.Series
+    means: pd.DataFrame
+    n_cells: int
+    method: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pairing_correlation(self) -> float:
+        """Correlation over seeds of the two levels' means: what sharing a seed was worth. NaN below three seeds."""
+        means = self.means.dropna()
+        if len(means) < 3 or (means.std() == 0).any():
+            return float("nan")
+        return float(np.corrcoef(means.to_numpy().T)[0, 1])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per seed."""
+        frame = self.means.rename(columns=lambda level: f"mean_{level}").assign(difference=self.differences)
+        return frame.reset_index()
+
+
+@dataclass(frozen=True)
+class PairedResult:
+    """What differences within seeds say of their mean: t interval, exact sign-flip p, and the t test's p."""
+
+    estimate: float
+    interval: tuple[float, float]
+    p: float
+    p_t: float
+    df: int
+    n_seeds: int
+    sd: float
+    level: float
+    method: str
+    warnings: tuple[str, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row."""
+        return pd.DataFrame(
+            [
+                {
+                    "estimate": self.estimate,
+                    "low": self.interval[0],
+                    "high": self.interval[1],
+                    "p": self.p,
+                    "p_t": self.p_t,
+                    "df": self.df,
+                    "n_seeds": self.n_seeds,
+                    "method": self.method,
+                    "warnings": "; ".join(self.warnings),
+                }
+            ]
+        )
+
+
+def seed_contrasts(
+    table: pd.DataFrame,
+    *,
+    factor: str,
+    levels: tuple[Any, Any],
+    response: str,
+    seed: str = "seed",
+    within: Sequence[str] = (),
+) -> SeedContrasts:
+    """How far `response` moves from `levels[0]` to `levels[1]` of a factor, averaged over cells, in every seed.
+
+    `table` has one row per seed and cell; a cell is a combination of `factor` and the other factors,
+    `within`. Where a cell at one level has its counterpart at the other (a grid, one factor at a time),
+    the differences between counterparts are averaged, and cells without one are left aside. In a
+    regular fraction no cell has one: there the difference of the level means is taken, and where values
+    are missing or the levels are not balanced over the other factors, a main-effects model is fitted by
+    least squares within each seed, which assumes that the factors' effects add.
+
+    A missing value takes its counterpart with it, in that seed. Whatever is left out is counted in
+    `warnings`. Do not read the result as an effect when values are missing because of the factor (runs
+    that diverge at one level): only bounds are honest then.
+
+    Raises `AnalysisError` where a column or level does not exist, where a seed holds a cell twice, and
+    where the design cannot separate the factor from another.
+    """
+    within = [name for name in within if name != factor]
+    for name in (factor, response, seed, *within):
+        if name not in table.columns:
+            raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')
+    low, high = _known_levels(table[factor], factor, levels)
+    at = level_column(table[factor])
+    chosen = at.isin([low, high])
+    others = pd.DataFrame({name: level_column(table.loc[chosen, name]) for name in within}, index=table.index[chosen])
+    others = others.loc[:, [name for name in within if others[name].nunique(dropna=False) > 1]]
+    cell = others.apply(lambda row: "\x1f".join(map(str, row)), axis=1) if others.shape[1] else ""
+    frame = pd.DataFrame({"seed": table.loc[chosen, seed], "at": at[chosen], "cell": cell})
+    frame["value"] = table.loc[chosen, response].astype(float)
+    repeated = frame.duplicated(["seed", "at", "cell"])
+    if repeated.any():
+        row = frame[repeated].iloc[0]
+        raise AnalysisError(
+            f"expected one row per {seed} and cell; {seed} {row['seed']} has several at {factor} = {row['at']}. "
+            "Name every factor that varies in `within`, or summarise each run first"
+        )
+    seeds = sorted(frame["seed"].unique())
+    before, after = (
+        frame[frame["at"] == text].pivot(index="seed", columns="cell", values="value").reindex(seeds)
+        for text in (low, high)
+    )
+    counterparts = [name for name in before.columns if name in after.columns]
+    if counterparts:
+        before, after = before[counterparts], after[counterparts]
+        differences, method, warnings = _matched(before, after)
+        # Both sides of a level's mean are the cells that were compared, and no others.
+        lost = before.isna() | after.isna()
+        before, after = before.mask(lost), after.mask(lost)
+        n_cells = len(counterparts)
+    else:
+        differences, method, warnings = _fraction(before, after, factor, frame, others)
+        n_cells = before.shape[1] + after.shape[1]
+    means = pd.DataFrame({low: before.mean(axis="columns"), high: after.mean(axis="columns")})
+    dropped = differences.isna()
+    if dropped.any():
+        warnings.append(f"{_count(int(dropped.sum()), 'seed')} left out: no comparison remains there")
+    kept = differences[~dropped]
+    kept.index.name = means.index.name = seed
+    return SeedContrasts(factor, (low, high), response, kept, means[~dropped], n_cells, method, tuple(warnings))
+
+
+def paired_test(
+    differences: Sequence[float] | np.ndarray | pd.Series,
+    *,
+    level: float = 0.95,
+    alpha: float | None = None,
+    family_size: int = 1,
+    seed: int = 0,
+) -> PairedResult:
+    """Whether differences taken within seeds have mean zero: t interval and exact sign-flip p.
+
+    The p comes from all 2^n sign patterns up to 16 seeds, beyond that from 99,999 patterns drawn with
+    a generator seeded by `seed`, as (b + 1)/(K + 1). It supposes that under the null a difference is
+    as likely to have either sign; the interval supposes normal differences.
+
+    With `alpha` the test is confirmatory, in a Holm family of `family_size`: it is refused
+    (`AnalysisError`) where no data could reach `alpha` with so few seeds.
+
+    Do not feed it checkpoints, layers or samples: they are not independent. One number per seed.
+
+    >>> result = paired_test([1.0, 2.0, 1.5, 0.5, 1.0, 2.0])
+    >>> result.estimate, result.p, result.df
+    (1.3333333333333333, 0.03125, 5)
+    """
+    values = np.asarray(differences, dtype=float)
+    warnings = []
+    missing = ~np.isfinite(values)
+    if missing.any():
+        warnings.append(f"{_count(int(missing.sum()), 'missing difference')} left out")
+        values = values[~missing]
+    n = len(values)
+    if alpha is not None:
+        require_seeds(n, family_size=family_size, alpha=alpha)
+    patterns = f"exact sign-flip p, {2**n:,} patterns" if n <= EXACT_UP_TO else f"sign-flip p, {DRAWS:,} draws"
+    method = f"t interval; {patterns}"
+    nothing = float("nan")
+    if n == 0:
+        warnings.append("no seed has a difference: nothing can be estimated")
+        return PairedResult(
+            nothing, (nothing, nothing), nothing, nothing, 0, 0, nothing, level, method, tuple(warnings)
+        )
+    estimate = float(values.mean())
+    p = sign_flip_p(values, seed=seed)
+    interval, p_t, sd = (nothing, nothing), nothing, nothing
+    if n == 1:
+        warnings.append("one seed: no interval, and no test can reject")
+    elif np.ptp(values) <= 1e-12 * np.abs(values).max():
+        sd = 0.0
+        warnings.append("all seeds have the same difference: no variance to build an interval on")
+    else:
+        test = stats.ttest_1samp(values, 0.0)
+        bounds = test.confidence_interval(level)
+        interval, p_t, sd = (float(bounds.low), float(bounds.high)), float(test.pvalue), float(values.std(ddof=1))
+    return PairedResult(estimate, interval, p, p_t, n - 1, n, sd, level, method, tuple(warnings))
+
+
+def sign_flip_p(differences: Sequence[float] | np.ndarray, *, seed: int = 0, draws: int = DRAWS) -> float:
+    """The two-sided p of a mean under random signs: exact up to 16 differences, drawn beyond.
+
+    >>> sign_flip_p([1.0, 2.0, 3.0])
+    0.25
+    """
+    values = np.asarray(differences, dtype=float)
+    observed = abs(values.sum())
+    # Sums that differ by rounding alone are ties, and ties count against the null's rejection.
+    threshold = observed - 1e-12 * np.abs(values).sum()
+    if len(values) <= EXACT_UP_TO:
+        # A pattern and its mirror image have the same |sum|, so the first sign stays.
+        sums = values[:1]
+        for value in values[1:]:
+            sums = np.concatenate([sums + value, sums - value])
+        return float(np.mean(np.abs(sums) >= threshold))
+    generator = np.random.default_rng(seed)
+    as_extreme = 0
+    for start in range(0, draws, 10_000):
+        signs = generator.integers(0, 2, size=(min(10_000, draws - start), len(values))) * 2 - 1
+        as_extreme += int(np.sum(np.abs(signs @ values) >= threshold))
+    return (as_extreme + 1) / (draws + 1)
+
+
+def minimum_seeds(family_size: int = 1, alpha: float = 0.05) -> int:
+    """The fewest seeds with which an exact paired test can reach `alpha` in a Holm family.
+
+    >>> minimum_seeds(), minimum_seeds(10)
+    (6, 9)
+    """
+    n = 1
+    while 2 / 2**n * family_size > alpha:
+        n += 1
+    return n
+
+
+def require_seeds(n_seeds: int, *, family_size: int = 1, alpha: float = 0.05) -> None:
+    """Raise `AnalysisError` where `n_seeds` differences cannot reach `alpha`, whatever they are."""
+    needed = minimum_seeds(family_size, alpha)
+    if n_seeds >= needed:
+        return
+    family = f" in a Holm family of {family_size}" if family_size > 1 else ""
+    mend = ", declare fewer claims" if n_seeds >= minimum_seeds(1, alpha) else ""
+    raise AnalysisError(
+        f"an exact paired test{family} needs ≥ {needed} seeds to reach p < {str(alpha).removeprefix('0')}; "
+        f"got {n_seeds}. Add seeds{mend}, or ask for the estimate alone"
+    )
+
+
+def _known_levels(column: pd.Series, factor: str, levels: tuple[Any, Any]) -> tuple[str, str]:
+    present = level_order(column)
+    wanted = tuple(level_text(level) for level in levels)
+    for text in wanted:
+        if text not in present:
+            has = ", ".join(present) if present else "none (these runs do not have the factor)"
+            raise AnalysisError(f'factor "{factor}": expected the level {text}, which no run has; its levels: {has}')
+    low, high = str(wanted[0]), str(wanted[1])
+    if low == high:
+        raise AnalysisError(f'factor "{factor}": expected two different levels; got {low} twice')
+    return low, high
+
+
+def _matched(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.Series, str, list[str]]:
+    difference = after - before
+    lost, total = int(difference.isna().to_numpy().sum()), difference.size
+    warnings = []
+    if lost:
+        warnings.append(f"{lost} of {_count(total, 'pair')} of runs left out: one or both values are missing")
+    method = f"per-seed mean over {_count(difference.shape[1], 'pair')} of matched cells"
+    return difference.mean(axis="columns"), method, warnings
+
+
+def _fraction(
+    before: pd.DataFrame, after: pd.DataFrame, factor: str, frame: pd.DataFrame, others: pd.DataFrame
+) -> tuple[pd.Series, str, list[str]]:
+    cells = pd.concat([others, frame[["cell"]]], axis="columns").drop_duplicates("cell").set_index("cell")
+    cells = cells.loc[[*before.columns, *after.columns]]
+    values = np.hstack([before.to_numpy(), after.to_numpy()])
+    indicator = np.repeat([0.0, 1.0], [before.shape[1], after.shape[1]])
+    columns = [np.ones(len(cells))]
+    for name in cells:
+        levels = cells[name].map(str)
+        columns += [(levels == level).to_numpy(float) for level in sorted(levels.unique())[1:]]
+    nuisance = np.column_stack(columns)
+    if _separable(indicator, nuisance) is None:
+        raise AnalysisError(
+            f'factor "{factor}": its levels cannot be told apart from those of other factors in these cells '
+            f"({', '.join(map(str, cells.columns)) or 'none'}). Add cells in which {factor} alone changes"
+        )
+    absent = np.isnan(values)
+    balanced = np.allclose(nuisance[indicator == 1].mean(axis=0), nuisance[indicator == 0].mean(axis=0))
+    n_cells = f"{len(cells)} cells"
+    if balanced and not absent.any():
+        difference = after.mean(axis="columns") - before.mean(axis="columns")
+        return difference, f"per-seed difference of level means over {n_cells} of a fraction", []
+    why = (
+        f"{int(absent.sum())} of {absent.size:,} values are missing"
+        if absent.any()
+        else "the levels are not balanced over the other factors"
+    )
+    warnings = [f"{why}: main-effects least squares within each seed, which assumes that effects add"]
+    effects = []
+    for row in values:
+        present = ~np.isnan(row)
+        residual = _separable(indicator[present], nuisance[present])
+        effects.append(np.nan if residual is None else float(residual @ row[present] / (residual @ residual)))
+    return pd.Series(effects, index=before.index), f"per-seed main-effects least squares over {n_cells}", warnings
+
+
+def _separable(indicator: np.ndarray, nuisance: np.ndarray) -> np.ndarray | None:
+    """What is left of the factor once the other factors are regressed out (Frisch-Waugh-Lovell); None if nothing."""
+    if not len(indicator):
+        return None
+    coefficients = np.linalg.lstsq(nuisance, indicator, rcond=None)[0]
+    residual = indicator - nuisance @ coefficients
+    return residual if residual @ residual > 1e-9 * len(indicator) else None
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -1,0 +1,167 @@
+"""One number per run: what a confirmatory test is made of. Trajectories only describe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from alignkit.errors import AnalysisError, nearest
+
+GAP = "accuracy_gap"
+EXCESS = "_excess"
+_KEYS = frozenset({"run_id", "step", "epoch", "layer", "layer_name", "width", "signal"})
+_ACCURACIES = frozenset({"train_accuracy", "validation_accuracy", "test_accuracy"})
+
+
+def unit_of(response: str) -> str:
+    """The unit of a response's summaries: "°", "points" (accuracy, of 100), or "" for a pure number.
+
+    >>> unit_of("signal_angle_deg"), unit_of("test_accuracy"), unit_of("signal_cosine_excess")
+    ('°', 'points', '')
+    """
+    name = response.removesuffix(EXCESS)
+    if name.endswith("_deg"):
+        return "°"
+    return "points" if name == GAP or name in _ACCURACIES else ""
+
+
+_LABELS = {
+    "signal_angle_deg": "angle to the BP signal",
+    "signal_cosine": "cosine with the BP signal",
+    "delta_cosine": "cosine with the BP delta",
+    "gradient_cosine": "cosine with the BP gradient",
+    "step_cosine": "cosine of the step with the BP gradient",
+    "weight_cosine": "cosine of feedback and weights",
+    "jacobian_cosine": "cosine of feedback and Jacobian",
+    "ceiling_cosine": "best cosine the feedback allows",
+    GAP: "accuracy gap to BP",
+}
+
+
+def label_of(response: str) -> str:
+    """A response in words, for axes and sentences.
+
+    >>> label_of("signal_angle_deg"), label_of("effective_rank_excess")
+    ('angle to the BP signal', 'effective rank, less that of untaught feedback')
+    """
+    if response.endswith(EXCESS):
+        return f"{label_of(response.removesuffix(EXCESS))}, less that of untaught feedback"
+    return _LABELS.get(response, response.replace("_", " "))
+
+
+def in_design(runs: pd.DataFrame, design: str) -> pd.Series:
+    """Which runs belong to a design; `runs.designs` joins their names by +."""
+    return runs["designs"].fillna("").map(lambda names: design in str(names).split("+")).astype(bool)
+
+
+def run_summaries(
+    runs: pd.DataFrame,
+    layers: pd.DataFrame,
+    response: str,
+    *,
+    summary: Literal["final", "auc"] = "final",
+    layer: int | Literal["mean"] = "mean",
+) -> pd.DataFrame:
+    """One row per run: the columns of `runs`, `value`, and `missing`, which says why a value is missing.
+
+    `response` is one of
+
+    - a measure of `layers`: its value at the last checkpoint ("final") or its time average over epochs
+      ("auc": the area under the curve over its length, so that the unit stays), for one hidden layer or
+      the mean over all;
+    - a measure with `_excess` appended: the same minus that of the untaught feedback in the run's BP
+      twin, which is the alignment that learning brought;
+    - a number column of `runs`, accuracies in points (x 100, so that a margin of 1 is one point);
+    - `accuracy_gap`: test accuracy minus that of the BP twin, in points.
+
+    A value is missing where the run diverged, where its measure is undefined in a layer or at a
+    checkpoint, or where the twin's is: never replaced, and never averaged around. Only what is
+    undefined in every run (a step measure at step 0, a weight measure before a convolution) is left
+    out. The output layer is in no summary: its angle is 0 by construction. Give all runs, BP twins
+    included, and choose rules and designs from the result.
+    """
+    if response == GAP:
+        own = runs["test_accuracy"].astype(float) * 100
+        twin = _of_twin(runs, own)
+        value, label = (own - twin).where(runs["rule"] != "bp"), "test accuracy"
+        return _labelled(runs, value, runs["rule"] == "bp", twin, label)
+    if response.endswith(EXCESS):
+        measure = response.removesuffix(EXCESS)
+        own = _measure(runs, layers, measure, summary=summary, layer=layer)
+        twin = _of_twin(runs, own)
+        return _labelled(runs, (own - twin).where(runs["rule"] != "bp"), runs["rule"] == "bp", twin, measure)
+    if response in layers.columns and response not in _KEYS:
+        value = _measure(runs, layers, response, summary=summary, layer=layer)
+    elif response in runs.columns and pd.api.types.is_numeric_dtype(runs[response]):
+        value = runs[response].astype(float) * (100 if response in _ACCURACIES else 1)
+    else:
+        numbers = [name for name in runs.columns if pd.api.types.is_numeric_dtype(runs[name])]
+        valid = [*(name for name in layers.columns if name not in _KEYS), *numbers, GAP]
+        raise AnalysisError(
+            f'response "{response}": no such measure; {nearest(response, valid)}; or a measure with {EXCESS} appended'
+        )
+    return _labelled(runs, value, pd.Series(False, index=runs.index), None, response)
+
+
+def _measure(
+    runs: pd.DataFrame,
+    layers: pd.DataFrame,
+    measure: str,
+    *,
+    summary: Literal["final", "auc"],
+    layer: int | Literal["mean"],
+) -> pd.Series:
+    """The summary of one measure, indexed as `runs`."""
+    if measure not in layers.columns or measure in _KEYS:
+        raise AnalysisError(f'"{measure}": no such measure; {nearest(measure, set(layers.columns) - _KEYS)}')
+    rows = layers.loc[layers["run_id"].isin(runs["run_id"]), ["run_id", "step", "epoch", "layer", "signal", measure]]
+    # Where a run carries both signals, the one that taught it is the run's own.
+    teaching = rows.loc[rows["signal"] == "teaching", "run_id"].unique()
+    rows = rows[(rows["signal"] == "teaching") | ~rows["run_id"].isin(teaching)]
+    if layer != "mean":
+        rows = rows[rows["layer"] == layer]
+        if rows.empty:
+            hidden = ", ".join(map(str, sorted(layers["layer"].unique())))
+            raise AnalysisError(f"layer {layer}: no run has it; hidden layers: {hidden}")
+    if summary == "final":
+        rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+    rows = rows.assign(value=rows[measure].astype(float))
+    for key in ("layer", "step"):
+        defined = rows["value"].notna().groupby(rows[key]).transform("any")
+        rows = rows[defined]
+    grouped = rows.assign(lost=rows["value"].isna()).groupby(["run_id", "step", "epoch"], sort=True)
+    # The mean of the layers that remain would compare unlike things, so one undefined layer is enough.
+    by_step = grouped["value"].mean().mask(grouped["lost"].any())
+    if summary == "final":
+        per_run = by_step.groupby(level="run_id").last(skipna=False) if len(by_step) else by_step
+    else:
+        per_run = by_step.reset_index(["step", "epoch"]).groupby("run_id")[["epoch", "value"]].apply(_time_average)
+    values = runs["run_id"].map(per_run.to_dict()).astype(float)
+    return values
+
+
+def _time_average(curve: pd.DataFrame) -> float:
+    epochs, values = curve["epoch"].to_numpy(float), curve["value"].to_numpy(float)
+    length = epochs[-1] - epochs[0]
+    return float(np.trapezoid(values, epochs) / length) if length > 0 else float(values[-1])
+
+
+def _of_twin(runs: pd.DataFrame, value: pd.Series) -> pd.Series:
+    by_id = dict(zip(runs["run_id"], value, strict=True))
+    return runs["bp_run_id"].map(lambda twin: by_id.get(twin, np.nan)).astype(float)
+
+
+def _labelled(
+    runs: pd.DataFrame, value: pd.Series, reference: pd.Series, twin: pd.Series | None, label: str
+) -> pd.DataFrame:
+    missing = pd.Series("", index=runs.index, dtype=object)
+    absent = value.isna()
+    missing[absent] = f"{label} undefined"
+    if twin is not None:
+        missing[absent & twin.isna()] = "no value in the BP twin"
+    if "diverged" in runs.columns:
+        missing[absent & runs["diverged"].fillna(False).astype(bool)] = "diverged"
+    missing[absent & reference] = "is the reference itself"
+    return runs.assign(value=value, missing=missing)

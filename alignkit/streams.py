@@ -1,0 +1,93 @@
+"""Named, counter-based randomness: every draw is a function of (seed, stream, layer, step, element).
+
+No global generator is touched, and no draw depends on what was drawn before. What is drawn once
+(weights, feedback) or once an epoch (batch order) comes from NumPy's Philox on the host, through
+transformations that are fixed here, so that its bits are the same on every device and NumPy version.
+Dropout is drawn at every step, so its bits come from an integer hash on the device itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from torch import Tensor
+
+STREAMS = ("initialisation", "feedback", "order", "dropout", "noise")
+
+
+def _key(seed: int, stream: str, layer: int, step: int) -> np.ndarray:
+    digest = hashlib.blake2b(f"{seed}/{stream}/{layer}/{step}".encode(), digest_size=16).digest()
+    return np.frombuffer(digest, dtype="<u8")
+
+
+def bits(seed: int, stream: str, *, count: int, layer: int = 0, step: int = 0) -> np.ndarray:
+    """`count` independent 64-bit words, uint64 [count], from Philox 4x64 (Salmon et al. 2011)."""
+    return np.random.Philox(key=_key(seed, stream, layer, step)).random_raw(count)
+
+
+def uniform(seed: int, stream: str, *, shape: tuple[int, ...], layer: int = 0, step: int = 0) -> np.ndarray:
+    """Uniform draws on the open interval (0, 1), float64 `shape`."""
+    words = bits(seed, stream, count=int(np.prod(shape)), layer=layer, step=step)
+    return (((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53).reshape(shape)
+
+
+def gaussian(seed: int, stream: str, *, shape: tuple[int, ...], layer: int = 0, step: int = 0) -> np.ndarray:
+    """Standard normal draws, float64 `shape`, by inversion of the uniform ones."""
+    return ndtri(uniform(seed, stream, shape=shape, layer=layer, step=step))
+
+
+def permutation(seed: int, stream: str, *, count: int, step: int = 0) -> np.ndarray:
+    """A random order of `count` items, int64 [count]."""
+    return np.argsort(bits(seed, stream, count=count, step=step), kind="stable")
+
+
+def dropout_uniforms(seeds: Tensor, *, layer: int, step: int, count: int) -> Tensor:
+    """16-bit uniforms for dropout masks, made on the device of `seeds`.
+
+    Parameters
+    ----------
+    seeds : int64 [E], the dropout seed of each member.
+    layer, step, count : which draw, and how many elements a member needs.
+
+    Returns
+    -------
+    int16 [E, count]: (value + 32768) / 65536 is uniform on [0, 1).
+
+    Notes
+    -----
+    Two keys a member and draw from a 64-bit finaliser (Steele, Lea and Flood 2014), then a 32-bit
+    finaliser with two multiplications over the element counter (constants: C. Wellons' lowbias32).
+    One 32-bit word serves two elements. Integer operations alone: the same bits on every device.
+    """
+    key = _mix64(_mix64(seeds + _wrapped(layer * 0x632BE59BD9B4E019)) + _wrapped(step * 0x9E3779B97F4A7C15))
+    first = key.to(torch.int32)[:, None]
+    second = (key >> 32).to(torch.int32)[:, None]
+    counter = torch.arange((count + 1) // 2, dtype=torch.int32, device=seeds.device)
+    word = (counter * -0x61C88647) + first  # [E, ceil(count / 2)]
+    word ^= (word >> 16) & 0xFFFF
+    word *= 0x7FEB352D
+    word ^= (word >> 15) & 0x1FFFF
+    word ^= second
+    word *= -0x7B935975
+    word ^= (word >> 16) & 0xFFFF
+    return word.view(torch.int16)[:, :count]
+
+
+def _wrapped(number: int) -> int:
+    """The signed 64-bit integer that is congruent to `number`."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def _mix64(word: Tensor) -> Tensor:
+    """A bijection of int64 that spreads every bit over all; shifts are made logical by masking."""
+    word = (word ^ ((word >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    word = (word ^ ((word >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    return word ^ ((word >> 31) & 0x1FFFFFFFF)
+
+
+def keep_threshold(rate: float) -> int:
+    """The smallest 16-bit uniform (as `dropout_uniforms` gives it) that survives dropout at `rate`."""
+    return round(rate * 65536) - 32768

@@ -1,0 +1,458 @@
+"""What a study says: the frozen, validated description that a TOML file is read into.
+
+Every option has its default and its meaning here, in the class of its section. `designs.py` turns a
+study into cells and runs.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from alignkit.errors import StudyError, nearest
+from alignkit.rules import check_rule
+
+Activation = Literal["tanh", "relu", "leaky_relu", "sigmoid", "gelu", "erf", "linear"]
+Stage = Literal["norm", "activation", "dropout", "pool"]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+MEASURES = {
+    "signal": ("signal_cosine", "signal_cosine_sd", "signal_angle_deg", "undefined"),
+    "delta": ("delta_cosine",),
+    "gradient": ("gradient_cosine",),
+    "step": ("step_cosine", "update_ratio"),
+    "weight": ("weight_cosine",),
+    "jacobian": ("jacobian_cosine",),
+    "ceiling": ("ceiling_cosine",),
+    "chance": ("chance_z", "chance_p"),
+    "size": ("signal_gain", "projection", "gate"),
+    "common_mode": ("common_mode",),
+    "rank": ("effective_rank",),
+}
+"""Groups of columns of `layers` that `probe.measures` chooses from; a group is computed together."""
+
+ANGLES = ("signal", "delta", "gradient")
+
+
+class Section(BaseModel):
+    """A section of a study: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Digits(Section):
+    """scikit-learn's 8x8 digits (1,797 images, 10 classes), which come with alignkit."""
+
+    name: Literal["digits"] = "digits"
+    shuffle_labels: bool = False
+
+
+class Teacher(Section):
+    """Inputs with a known correlation, labelled by a random network: the ground truth is known."""
+
+    name: Literal["teacher"]
+    task: Literal["classification", "regression"] = "classification"
+    samples: Annotated[int, Field(ge=20)] = 2000
+    inputs: Count = 32
+    outputs: Count = 5
+    teacher_width: Count = 32
+    teacher_depth: Annotated[int, Field(ge=0)] = 1
+    correlation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    noise: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    seed: int = 0
+    shuffle_labels: bool = False
+
+
+class Images(Section):
+    """Images in a local folder of Parquet files, in the schema of the Hugging Face hub."""
+
+    name: Literal["images"]
+    path: str
+    validation: Annotated[int, Field(ge=0)] = 5000
+    train_samples: Count | None = None
+    test_samples: Count | None = None
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+    std: tuple[Positive, ...] | None = None
+    shuffle_labels: bool = False
+
+
+DataSection = Annotated[Digits | Teacher | Images, Field(discriminator="name")]
+
+
+class LayerOverrides(Section):
+    """What one hidden layer does differently from the network's own options."""
+
+    activation: Activation | None = None
+    slope: float | None = None
+    norm: Literal["none", "batch", "layer"] | None = None
+    dropout: Probability | None = None
+    order: tuple[Stage, ...] | None = None
+
+
+class Network(Section):
+    """Options that both kinds of network share. The tail's default order is norm, activation,
+    dropout, pooling; `layers`, one entry per hidden layer, overrides them layer by layer."""
+
+    activation: Activation = "tanh"
+    slope: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    norm: Literal["none", "batch", "layer"] = "none"
+    dropout: Probability = 0.0
+    input_dropout: Probability = 0.0
+    order: tuple[Stage, ...] = ("norm", "activation", "dropout", "pool")
+    initialisation: Literal["pytorch", "xavier", "kaiming", "orthogonal", "zero"] = "pytorch"
+    layers: tuple[LayerOverrides, ...] = ()
+
+    @field_validator("order")
+    @classmethod
+    def _order_is_a_permutation(cls, order: tuple[str, ...]) -> tuple[str, ...]:
+        if sorted(order) != ["activation", "dropout", "norm", "pool"]:
+            raise ValueError("expected each of norm, activation, dropout, pool exactly once")
+        return order
+
+    @model_validator(mode="after")
+    def _slope_has_its_activation(self) -> Network:
+        activations = {self.activation, *(layer.activation for layer in self.layers)}
+        if "slope" in self.model_fields_set and "leaky_relu" not in activations:
+            raise ValueError(
+                f'slope belongs to activation = "leaky_relu"; this network has "{self.activation}". '
+                "To vary both, declare one named factor whose levels set the two keys together"
+            )
+        return self
+
+
+class MLP(Network):
+    """A fully connected network: `depth` hidden layers of `width` units, or `widths` one by one."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: Count = 64
+    depth: Count = 3
+    widths: tuple[Count, ...] | None = None
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> MLP:
+        if self.widths is not None and not self.widths:
+            raise ValueError("widths: expected at least one hidden layer; got none")
+        if self.widths is not None and {"width", "depth"} & self.model_fields_set:
+            raise ValueError("widths says every hidden layer's size: leave width and depth out")
+        if self.layers and len(self.layers) != len(self.hidden_widths):
+            raise ValueError(
+                f"layers: expected one entry per hidden layer, {len(self.hidden_widths)}; got {len(self.layers)}"
+            )
+        return self
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        return self.widths if self.widths is not None else (self.width,) * self.depth
+
+
+class CNN(Network):
+    """Convolution blocks, each ended by max pooling, then fully connected hidden layers. The defaults
+    are the network of Launay, Poli and Krzakala (2019)."""
+
+    kind: Literal["cnn"]
+    channels: tuple[Count, ...] = (32, 64, 64)
+    kernel: Count = 5
+    padding: Annotated[int, Field(ge=0)] = 2
+    pool: Count = 3
+    pool_stride: Count = 2
+    hidden: tuple[Count, ...] = (128,)
+    conv_dropout: Probability = 0.0
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> CNN:
+        if not self.channels:
+            raise ValueError('channels: expected at least one convolution; got none (kind = "mlp" has none)')
+        hidden_layers = len(self.channels) + len(self.hidden)
+        if self.layers and len(self.layers) != hidden_layers:
+            raise ValueError(
+                f"layers: expected one entry per hidden layer, {hidden_layers}; got {len(self.layers)}"
+            )
+        return self
+
+
+NetworkSection = Annotated[MLP | CNN, Field(discriminator="kind")]
+
+
+class Training(Section):
+    """How a network is trained. `lr` teaches the hidden layers and, unless `output_lr` says otherwise,
+    the output layer. With `reduction = "sum"` gradients are summed over the batch and not averaged.
+    `update = "norm_matched"` takes the rule's direction at the length of the BP gradient, parameter by
+    parameter, so that angle and step size can be told apart. The last partial batch is dropped."""
+
+    epochs: Count = 20
+    batch_size: Count = 32
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    momentum: Probability = 0.0
+    lr: Positive = 0.1
+    output_lr: Positive | None = None
+    reduction: Literal["mean", "sum"] = "mean"
+    output_reduction: Literal["mean", "sum"] | None = None
+    update: Literal["own", "norm_matched"] = "own"
+    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @model_validator(mode="after")
+    def _momentum_is_sgd(self) -> Training:
+        if self.optimiser == "adam" and self.momentum:
+            raise ValueError('momentum belongs to optimiser = "sgd"; Adam has its own')
+        return self
+
+
+class Feedback(Section):
+    """The law of the feedback matrices. `sharing = "sliced"` draws one matrix for the widest layer and
+    gives every layer its first columns. `normalised` scales a DFA matrix [C, d] to entries of variance
+    1/(C d), an FA matrix to variance 1/fan-in; otherwise the variance is 1. `scale` multiplies either."""
+
+    law: Literal["gaussian", "uniform", "orthogonal"] = "gaussian"
+    sharing: Literal["per_layer", "sliced"] = "per_layer"
+    normalised: bool = True
+    scale: Positive = 1.0
+
+
+class Streams(Section):
+    """A seed of its own for one stream of randomness; a stream left out follows the run's seed."""
+
+    initialisation: int | None = None
+    feedback: int | None = None
+    order: int | None = None
+    dropout: int | None = None
+    noise: int | None = None
+
+
+class Probe(Section):
+    """What is measured, when and on what. Checkpoints: step 0, `log_steps` log-spaced steps within the
+    first epoch, every `every_epochs` epochs (0: none), the listed `steps`, and the end. `mode` "batch"
+    uses the statistics of the probe batch with dropout off; "eval" and "train" are the network's own.
+    `evaluation_samples` caps each split's samples for the losses and accuracies of checkpoints (0: all);
+    those of the end are over every sample. `chance` "auto" takes the closed form for Gaussian feedback
+    and `redraws` draws from other laws."""
+
+    split: Literal["test", "validation", "train"] = "test"
+    samples: Annotated[int, Field(ge=2)] = 128
+    draw: Annotated[int, Field(ge=0)] = 0
+    mode: Literal["batch", "eval", "train"] = "batch"
+    measures: Literal["all", "angles"] | tuple[str, ...] = "all"
+    log_steps: Annotated[int, Field(ge=0)] = 6
+    every_epochs: Annotated[int, Field(ge=0)] = 1
+    steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    evaluation_samples: Annotated[int, Field(ge=0)] = 1000
+    chance: Literal["auto", "redraw"] = "auto"
+    redraws: Annotated[int, Field(ge=20)] = 200
+
+    @field_validator("measures")
+    @classmethod
+    def _measures_exist(cls, measures: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(measures, tuple):
+            for name in measures:
+                if name not in MEASURES:
+                    raise ValueError(f'no group of measures is called "{name}"; {nearest(name, MEASURES)}')
+        return measures
+
+    @property
+    def groups(self) -> frozenset[str]:
+        if self.measures == "all":
+            return frozenset(MEASURES)
+        return frozenset(ANGLES if self.measures == "angles" else self.measures)
+
+
+class Design(Section):
+    """A set of cells. `grid` crosses all factors; `fraction` takes a regular fraction (1/2, 1/4, …) of
+    the two-level factors, crossed with the others in full; `one_at_a_time` varies each factor alone from
+    the base; `cells` lists them. `base` overrides the study's options for this design."""
+
+    kind: Literal["grid", "fraction", "one_at_a_time", "cells"] = "grid"
+    fraction: str = "1/2"
+    factors: dict[str, Any] = {}
+    cells: tuple[dict[str, Any], ...] = ()
+    base: dict[str, Any] = {}
+
+    @field_validator("fraction")
+    @classmethod
+    def _fraction_is_a_power_of_two(cls, fraction: str) -> str:
+        numerator, _, denominator = fraction.partition("/")
+        if numerator != "1" or not denominator.isdigit() or int(denominator) < 2 or int(denominator).bit_count() != 1:
+            raise ValueError('expected "1/2", "1/4", "1/8" and so on')
+        return fraction
+
+
+class Claim(Section):
+    """A hypothesis, declared before the runs: the effect of going from `levels[0]` to `levels[1]`."""
+
+    name: str
+    statement: str
+    practice: str = ""
+    factor: str
+    levels: tuple[Any, Any]
+    response: str = "signal_angle_deg"
+    direction: Literal["increase", "decrease"]
+    smallest_effect: Positive
+    family: Literal["confirmatory", "exploratory"] = "confirmatory"
+    rule: str = "dfa"
+    design: str | None = None
+
+
+class Pilot(Section):
+    """How each arm's learning rate is tuned: the grid, seeds of its own, and where the outcome is kept.
+    The winner has the best mean validation accuracy (for regression, the lowest validation loss)."""
+
+    lr: tuple[Positive, ...]
+    output_lr: tuple[Positive, ...] = ()
+    seeds: tuple[int, ...] = (1000, 1001)
+    epochs: Count | None = None
+    rates: str | None = None
+
+    @field_validator("lr")
+    @classmethod
+    def _grid_is_not_empty(cls, lr: tuple[float, ...]) -> tuple[float, ...]:
+        if not lr:
+            raise ValueError("expected at least one learning rate; got none")
+        return lr
+
+
+class Settings(Section):
+    """All that an arm's training and measuring depend on, the rule and the seed apart."""
+
+    data: DataSection = Digits()
+    network: NetworkSection = MLP()
+    training: Training = Training()
+    feedback: Feedback = Feedback()
+    streams: Streams = Streams()
+    probe: Probe = Probe()
+
+
+SECTIONS = tuple(Settings.model_fields)
+
+
+class Study(Settings):
+    """A frozen description of an experiment. `Study.load(path)` reads it from a TOML file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    title: str = ""
+    description: str = ""
+    rules: tuple[str, ...] = ("bp", "dfa")
+    seeds: Count | tuple[int, ...] = 5
+    designs: dict[str, Design] = {}
+    claims: tuple[Claim, ...] = ()
+    pilot: Pilot | None = None
+
+    @field_validator("rules")
+    @classmethod
+    def _rules_exist(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        for rule in rules:
+            try:
+                check_rule(rule)
+            except StudyError as error:
+                raise ValueError(str(error)) from None
+        if not rules or len(set(rules)) != len(rules):
+            raise ValueError(f"expected one or more different rules; got {list(rules)}")
+        return rules
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(seeds, tuple) and (not seeds or len(set(seeds)) != len(seeds)):
+            raise ValueError(f"expected one or more different seeds; got {list(seeds)}")
+        return seeds
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        return self.seeds if isinstance(self.seeds, tuple) else tuple(range(self.seeds))
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.model_validate(self.model_dump(include=set(SECTIONS), exclude_unset=True))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Read a study file; every error names the file, the key, what was expected and what came."""
+        path = Path(path)
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StudyError(f"{path}: no such study file. Expected a TOML file, or the name of a shipped study") from None
+        except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+            raise StudyError(f"{path}: expected a readable TOML file; got: {error}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise StudyError(f"{path}: not valid TOML: {error}. Mend the line that it names") from None
+        return cls.parse(raw, source=str(path))
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any], *, source: str = "study") -> Study:
+        """Validate a study given as nested dictionaries; `source` names it in errors."""
+        return validated(cls, raw, source=source)
+
+    def to_json(self) -> str:
+        """The study as canonical JSON, defaults left out: what its records keep beside them."""
+        dumped = self.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(dumped, sort_keys=True, indent=1, ensure_ascii=False)
+
+
+def with_tags(raw: dict[str, Any]) -> dict[str, Any]:
+    """Name the default data and network where a study leaves `data.name` or `network.kind` out."""
+    raw = dict(raw)
+    for section, tag, default in (("data", "name", "digits"), ("network", "kind", "mlp")):
+        if isinstance(raw.get(section), dict):
+            raw[section] = {tag: default, **raw[section]}
+    return raw
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], raw: dict[str, Any], *, source: str) -> Model:
+    """`model.model_validate(raw)`, with errors that a reader of the file can act on."""
+    try:
+        return model.model_validate(with_tags(raw))
+    except ValidationError as error:
+        lines = [_explain(model, details) for details in error.errors()]
+        raise StudyError("\n".join(f"{source}: {line}" for line in dict.fromkeys(lines))) from None
+
+
+def _explain(model: type[BaseModel], details: Any) -> str:
+    keys, fields = _walk(model, details["loc"])
+    key, received = ".".join(keys), details["input"]
+    if details["type"] == "extra_forbidden":
+        owner = ".".join(keys[:-1]) or "a study"
+        return f"{key}: {owner} has no such key; {nearest(keys[-1], fields)}"
+    if details["type"] == "missing":
+        return f"{key}: expected this key, which is missing. Add it"
+    if details["type"] == "literal_error":
+        expected = details["ctx"]["expected"].replace("'", '"')
+        hint = ""
+        if isinstance(received, str):
+            options = [option.strip('" ') for option in expected.replace(" or ", ", ").split(",")]
+            hint = f"; {nearest(received, options).split(' (valid')[0]}" if "did you" in nearest(received, options) else ""
+        return f"{key}: expected {expected}; got {received!r}{hint}"
+    if details["type"] == "union_tag_invalid":
+        tag = details["ctx"]["discriminator"].strip("'")
+        return f"{key}.{tag}: expected {details['ctx']['expected_tags']}; got {details['ctx']['tag']!r}"
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if details["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: expected {message}; got {received!r}"
+
+
+def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:
+    """The dotted key of an error, without the tags that pydantic adds, and the names valid there."""
+    tagged = {"digits": Digits, "teacher": Teacher, "images": Images, "mlp": MLP, "cnn": CNN}
+    children = {
+        "training": Training, "feedback": Feedback, "streams": Streams, "probe": Probe,
+        "pilot": Pilot, "designs": Design, "claims": Claim, "layers": LayerOverrides,
+    }  # fmt: skip
+    keys: list[str] = []
+    current: type[BaseModel] = model
+    for part in location:
+        if isinstance(part, str) and part in tagged and keys and keys[-1] in ("data", "network"):
+            current = tagged[part]
+            continue
+        if isinstance(part, str) and any(mark in part for mark in "[]()") or part in ("constrained-int", "int", "str"):
+            continue
+        keys.append(str(part))
+        current = children.get(str(part), current)
+    return keys, list(current.model_fields)

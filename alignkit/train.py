@@ -1,0 +1,231 @@
+"""The training loop of a cohort, and the records that it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from alignkit import streams
+from alignkit.cohorts import Cohort
+from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
+from alignkit.data import Dataset, Split
+from alignkit.errors import StudyError
+from alignkit.network import Member, Network, loss_and_error
+from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
+from alignkit.probe import Measures, Probe, schedule, step_measures
+from alignkit.rules import rule_class
+from alignkit.rules.bp import BP
+from alignkit.tails import training_mode
+
+EVALUATION_CHUNK = 1000
+SPLITS = ("train", "validation", "test")
+
+Progress = Callable[[float], None]
+
+
+@torch.no_grad()
+def train_cohort(
+    cohort: Cohort, dataset: Dataset, *, device: torch.device | str = "cpu", progress: Progress | None = None
+) -> dict[str, pd.DataFrame]:
+    """Train a cohort's runs together and return their tables: `runs`, `checkpoints`, `layers`.
+
+    `dataset` lies on `device`, in the type of the study's training. `progress` is called with the
+    fraction that is done, and may raise to stop.
+    """
+    settings = cohort.settings
+    training = settings.training
+    members = [Member(run.settings, run.seed) for run in cohort.runs]
+    network = Network(members, shape=dataset.shape, outputs=dataset.outputs, device=device)
+    rule = rule_class(cohort.rule)(network, members)
+    bp = BP(network, members)
+    x, targets = probe_batch(dataset, settings)
+    probe = Probe(network, rule, members, x, targets)
+    gradients = network.parameters.like()
+    bp_gradients = network.parameters.like()
+    optimiser = _optimiser(network.parameters, members)
+    checkpoints = schedule(settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=training.epochs)
+    watched = frozenset(checkpoints)
+    wants_step = "step" in settings.probe.groups
+    recorder = _Recorder(cohort, network, probe, dataset, signal="teaching" if rule.measured is rule else "bystander")
+    recorder.checkpoint(0, None)
+
+    batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.flat.device)
+    for step in range(1, cohort.steps + 1):
+        index = next(batches)  # [E, N]
+        batch, labels = dataset.train.inputs[index], dataset.train.targets[index]
+        passed = network.forward(batch, labels, training_mode(step))
+        network.backward(passed, rule, gradients)
+        measured = wants_step and step in watched
+        if measured or training.update == "norm_matched":
+            network.backward(passed, bp, bp_gradients)
+        if training.update == "norm_matched":
+            match_norms(gradients, bp_gradients)
+        before = network.parameters.copy() if measured else None
+        optimiser.step(gradients)
+        recorder.check(step, passed.error)
+        if step in watched:
+            recorder.checkpoint(step, None if before is None else step_measures(network, before, bp_gradients))
+        if progress is not None:
+            progress(step / cohort.steps)
+    return recorder.tables()
+
+
+def probe_batch(dataset: Dataset, settings: Any) -> tuple[Tensor, Tensor]:
+    """The first `probe.samples` of a fixed permutation of the probed split, the same for every run."""
+    options = settings.probe
+    split: Split | None = getattr(dataset, options.split)
+    if split is None:
+        raise StudyError(f'probe.split: the data has no {options.split} split. Use "test", or give data.validation samples')
+    if len(split) < options.samples:
+        raise StudyError(f"probe.samples: expected at most the {len(split)} samples of the {options.split} split; got {options.samples}")
+    order = streams.permutation(options.draw, "probe", count=len(split))[: options.samples]
+    chosen = torch.from_numpy(np.ascontiguousarray(order)).to(split.targets.device)
+    return split.inputs[chosen], split.targets[chosen]
+
+
+def evaluate(network: Network, split: Split, *, samples: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean loss and accuracy [E] on a split (its first `samples`; 0: all), in evaluation mode.
+
+    Accuracies are NaN for regression.
+    """
+    members = len(network.parameters.flat)
+    count = min(samples, len(split)) or len(split)
+    loss = torch.zeros(members, dtype=torch.float64, device=split.inputs.device)
+    correct = torch.zeros_like(loss)
+    classes = not split.targets.is_floating_point()
+    for start in range(0, count, EVALUATION_CHUNK):
+        x = split.inputs[start : min(start + EVALUATION_CHUNK, count)]
+        wanted = split.targets[start : min(start + EVALUATION_CHUNK, count)]
+        output = network.predict(x.expand(members, *x.shape))
+        wanted = wanted.expand(members, *wanted.shape)
+        loss += loss_and_error(network.loss, output, wanted)[0].double().sum(1)
+        if classes:
+            correct += (output.argmax(-1) == wanted).sum(1)
+    accuracy = correct / count if classes else torch.full_like(loss, torch.nan)
+    return (loss / count).cpu().numpy(), accuracy.cpu().numpy()
+
+
+def _optimiser(parameters: Parameters, members: list[Member]) -> SGD | Adam:
+    """The optimiser of all members; rates carry the reduction of each layer's gradient over the batch."""
+    training = [member.settings.training for member in members]
+    first = training[0]
+    mean = 1.0 / first.batch_size
+    scales = tuple(mean if how == "mean" else 1.0 for how in (first.reduction, first.output_reduction or first.reduction))
+    hidden = per_member([t.lr for t in training], parameters.flat)
+    output = per_member([t.lr if t.output_lr is None else t.output_lr for t in training], parameters.flat)
+    if first.optimiser == "adam":
+        return Adam(parameters, rates=(hidden, output), scales=(scales[0], scales[1]))
+    return SGD(parameters, rates=(hidden * scales[0], output * scales[1]), momentum=first.momentum)
+
+
+def _batches(members: list[Member], samples: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Each member's batches of sample indices [E, N], epoch after epoch, the last partial one dropped."""
+    seeds = [member.seed_of("order") for member in members]
+    epoch = 0
+    while True:
+        orders = {seed: streams.permutation(seed, "order", count=samples, step=epoch) for seed in set(seeds)}
+        order = torch.from_numpy(np.stack([orders[seed] for seed in seeds])).to(device)
+        for start in range(0, samples - batch_size + 1, batch_size):
+            yield order[:, start : start + batch_size]
+        epoch += 1
+
+
+class _Recorder:
+    """Collects a cohort's rows while it trains."""
+
+    def __init__(self, cohort: Cohort, network: Network, probe: Probe, dataset: Dataset, *, signal: str) -> None:
+        self._signal = signal
+        self._cohort, self._network, self._probe, self._dataset = cohort, network, probe, dataset
+        self._diverged_step = torch.zeros(len(cohort.runs), dtype=torch.int64, device=network.parameters.flat.device)
+        self._rows: list[tuple[int, Measures, np.ndarray, dict[str, np.ndarray]]] = []
+
+    def check(self, step: int, error: Tensor) -> None:
+        """Note the members whose loss or parameters stopped being finite at this step."""
+        total = self._network.parameters.flat.sum(1) + (error * error).sum((1, 2))
+        first = ~torch.isfinite(total) & (self._diverged_step == 0)
+        self._diverged_step += first * step
+
+    def checkpoint(self, step: int, last_update: Measures | None) -> None:
+        measures, output_cosine = self._probe.measure(step)
+        if last_update is not None:
+            measures = {**measures, **last_update}
+        samples = self._cohort.settings.probe.evaluation_samples
+        diverged = self._diverged
+        for values in (*measures.values(), output_cosine):
+            if values.dtype.kind == "f":
+                values[diverged] = np.nan
+        if "undefined" in measures:
+            measures["undefined"][diverged] = self._cohort.settings.probe.samples
+        self._rows.append((step, measures, output_cosine, self._evaluated(samples)))
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        return {"runs": self._runs(), "checkpoints": self._checkpoints(), "layers": self._layers()}
+
+    @property
+    def _diverged(self) -> np.ndarray:
+        return (self._diverged_step > 0).cpu().numpy()
+
+    def _evaluated(self, samples: int) -> dict[str, np.ndarray]:
+        found = {}
+        for name in SPLITS:
+            split = getattr(self._dataset, name)
+            nothing = np.full(len(self._cohort.runs), np.nan)
+            loss, accuracy = (nothing, nothing.copy()) if split is None else evaluate(self._network, split, samples=samples)
+            for column, values in ((f"{name}_loss", loss), (f"{name}_accuracy", accuracy)):
+                found[column] = np.where(self._diverged, np.nan, values)
+        return found
+
+    def _runs(self) -> pd.DataFrame:
+        training = [run.settings.training for run in self._cohort.runs]
+        diverged_step = self._diverged_step.cpu().numpy()
+        return pd.DataFrame(
+            {
+                "run_id": [run.run_id for run in self._cohort.runs],
+                **self._evaluated(0),
+                "lr": [t.lr for t in training],
+                "output_lr": [t.lr if t.output_lr is None else t.output_lr for t in training],
+                "diverged": diverged_step > 0,
+                "diverged_step": pd.array([int(s) if s else None for s in diverged_step], dtype="Int64"),
+                "steps": self._cohort.steps,
+                "parameters": self._network.parameters.layout.count,
+            }
+        )
+
+    def _checkpoints(self) -> pd.DataFrame:
+        mode = self._cohort.settings.probe.mode
+        frames = []
+        for step, _, output_cosine, evaluated in self._rows:
+            ids = [run.run_id for run in self._cohort.runs]
+            columns = {"run_id": ids, "step": step, "epoch": self._epoch(step), "mode": mode, "output_cosine": output_cosine}
+            frames.append(pd.DataFrame({**columns, **evaluated}))
+        return pd.concat(frames, ignore_index=True)[list(CHECKPOINTS)]
+
+    def _layers(self) -> pd.DataFrame:
+        shapes = self._network.layers[:-1]
+        members, layers = len(self._cohort.runs), len(shapes)
+        frames = []
+        for step, measures, _, _ in self._rows:
+            columns: dict[str, Any] = {
+                "run_id": np.repeat([run.run_id for run in self._cohort.runs], layers),
+                "step": step,
+                "epoch": self._epoch(step),
+                "layer": np.tile(np.arange(1, layers + 1), members),
+                "layer_name": np.tile([shape.name for shape in shapes], members),
+                "width": np.tile([shape.size for shape in shapes], members),
+                "signal": self._signal,
+            }
+            absent = np.full(members * layers, np.nan)
+            for name in MEASURE_COLUMNS:
+                columns[name] = measures[name].reshape(-1) if name in measures else absent
+            if "undefined" not in measures:
+                columns["undefined"] = np.zeros(members * layers, dtype=np.int64)
+            frames.append(pd.DataFrame(columns))
+        return pd.concat(frames, ignore_index=True)[list(LAYERS)]
+
+    def _epoch(self, step: int) -> float:
+        return step / self._cohort.steps_per_epoch
