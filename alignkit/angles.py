@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from alignkit.batched import elementwise, matmul
+
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors scaled to length 1, float64; NaN where a vector is zero or not finite.
@@ -40,7 +42,7 @@ def unit_angle_deg(u: Tensor, v: Tensor) -> Tensor:
     """`angle_deg` of vectors that already have length 1."""
     apart = torch.linalg.vector_norm(u - v, dim=-1)
     along = torch.linalg.vector_norm(u + v, dim=-1)
-    return torch.rad2deg(2.0 * torch.atan2(apart, along))
+    return torch.rad2deg(2.0 * elementwise(torch.atan2, apart, along))
 
 
 def frobenius_cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -58,7 +60,7 @@ def chance_sd(sources: Tensor, references: Tensor) -> Tensor:
     s, g = unit(sources), unit(references)
     defined = ~(s.isnan().any(-1) | g.isnan().any(-1))
     s, g = (torch.where(defined[..., None], x, torch.zeros_like(x)) for x in (s, g))
-    coupling = (torch.bmm(s, s.mT) * torch.bmm(g, g.mT)).sum((1, 2))
+    coupling = (matmul(s, s.mT) * matmul(g, g.mT)).sum((1, 2))
     count = defined.sum(-1)
     variance = coupling / (count * count * references.shape[-1])
     return torch.sqrt(variance.clamp_min(0.0))  # no defined sample: 0/0, NaN
@@ -66,7 +68,7 @@ def chance_sd(sources: Tensor, references: Tensor) -> Tensor:
 
 def normal_p(z: Tensor) -> Tensor:
     """Two-sided p of a standard normal z."""
-    return torch.erfc(z.abs() / math.sqrt(2.0))
+    return elementwise(torch.erfc, z.abs() / math.sqrt(2.0))
 
 
 def ceiling(matrix: Tensor, references: Tensor, *, sum_zero: bool) -> Tensor:
@@ -78,10 +80,11 @@ def ceiling(matrix: Tensor, references: Tensor, *, sum_zero: bool) -> Tensor:
     matrix = matrix.double()
     if sum_zero:
         matrix = matrix - matrix.mean(1, keepdim=True)  # (I - 11ᵀ/k) B has the row space that is usable
-    _, singular, rows = torch.linalg.svd(torch.nan_to_num(matrix), full_matrices=False)
+    parts = [torch.linalg.svd(one.clone(), full_matrices=False) for one in torch.nan_to_num(matrix)]  # see batched.py
+    singular, rows = torch.stack([part.S for part in parts]), torch.stack([part.Vh for part in parts])
     tolerance = max(matrix.shape[1:]) * torch.finfo(torch.float64).eps * singular[:, :1] * 16
     usable = rows * (singular > tolerance)[..., None]
-    return torch.linalg.vector_norm(torch.bmm(unit(references), usable.mT), dim=-1).clamp_max(1.0)
+    return torch.linalg.vector_norm(matmul(unit(references), usable.mT), dim=-1).clamp_max(1.0)
 
 
 def common_mode(signals: Tensor) -> Tensor:
@@ -97,8 +100,8 @@ def effective_rank(hidden: Tensor) -> Tensor:
     centred = hidden.double()
     centred = centred - centred.mean(1, keepdim=True)
     if hidden.shape[1] <= hidden.shape[2]:
-        gram = torch.bmm(centred, centred.mT)
+        gram = matmul(centred, centred.mT)
     else:
-        gram = torch.bmm(centred.mT, centred)
+        gram = matmul(centred.mT, centred)
     trace = gram.diagonal(dim1=1, dim2=2).sum(-1)
     return trace * trace / (gram * gram).sum((1, 2))

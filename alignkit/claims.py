@@ -185,7 +185,8 @@ def _judge(verdict: Verdict, p: float, p_equivalence: float, alpha: float) -> Ve
     claim, margin = verdict.claim, f"{verdict.claim.smallest_effect:g}{_after(verdict.unit)}"
     claimed = verdict.estimate > 0 if claim.direction == "increase" else verdict.estimate < 0
     if p_equivalence < alpha:
-        return replace(verdict, verdict="equivalent", reason=f"smaller than {margin}, the smallest effect that matters")
+        reason = f"smaller than {margin}, the smallest effect that matters (p {_p(p_equivalence)} for equivalence)"
+        return replace(verdict, verdict="equivalent", reason=reason)
     if p < alpha and claimed:
         beyond = min(map(abs, verdict.interval)) >= claim.smallest_effect
         size = f"at least {margin}" if beyond else f"perhaps less than {margin}, the smallest effect that matters"
@@ -209,6 +210,10 @@ def _missing(table: pd.DataFrame, claim: Claim, levels: tuple[str, str]) -> list
         for reason, (before, after) in counts.items()
         if before or after
     ]
+
+
+def _p(p: float) -> str:
+    return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
 
 
 def _after(unit: str) -> str:

@@ -23,15 +23,25 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from scipy import stats
 
 from alignkit.errors import AnalysisError
-from alignkit.stats import Contrast, in_design, label_of, level_order, run_summaries, seed_contrasts, unit_of
+from alignkit.stats import (
+    Contrast,
+    digits_of,
+    in_design,
+    label_of,
+    level_order,
+    run_summaries,
+    seed_contrasts,
+    unit_of,
+)
 from alignkit.stats.levels import level_column, numeric_levels
 from alignkit.store import Records
 
 WIDTH = 4.8
+ABSENT, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 INK, FAINT = "#1f2328", "#8a9099"
 RULE_COLOURS = {"dfa": "#0173b2", "fa": "#de8f05", "bp": "#5f6670", "shallow": "#949494"}
 OTHER_COLOURS = ("#029e73", "#cc78bc", "#ca9161", "#d55e00", "#56b4e9")
-STYLE = {
+STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": FAINT,
     "axes.grid": True,
@@ -137,15 +147,20 @@ def alignment_by_factor(
                 text += f" {interval_text(effect.interval, digits_of(response))}"
             which = f"{levels[-1]} less {levels[0]}: " if len(levels) > 2 else ""
             axes.set_title(f"{factor.replace('_', ' ')}\n{which}{text}", loc="left")
-            axes.yaxis.set_major_locator(MaxNLocator(5))
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         for axes in panels[::2]:
             axes.set_ylabel(_axis(response, short=True))
-        _finish(figure, f"{_rule_name(rule)}: the {label_of(response)} by factor, a thin line per seed")
+        _finish(figure, f"{_rule_name(rule)}: {label_of(response)} by factor, seed by seed")
     return figure
 
 
 def width_curve(
-    records: Records, *, rules: Sequence[str], design: str | None = None, factor: str = "width", response: str = "signal_cosine"
+    records: Records,
+    *,
+    rules: Sequence[str],
+    design: str | None = None,
+    factor: str = "width",
+    response: str = "signal_cosine",
 ) -> Figure:
     """How alignment at the end of training changes with width, a panel for each rule.
 
@@ -188,7 +203,9 @@ def width_curve(
             axes.set_xlabel(f"{factor.replace('_', ' ')} (units, log scale)")
             axes.set_ylabel(_axis(response))
             axes.set_title(_rule_name(rule), loc="left")
-        _finish(figure, f"The {label_of(response)} at the end of training, by {factor}", list(handles.values()))
+            if unit_of(response) != "°":
+                axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        _finish(figure, f"Final {label_of(response)} by {factor}", list(handles.values()))
     return figure
 
 
@@ -213,16 +230,30 @@ def accuracy_gap_against_alignment(
     table = pd.concat(tables) if tables else pd.DataFrame()
     if table.empty:
         raise AnalysisError("expected runs with an alignment and a BP twin that has an accuracy; got none")
-    key = level_column(table[colour_by]).fillna("–") if colour_by else table["rule"]
+    key = level_column(table[colour_by]).fillna(ABSENT) if colour_by else table["rule"]
     levels = level_order(key)
     numeric = colour_by is not None and numeric_levels(levels) is not None and len(levels) > 2
-    palette = _ordered_colours(len(levels)) if numeric or len(levels) > 6 else [RULE_COLOURS["dfa"], RULE_COLOURS["fa"], *OTHER_COLOURS]
+    palette = (
+        _ordered_colours(len(levels))
+        if numeric or len(levels) > 6
+        else [RULE_COLOURS["dfa"], RULE_COLOURS["fa"], *OTHER_COLOURS]
+    )
     colours = {level: rule_colour(level) if colour_by is None else palette[i] for i, level in enumerate(levels)}
     with mpl.rc_context(STYLE):
         figure, (axes,) = _panels(1, columns=1, height=3.4, extra=0.75)
         for level in levels:
             part = table[key == level]
-            axes.plot(part["value"], part["gap"], ls="", marker="o", ms=2.5, mew=0, color=colours[level], alpha=0.25, rasterized=True)
+            axes.plot(
+                part["value"],
+                part["gap"],
+                ls="",
+                marker="o",
+                ms=2.5,
+                mew=0,
+                color=colours[level],
+                alpha=0.25,
+                rasterized=True,
+            )
         for level in levels:
             cells = table[key == level].groupby(["rule", "cell"])[["value", "gap"]].mean()
             style = {"ls": "", "marker": "o", "ms": 5.5, "mec": "white", "mew": 0.7}
@@ -234,14 +265,27 @@ def accuracy_gap_against_alignment(
         axes.set_ylabel("accuracy gap to BP (points)")
         name = (colour_by or "").replace("_", " ")
         handles = [
-            Line2D([], [], ls="", marker="o", ms=5.5, color=colours[level], label=f"{name} {level}" if name else _rule_name(level))
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker="o",
+                ms=5.5,
+                color=colours[level],
+                label=f"{name} {level}" if name else _rule_name(level),
+            )
             for level in levels
         ]
         _finish(figure, "Accuracy lost to BP against alignment", handles)
     return figure
 
 
-def forest(groups: Mapping[str, Sequence[Contrast]], *, smallest: Mapping[tuple[str, str], float] | None = None, title: str = "") -> Figure:
+def forest(
+    groups: Mapping[str, Sequence[Contrast]],
+    *,
+    smallest: Mapping[tuple[str, str], float] | None = None,
+    title: str = "",
+) -> Figure:
     """All effects at a glance: a row for each contrast, a column for each response.
 
     `groups` maps a response to its contrasts. A dot is the estimate, a line its 95% t interval, filled
@@ -278,10 +322,16 @@ def forest(groups: Mapping[str, Sequence[Contrast]], *, smallest: Mapping[tuple[
             axes.set_xlabel("change")
         # A row's name stands above its line: beside it, names would take half of a phone's width.
         for y, (factor, levels) in enumerate(rows):
-            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-            panels[0].annotate(
-                row_label(factor, levels), (0, y - 0.5), (0, 0), va="center", fontsize=8, annotation_clip=False, **place
-            ).set_in_layout(False)
+            name = panels[0].text(
+                0,
+                y - 0.5,
+                row_label(factor, levels),
+                transform=panels[0].get_yaxis_transform(),
+                va="center",
+                fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
+            name.set_in_layout(False)
         _finish(figure, title or "Effect of each change, with 95% intervals")
     return figure
 
@@ -302,7 +352,9 @@ def final_values(records: Records, *, rule: str, design: str | None, response: s
     return table if design is None else table[in_design(table, design)]
 
 
-def curves(records: Records, *, rule: str, design: str | None = None, response: str = "signal_angle_deg") -> pd.DataFrame:
+def curves(
+    records: Records, *, rule: str, design: str | None = None, response: str = "signal_angle_deg"
+) -> pd.DataFrame:
     """Mean and 95% t interval over seeds, by layer and step; each seed is first averaged over its cells."""
     runs = records.runs[records.runs["rule"] == rule]
     runs = runs if design is None else runs[in_design(runs, design)]
@@ -329,27 +381,22 @@ def row_label(factor: str, levels: tuple[str, str]) -> str:
     return f"{factor.replace('_', ' ')}: {levels[0]} → {levels[1]}"
 
 
-def digits_of(response: str) -> int:
-    """Decimals that a response is printed with: degrees 1, points 2, pure numbers 3."""
-    return {"°": 1, "points": 2}.get(unit_of(response), 3)
-
-
 def signed(value: float, digits: int) -> str:
-    """A number with a sign and a true minus; "–" where it is missing.
+    """A number with its sign, and a true minus; a dash where it is missing.
 
-    >>> signed(-1.25, 1), signed(float("nan"), 1)
-    ('−1.2', '–')
+    >>> signed(0.25, 1), signed(0.001, 1)
+    ('+0.2', '0.0')
     """
     if not np.isfinite(value):
-        return "–"
+        return ABSENT
     text = f"{value:+.{digits}f}"
-    return (text[1:] if float(text) == 0 else text).replace("-", "−")
+    return (text[1:] if float(text) == 0 else text).replace("-", MINUS)
 
 
 def interval_text(interval: tuple[float, float], digits: int) -> str:
-    """An interval in brackets; "–" where it is missing."""
+    """An interval in brackets; a dash where it is missing."""
     if not np.isfinite(interval).all():
-        return "–"
+        return ABSENT
     return f"[{signed(interval[0], digits)}, {signed(interval[1], digits)}]"
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignkit.batched import matmul
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
 from alignkit.parameters import Layout, Parameters
@@ -241,6 +242,14 @@ class Network:
                 self._write_gradients(layer, delta, passed, gradients)
         return signals, deltas
 
+    def with_fixed_statistics(self, passed: Pass) -> Pass:
+        """The same pass for derivatives that hold batch statistics constant, so that samples are uncoupled."""
+        caches = [
+            [stage.fixed(cache) if isinstance(stage, Norm) else cache for stage, cache in zip(tail, caches, strict=True)]
+            for tail, caches in zip(self.tails, passed.caches, strict=True)
+        ]
+        return replace(passed, caches=caches)
+
     def pull_back(self, layer: int, signal: Tensor, passed: Pass, gradients: Parameters | None = None) -> Tensor:
         """A signal at h_l, [E, N, d_l], carried back through the tail to z_l."""
         signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
@@ -254,14 +263,14 @@ class Network:
         weight = self.weight(layer) if weight is None else weight
         shape = self.layers[layer - 1]
         if not shape.convolution:
-            return torch.bmm(delta, weight)
+            return matmul(delta, weight)
         return _conv_input(delta, weight, shape.padding).flatten(2)
 
     def _weight_op(self, layer: int, h: Tensor) -> Tensor:
         weight, bias = self.weight(layer), self.parameters.views[layer, "bias"]
         shape = self.layers[layer - 1]
         if not shape.convolution:
-            return torch.baddbmm(bias[:, None], h, weight.transpose(1, 2))
+            return matmul(h, weight.transpose(1, 2), bias=bias)
         return _conv(h, weight, bias, shape.padding)
 
     def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
@@ -271,7 +280,7 @@ class Network:
             weight.copy_(_conv_weight(h, delta, weight.shape[1:], self.layers[layer - 1].padding))
             bias.copy_(delta.sum((1, 3, 4)))
         else:
-            torch.bmm(delta.transpose(1, 2), h, out=weight)
+            matmul(delta.transpose(1, 2), h, out=weight)
             torch.sum(delta, 1, out=bias)
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit import angles
+from alignkit.batched import matmul
 from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
 from alignkit.rules.base import Rule
@@ -148,7 +149,7 @@ class Probe:
         stands_for = self._network.weight(s.layer + 1)
         if projection.from_error:
             for layer in range(s.layer + 2, len(self._network.layers) + 1):
-                stands_for = torch.bmm(self._network.weight(layer), stands_for)
+                stands_for = matmul(self._network.weight(layer), stands_for)
         return {"weight_cosine": angles.frobenius_cosine(projection.matrix, stands_for)}
 
     def _ceiling(self, s: LayerSignals) -> dict[str, Tensor]:
@@ -180,8 +181,10 @@ class Probe:
     def _jacobians(self, passed: Pass) -> list[Tensor]:
         """The mean Jacobian dy/dh_l of the batch, [E, C, d_l] for each hidden layer.
 
-        Where batch statistics couple the samples, the derivative is that of the batch's summed output.
+        Batch statistics are held constant: with them free, a shift of all samples together changes
+        nothing above a batch norm, so that the mean Jacobian below one would be exactly zero.
         """
+        passed = self._network.with_fixed_statistics(passed)
         rows = []
         for output in range(self._network.outputs):
             one = torch.zeros_like(passed.error)
@@ -223,20 +226,25 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
 
 def output_cosine(network: Network, passed: Pass) -> Tensor:
     """The engine's output-weight gradient against autograd's, [E]: 1, or the engine is wrong."""
+    own = matmul(passed.error.transpose(1, 2), passed.inputs[-1])
+    references = [_autograd_output_gradient(network, passed, member) for member in range(len(own))]
+    return angles.frobenius_cosine(own, torch.stack(references))
+
+
+def _autograd_output_gradient(network: Network, passed: Pass, member: int) -> Tensor:
     last = len(network.layers)
-    h = passed.inputs[-1]
-    own = torch.bmm(passed.error.transpose(1, 2), h)
-    weight = network.weight(last).detach().clone().requires_grad_()
+    h, targets = passed.inputs[-1][member].clone(), passed.targets[member]
+    weight = network.weight(last)[member].clone().requires_grad_()
     with torch.enable_grad():
-        output = torch.baddbmm(network.parameters.views[last, "bias"][:, None], h, weight.transpose(1, 2))
+        output = F.linear(h, weight, network.parameters.views[last, "bias"][member].clone())
         if network.loss == "cross_entropy":
-            loss = F.cross_entropy(output.flatten(0, 1), passed.targets.flatten(), reduction="sum")
+            loss = F.cross_entropy(output, targets, reduction="sum")
         else:
-            classes = not passed.targets.is_floating_point()
-            wanted = F.one_hot(passed.targets, network.outputs).to(output.dtype) if classes else passed.targets
+            classes = not targets.is_floating_point()
+            wanted = F.one_hot(targets, network.outputs).to(output.dtype) if classes else targets
             loss = 0.5 * F.mse_loss(output, wanted, reduction="sum")
-        (reference,) = torch.autograd.grad(loss, weight)
-    return angles.frobenius_cosine(own, reference)
+        (gradient,) = torch.autograd.grad(loss, weight)
+    return gradient
 
 
 def _or_zero(signal: Tensor | None, like: Tensor | None) -> Tensor:

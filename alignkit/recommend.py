@@ -11,7 +11,7 @@ import pandas as pd
 
 from alignkit.claims import Verdict, claim_table
 from alignkit.errors import AnalysisError
-from alignkit.stats import Contrast, contrast, label_of, level_order
+from alignkit.stats import Contrast, contrast, digits_of, label_of, level_order, unit_of
 from alignkit.store import Records
 
 NO_EVIDENCE = "no evidence"
@@ -76,27 +76,31 @@ def _on_accuracy(records: Records, verdict: Verdict) -> Contrast | None:
 
 def _advice(verdict: Verdict, found: str, accuracy: Contrast | None) -> str:
     """One or two sentences: what to do, by how much, and what it does to test accuracy."""
-    response, unit = verdict.claim.response, verdict.unit
+    response = verdict.claim.response
     if found == NO_EVIDENCE:
         return "No evidence for or against it in these runs."
-    if found == "equivalent":
-        return f"It makes no difference that matters to the {label_of(response)}."
-    moved = f"the {label_of(response)} {_moves(verdict.estimate, unit)}"
-    advice = "Recommended" if found == "supported" else "Advised against"
     bounds = accuracy.interval if accuracy else (math.nan, math.nan)
-    if accuracy is None or "accuracy" in response or not all(map(math.isfinite, bounds)):
+    known = accuracy is not None and response != ACCURACY and all(map(math.isfinite, bounds))
+    changes = known and not bounds[0] <= 0 <= bounds[1]
+    on_accuracy = f"test accuracy {_moves(accuracy.estimate, ACCURACY)}" if accuracy and changes else ""
+    if found == "equivalent":
+        text = f"It makes no difference that matters to the {label_of(response)}"
+        return f"{text}, but {on_accuracy}." if on_accuracy else f"{text}."
+    moved = f"the {label_of(response)} {_moves(verdict.estimate, response)}"
+    advice = "Recommended" if found == "supported" else "Advised against"
+    if accuracy is None or not known or "accuracy" in response:
         return f"{advice}: {moved}."
-    if bounds[0] <= 0 <= bounds[1]:
+    if not changes:
         return f"{advice} for alignment: {moved}. There is no evidence that test accuracy changes."
-    on_accuracy = f"test accuracy {_moves(accuracy.estimate, 'points')}"
-    agrees = (accuracy.estimate > 0) == (found == "supported")
-    return f"{advice}: {moved}, and {on_accuracy}." if agrees else f"{advice} for alignment alone: {moved}, but {on_accuracy}."
+    if (accuracy.estimate > 0) == (found == "supported"):
+        return f"{advice}: {moved}, and {on_accuracy}."
+    return f"{advice} for alignment alone: {moved}, but {on_accuracy}."
 
 
-def _moves(change: float, unit: str) -> str:
-    verb = "rises" if change > 0 else "falls"
-    size = f"{abs(change):.1f}" if unit else f"{abs(change):.3f}"
-    return f"{verb} by {size}{unit if unit in ('', '°') else ' ' + unit}"
+def _moves(change: float, response: str) -> str:
+    unit = unit_of(response)
+    size = f"{abs(change):.{digits_of(response)}f}{unit if unit in ('', '°') else f' {unit}'}"
+    return f"{'rises' if change > 0 else 'falls'} by {size}"
 
 
 def _scope(records: Records, verdict: Verdict) -> dict[str, Any]:

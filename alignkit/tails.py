@@ -136,6 +136,11 @@ class Norm:
             inner = inner - inner.mean(axes, keepdim=True) - normalised * (inner * normalised).mean(axes, keepdim=True)
         return inner * inverse_sd
 
+    def fixed(self, cache: Any) -> Any:
+        """The cache of a pass in which the statistics are constants; layer norm has no batch statistics."""
+        normalised, inverse_sd, own_statistics = cache
+        return normalised, inverse_sd, own_statistics and self._kind == "layer"
+
     def _axes(self, x: Tensor) -> tuple[int, ...]:
         if self._kind == "layer":
             return tuple(range(2, x.dim()))

@@ -8,8 +8,9 @@ import pandas as pd
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": r"$-$", "°": r"$^\circ$", "→": r"$\to$", "–": "--",
-    "≥": r"$\geq$", "<": r"$<$", ">": r"$>$", "×": r"$\times$", "…": r"\ldots{}", "±": r"$\pm$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "°": r"$^\circ$", "→": r"$\to$", "≥": r"$\geq$",
+    "<": r"$<$", ">": r"$>$", "±": r"$\pm$", "…": r"\ldots{}",
+    "\N{MINUS SIGN}": r"$-$", "\N{EN DASH}": "--", "\N{MULTIPLICATION SIGN}": r"$\times$",
 }  # fmt: skip
 
 
@@ -51,9 +52,9 @@ class Table:
 
 
 def latex_text(text: str) -> str:
-    """Text as LaTeX prints it.
+    r"""Text as LaTeX prints it.
 
-    >>> latex_text("signal_cosine, −6.0°")
-    'signal\\\\_cosine, $-$6.0$^\\\\circ$'
+    >>> print(latex_text("signal_cosine: 6.0°"))
+    signal\_cosine: 6.0$^\circ$
     """
     return "".join(_LATEX.get(character, character) for character in text)

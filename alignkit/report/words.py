@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from alignkit.figures import digits_of, interval_text, signed
-from alignkit.stats import unit_of
-
-ABSENT = "–"
+from alignkit.figures import ABSENT, MINUS, interval_text, signed
+from alignkit.stats import digits_of, unit_of
 
 
 def p_text(p: float) -> str:
     """A p-value to three decimals, without the leading zero.
 
-    >>> p_text(0.0312), p_text(0.0002), p_text(1.0), p_text(float("nan"))
-    ('.031', '<.001', '1', '–')
+    >>> p_text(0.0312), p_text(0.0002), p_text(1.0)
+    ('.031', '<.001', '1')
     """
     if not math.isfinite(p):
         return ABSENT
@@ -25,8 +23,11 @@ def p_text(p: float) -> str:
 
 
 def number(value: float, digits: int) -> str:
-    """A number with a true minus; "–" where it is missing."""
-    return ABSENT if not math.isfinite(value) else f"{value:,.{digits}f}".replace("-", "−")
+    """A number with a true minus, zero without one; a dash where it is missing."""
+    if not math.isfinite(value):
+        return ABSENT
+    text = f"{value:,.{digits}f}"
+    return text.lstrip("-") if float(text.replace(",", "")) == 0 else text.replace("-", MINUS)
 
 
 def level(value: float, response: str) -> str:
@@ -37,6 +38,16 @@ def level(value: float, response: str) -> str:
 def change(value: float, response: str) -> str:
     """A difference in a response, with its sign and unit."""
     return signed(value, digits_of(response)) + unit(response) if math.isfinite(value) else ABSENT
+
+
+def bare_change(value: float, response: str) -> str:
+    """A difference without its unit, for a column whose head names it; degrees keep theirs."""
+    return change(value, response) if unit_of(response) == "°" else signed(value, digits_of(response))
+
+
+def in_unit(response: str) -> str:
+    """The unit in brackets, for the head of a column of `bare_change`."""
+    return f" ({unit_of(response)})" if unit_of(response) not in ("", "°") else ""
 
 
 def change_interval(interval: tuple[float, float], response: str) -> str:

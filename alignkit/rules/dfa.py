@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from alignkit.batched import matmul
 from alignkit.feedback import Projection, dfa_matrix, stack
 from alignkit.network import Member, Network, Pass
 from alignkit.rules.base import Rule
@@ -19,13 +20,13 @@ class DFA(Rule):
         self.matrices = [self._draw(layer, 0) for layer in range(1, len(network.hidden_sizes) + 1)]
 
     def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor:
-        return passed.error @ self.matrices[layer - 1]  # [E, N, C] @ [E, C, d_l]
+        return matmul(passed.error, self.matrices[layer - 1])  # [E, N, C] @ [E, C, d_l]
 
     def projection(self, layer: int) -> Projection:
         return Projection(self.matrices[layer - 1], from_error=True)
 
     def redrawn_signal(self, layer: int, passed: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor:
-        return passed.error @ self._draw(layer, draw)
+        return matmul(passed.error, self._draw(layer, draw))
 
     def _draw(self, layer: int, draw: int) -> Tensor:
         sizes, outputs = self.network.hidden_sizes, self.network.outputs

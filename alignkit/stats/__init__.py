@@ -18,7 +18,7 @@ from alignkit.stats.paired import (
     seed_contrasts,
     sign_flip_p,
 )
-from alignkit.stats.summaries import in_design, label_of, run_summaries, unit_of
+from alignkit.stats.summaries import digits_of, in_design, label_of, run_summaries, unit_of
 
 __all__ = [
     "Contrast",
@@ -29,6 +29,7 @@ __all__ = [
     "contrast",
     "contrast_frame",
     "contrasts",
+    "digits_of",
     "equivalence_test",
     "holm",
     "in_design",

@@ -27,6 +27,11 @@ def unit_of(response: str) -> str:
     return "points" if name == GAP or name in _ACCURACIES else ""
 
 
+def digits_of(response: str) -> int:
+    """Decimals that a response is printed with: degrees 1, points 2, pure numbers 3."""
+    return {"°": 1, "points": 2}.get(unit_of(response), 3)
+
+
 _LABELS = {
     "signal_angle_deg": "angle to the BP signal",
     "signal_cosine": "cosine with the BP signal",

@@ -1,0 +1,242 @@
+"""From records to a directory that holds the page, its figures, its tables and the recommendations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from alignkit.claims import VERDICTS, Verdict
+from alignkit.figures import row_label, save_figure
+from alignkit.recommend import ACCURACY, to_json
+from alignkit.report import method, results
+from alignkit.report.analysis import Analysis, analyse
+from alignkit.report.charts import Chart, charts
+from alignkit.report.svg import inline_svg
+from alignkit.report.tables import Table
+from alignkit.report.words import (
+    ABSENT,
+    change,
+    change_interval,
+    count,
+    level,
+    level_interval,
+    listed,
+    number,
+    p_text,
+    rule_name,
+    sizes,
+)
+from alignkit.stats import label_of
+from alignkit.store import Records, write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+OWN_NAMES = ("alignment_", "width_curve", "accuracy_gap", "effects", "verdicts", "final_measures", "diverged")
+BADGES = {"supported": "✓", "refuted": "✕", "equivalent": "≈", "undecided": "?", "no evidence": "?"}
+
+
+def write_report(records: Records, out_dir: str | Path) -> Path:
+    """Write a study's report below `out_dir` and return the path of its page, index.html.
+
+    The page is one file: figures, styles and text, no script, nothing from a network. Beside it lie
+    figures/*.svg and *.pdf, tables/*.csv and *.tex, and recommendations.json. The same records give
+    the same bytes. Sections that a study has no records for are left out, or say why in a line.
+
+    >>> write_report(alignkit.load("reports/quick"), "reports/quick")  # doctest: +SKIP
+    """
+    out_dir = Path(out_dir)
+    analysis = analyse(records)
+    drawn, absent = charts(analysis)
+    tables = _tables(analysis)
+    inline = []
+    for chart in drawn:
+        svg, pdf = save_figure(chart.figure, name=chart.name)
+        _write(out_dir / "figures" / f"{chart.name}.svg", svg)
+        _write(out_dir / "figures" / f"{chart.name}.pdf", pdf)
+        inline.append(_chart_context(chart, svg))
+    for table in tables.values():
+        write_text(out_dir / "tables" / f"{table.name}.csv", table.to_csv())
+        write_text(out_dir / "tables" / f"{table.name}.tex", table.to_latex())
+    _remove_stale(out_dir / "figures", {chart.name for chart in drawn}, (".svg", ".pdf"))
+    _remove_stale(out_dir / "tables", set(tables), (".csv", ".tex"))
+    write_text(out_dir / "recommendations.json", to_json(analysis.recommendations))
+    page = out_dir / "index.html"
+    write_text(page, render(analysis, inline, absent, tables))
+    return page
+
+
+def render(analysis: Analysis, figures: list[dict[str, Any]], absent: list[str], tables: dict[str, Table]) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    study = analysis.records.study
+    return environment.get_template("page.html").render(
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        title=study.title or study.name,
+        study=study,
+        summary=summary(analysis),
+        verdicts=[_verdict_context(verdict) for verdict in analysis.verdicts],
+        verdict_meanings=VERDICTS,
+        badges=BADGES,
+        recommendations=[_recommendation_context(entry) for entry in analysis.recommendations],
+        figures=figures,
+        absent=absent,
+        tables=tables,
+        effects=[table for name, table in tables.items() if name.startswith("effects_")],
+        facts=method.facts(analysis),
+        definitions=method.definitions(analysis),
+        diagnostics=method.diagnostics(analysis),
+        options=method.options(analysis),
+    )
+
+
+def summary(analysis: Analysis) -> list[str]:
+    """The report in a few sentences: the claims, the alignment, the accuracy, then what was run."""
+    return [text for text in (_on_claims(analysis), *_on_alignment(analysis), _on_runs(analysis)) if text]
+
+
+def _on_claims(analysis: Analysis) -> str:
+    confirmatory = [verdict for verdict in analysis.verdicts if verdict.claim.family == "confirmatory"]
+    judged = confirmatory or analysis.verdicts
+    if not judged:
+        return "The study declares no claims, so nothing here is a test: all effects describe."
+    counts = Counter(str(verdict.verdict) for verdict in judged)
+    kind = "confirmatory" if confirmatory else "exploratory"
+    phrases = {
+        "supported": ("is supported", "are supported"),
+        "refuted": ("is refuted", "are refuted"),
+        "equivalent": ("finds no effect that matters", "find no effect that matters"),
+        "undecided": ("stays undecided", "stay undecided"),
+    }
+    parts = [f"{counts[name]} {phrases[name][counts[name] > 1]}" for name in VERDICTS if counts[name]]
+    return f"Of {count(len(judged), f'{kind} claim')}, {listed(parts)}."
+
+
+def _on_alignment(analysis: Analysis) -> list[str]:
+    response = analysis.alignment
+    if response is None:
+        return ["No run has a defined alignment measure."]
+    sentences = []
+    taught = [rule for rule in analysis.rules if rule != "bp"]
+    untaught = analysis.final("bp", response) if "bp" in analysis.records.study.rules else None
+    chance = "90°" if response.endswith("_deg") else "0"
+    for rule in taught:
+        final = analysis.final(rule, response)
+        if final is None:
+            continue
+        text = (
+            f"At the end of training, {rule_name(rule)}'s {label_of(response)} is {level(final.estimate, response)} "
+            f"{level_interval(final.interval, response)} on average"
+        )
+        if untaught and rule == taught[0]:
+            text += (
+                f", where a feedback that never taught has {level(untaught.estimate, response)} and chance is {chance}"
+            )
+        sentences.append(text + ".")
+        gap = analysis.final(rule, "accuracy_gap")
+        if gap is not None:
+            side = "below" if gap.estimate < 0 else "above"
+            sentences.append(
+                f"Its test accuracy is {number(abs(gap.estimate), 1)} points {side} that of BP "
+                f"{change_interval(gap.interval, 'accuracy_gap')}."
+            )
+    if not taught and untaught is not None:
+        sentences.append(
+            f"Only BP ran: at the end, the {label_of(response)} of a feedback that never teaches is "
+            f"{level(untaught.estimate, response)}."
+        )
+    return sentences
+
+
+def _on_runs(analysis: Analysis) -> str:
+    records = analysis.records
+    runs = records.runs
+    seeds, cells = int(runs["seed"].nunique()), int(runs.groupby("rule")["cell"].nunique().max())
+    text = (
+        f"{count(len(runs), 'run')}: {count(cells, 'cell')}, {count(seeds, 'seed')}, "
+        f"{'rules' if len(records.study.rules) > 1 else 'rule'} {listed(map(rule_name, records.study.rules))}."
+    )
+    if seeds < 2:
+        text += " With one seed there is no uncertainty to report: every number is one draw."
+    if records.missing:
+        text += f" {count(records.missing, 'planned run')} still missing: all of this is preliminary."
+    return text
+
+
+def _tables(analysis: Analysis) -> dict[str, Table]:
+    found = [
+        *([results.verdict_table(analysis.verdicts)] if analysis.verdicts else []),
+        *results.effect_tables(analysis),
+        results.final_table(analysis),
+        results.diverged_table(analysis),
+    ]
+    return {table.name: table for table in found if table is not None}
+
+
+def _verdict_context(verdict: Verdict) -> dict[str, Any]:
+    response = verdict.claim.response
+    return {
+        "claim": verdict.claim,
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+        "comparison": row_label(verdict.claim.factor, verdict.levels),
+        "response": label_of(response),
+        "rule": rule_name(verdict.claim.rule),
+        "effect": change(verdict.estimate, response),
+        "interval": change_interval(verdict.interval, response),
+        "p": p_text(verdict.p_adjusted),
+        "p_equivalence": p_text(verdict.p_equivalence_adjusted),
+        "seeds": str(verdict.n_seeds) if verdict.n_seeds else ABSENT,
+        "notes": [*([verdict.learning_rates] if verdict.learning_rates else []), *verdict.warnings],
+    }
+
+
+def _recommendation_context(entry: dict[str, Any]) -> dict[str, Any]:
+    scope, response = entry["scope"], entry["response"]
+    hidden = f"{sizes(scope['depths'])} hidden layers of {sizes(scope['widths'])} units" if scope["widths"] else ""
+    seeds = count(scope["seeds"], "seed") if scope["seeds"] else ""
+    where = (scope["data"], scope["network"].upper(), hidden, rule_name(scope["rule"]), seeds)
+    return {
+        **entry,
+        "where": ", ".join(part for part in where if part),
+        "label": label_of(response),
+        "size": change(_known(entry["effect"]), response),
+        "range": change_interval(_bounds(entry["interval"]), response),
+        "accuracy": change(_known(entry["accuracy_effect"]), ACCURACY),
+        "accuracy_range": change_interval(_bounds(entry["accuracy_interval"]), ACCURACY),
+    }
+
+
+def _known(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _bounds(interval: list[float | None]) -> tuple[float, float]:
+    return _known(interval[0]), _known(interval[1])
+
+
+def _chart_context(chart: Chart, svg: bytes) -> dict[str, Any]:
+    description = f"{chart.title}. {chart.see}"
+    markup = inline_svg(svg, name=chart.name, description=description)
+    return {"name": chart.name, "title": chart.title, "see": chart.see, "how": chart.how, "svg": Markup(markup)}
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _remove_stale(folder: Path, kept: set[str], suffixes: tuple[str, ...]) -> None:
+    """What an earlier report left here and this one does not have would be read as this one's."""
+    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if path.suffix in suffixes and path.stem not in kept and path.stem.startswith(OWN_NAMES):
+            path.unlink()

@@ -1,0 +1,226 @@
+"""How it was measured, and what to be wary of: the part of a report that a referee reads first."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import metadata
+
+import numpy as np
+
+from alignkit.columns import LAYERS
+from alignkit.report.analysis import Analysis
+from alignkit.report.toml_text import toml_text
+from alignkit.report.words import count, listed, number, rule_name, sizes
+from alignkit.stats import in_design, label_of, minimum_seeds, run_summaries
+from alignkit.study import Images, Settings
+
+ANALYSED_WITH = ("alignkit", "numpy", "pandas", "scipy", "statsmodels", "matplotlib")
+
+
+def facts(analysis: Analysis) -> list[tuple[str, str]]:
+    """Term and description: data, network, training, feedback, probe, seeds, rates, statistics."""
+    records, study = analysis.records, analysis.records.study
+    seeds = listed(map(str, study.seed_list)) if len(study.seed_list) <= 4 else _range(study.seed_list)
+    found = [
+        ("Data", _data(study)),
+        ("Network", _network(analysis)),
+        ("Training", _training(study)),
+        ("Learning rates", _rates(analysis)),
+        ("Rules", listed(map(rule_name, study.rules))),
+        ("Feedback", _feedback(study, records.factors)),
+        ("Designs", "; ".join(_design(analysis, design) for design in analysis.designs)),
+        (
+            "Seeds",
+            f"{seeds}: the unit of replication. The runs of one cell and seed share initial weights, batch order, "
+            "dropout masks and probe samples",
+        ),
+        ("Probe", _probe(analysis)),
+        ("Tests", _tests(analysis)),
+        ("Analysed with", _versions()),
+    ]
+    if records.missing:
+        have = "has" if records.missing == 1 else "have"
+        text = f"{count(records.missing, 'planned run')} {have} no records yet: all here is preliminary"
+        found.insert(0, ("Incomplete", text))
+    return found
+
+
+def definitions(analysis: Analysis) -> list[tuple[str, str]]:
+    """The recorded measures and their definitions."""
+    layers = analysis.records.layers
+    kinds = [name for name in LAYERS if LAYERS[name][0] == "float64" and name != "epoch"]
+    return [(name, LAYERS[name][1]) for name in kinds if layers[name].notna().any()]
+
+
+def diagnostics(analysis: Analysis) -> list[str]:
+    """Sentences on missing values, pairing, undefined samples and the self-test."""
+    records = analysis.records
+    found = []
+    diverged = int(records.runs["diverged"].fillna(False).astype(bool).sum())
+    found.append(
+        f"{count(diverged, 'run')} of {len(records.runs):,} diverged."
+        + (
+            " What is left when runs diverge at one level of a factor and not at another may be biased."
+            if diverged
+            else ""
+        )
+    )
+    for response in (analysis.alignment, "accuracy_gap" if "bp" in records.study.rules else None):
+        if response is None:
+            continue
+        table = run_summaries(records.runs, records.layers, response)
+        table = table[table["rule"].isin(analysis.rules)]
+        reasons = table.loc[~table["missing"].isin(["", "is the reference itself"]), "missing"].value_counts()
+        if len(reasons):
+            reasons = reasons.sort_index()
+            text = listed(f"{reason} in {count(int(n), 'run')}" for reason, n in reasons.items())
+            found.append(
+                f"The {label_of(response)} has no final value: {text}. What would have been compared with these runs is "
+                "left out too, and counted where it is."
+            )
+    undefined = records.layers["undefined"].fillna(0)
+    layers = records.layers[undefined > 0]
+    if len(layers):
+        found.append(
+            f"{count(int(undefined.sum()), 'sample')} had a zero vector in one of the two places compared "
+            f"({count(int(layers['run_id'].nunique()), 'run')}); they are excluded, never scored."
+        )
+    output = records.checkpoints["output_cosine"].dropna()
+    if len(output):
+        worst = float(np.abs(1 - output).max())
+        how = "exactly" if worst == 0 else f"to {worst:.0e} of a cosine of 1"
+        found.append(f"Self-test: the output layer's gradient agrees with autograd's {how}, at every checkpoint.")
+    correlations = [verdict.pairing_correlation for verdict in analysis.verdicts]
+    known = [value for value in correlations if np.isfinite(value)]
+    if known:
+        span = number(known[0], 2) if len(known) == 1 else f"{number(min(known), 2)} to {number(max(known), 2)}"
+        found.append(f"Pairing by seed: the two sides of the claims' comparisons correlate by {span} over seeds.")
+    return [*found, *analysis.notes]
+
+
+def options(analysis: Analysis) -> str:
+    """The study file's options that differ from the defaults, as TOML."""
+    return toml_text(analysis.records.study.model_dump(mode="json", exclude_defaults=True))
+
+
+def _data(study: Settings) -> str:
+    data = study.data
+    text = {
+        "digits": "digits: 1,797 grey images of 8 x 8 pixels in 10 classes (scikit-learn)",
+        "teacher": "teacher: synthetic inputs, labelled by a random network",
+        "images": "images from a local folder",
+    }[data.name]
+    if isinstance(data, Images):
+        text += f" ({data.path.rstrip('/').split('/')[-1]})"
+    return text + ("; labels shuffled, as a control" if data.shuffle_labels else "")
+
+
+def _network(analysis: Analysis) -> str:
+    network = analysis.records.study.network
+    layers = analysis.records.layers
+    widths, depths = sorted(layers["width"].unique()), sorted(layers.groupby("run_id")["layer"].max().unique())
+    parts = [network.kind.upper()]
+    if len(layers):
+        parts.append(f"{sizes(depths)} hidden layers of {sizes(widths)} units")
+    fixed = {
+        "activation": network.activation,
+        "norm": "" if network.norm == "none" else f"{network.norm} norm",
+        "dropout": f"dropout {network.dropout:g}" if network.dropout else "",
+        "initialisation": f"{network.initialisation} initialisation",
+    }
+    parts += [text for name, text in fixed.items() if text and name not in analysis.records.factors]
+    return ", ".join(parts)
+
+
+def _training(study: Settings) -> str:
+    training = study.training
+    optimiser = "SGD" if training.optimiser == "sgd" else "Adam"
+    text = f"{count(training.epochs, 'epoch')}, batches of {training.batch_size}, {optimiser}"
+    text += f" with momentum {training.momentum:g}" if training.momentum else ""
+    text += f", {training.loss.replace('_', ' ')}, {training.dtype}"
+    return text + (", updates at the length of BP's" if training.update == "norm_matched" else "")
+
+
+def _rates(analysis: Analysis) -> str:
+    study, runs = analysis.records.study, analysis.records.runs
+    spans = []
+    for rule in study.rules:
+        rates = runs.loc[runs["rule"] == rule, "lr"].dropna()
+        if len(rates):
+            low, high = rates.min(), rates.max()
+            spans.append(f"{rule_name(rule)} {low:g}" + (f" to {high:g}" if high > low else ""))
+    how = "as the study sets them, the same for every arm unless it is a factor: nothing was tuned"
+    if study.pilot is not None:
+        how = (
+            f"tuned arm by arm in a pilot, among {listed(f'{rate:g}' for rate in study.pilot.lr)}, on the validation "
+            f"split and on seeds of its own ({listed(map(str, study.pilot.seeds))})"
+        )
+    return f"{how}. Hidden layers: {listed(spans)}" if spans else how
+
+
+def _feedback(study: Settings, factors: tuple[str, ...]) -> str:
+    feedback = study.feedback
+    parts = [
+        feedback.law,
+        "one matrix sliced for all layers" if feedback.sharing == "sliced" else "one matrix per layer",
+    ]
+    if "feedback_normalised" not in factors:
+        parts.append("normalised" if feedback.normalised else "not normalised")
+    return ", ".join(parts + ([f"times {feedback.scale:g}"] if feedback.scale != 1 else []))
+
+
+def _design(analysis: Analysis, design: str) -> str:
+    declared = analysis.records.study.designs.get(design)
+    runs = analysis.records.runs[in_design(analysis.records.runs, design)]
+    cells = runs.loc[runs["rule"] == (analysis.rules or tuple(analysis.records.study.rules))[0], "cell"].nunique()
+    kind = (
+        {"one_at_a_time": "one factor at a time", "cells": "listed cells"}.get(declared.kind, declared.kind)
+        if declared
+        else ""
+    )
+    if declared and declared.kind == "fraction":
+        kind = f"{declared.fraction} fraction"
+    return f"{design} ({kind + ', ' if kind else ''}{count(int(cells), 'cell')}, {count(len(runs), 'run')})"
+
+
+def _probe(analysis: Analysis) -> str:
+    probe = analysis.records.study.probe
+    modes = listed(sorted(map(str, analysis.records.checkpoints["mode"].dropna().unique())))
+    explained = {
+        "batch": "the probe batch's own normalisation statistics, dropout off",
+        "eval": "evaluation mode",
+        "train": "training mode",
+    }.get(modes, "")
+    steps = analysis.records.layers["step"].nunique()
+    when = count(int(steps), "checkpoint")
+    text = f"the same {probe.samples} samples of the {probe.split} split for every run, at {when}"
+    return text + (f"; mode {modes}" if modes else "") + (f" ({explained})" if explained else "")
+
+
+def _tests(analysis: Analysis) -> str:
+    family = sum(claim.family == "confirmatory" for claim in analysis.records.study.claims)
+    text = (
+        "one difference per seed, averaged over the cells of a design; exact sign-flip p, t interval (95%, not "
+        "adjusted); equivalence by two one-sided t tests against a claim's smallest effect"
+    )
+    if family:
+        text += (
+            f"; Holm over the {count(family, 'confirmatory claim')}, which takes at least {minimum_seeds(family)} "
+            "seeds to reach p < .05"
+        )
+    return text
+
+
+def _range(seeds: tuple[int, ...]) -> str:
+    ordered = sorted(seeds)
+    if ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]} to {ordered[-1]}"
+    return f"{len(ordered)} between {ordered[0]} and {ordered[-1]}"
+
+
+def _versions() -> str:
+    found = []
+    for name in ANALYSED_WITH:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join(found)

@@ -1,0 +1,167 @@
+"""The report's tables: verdicts, effects, final measures, and what went wrong."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from alignkit.claims import Verdict, verdict_frame
+from alignkit.figures import row_label
+from alignkit.report.analysis import Analysis, Effects
+from alignkit.report.tables import Table
+from alignkit.report.words import (
+    ABSENT,
+    bare_change,
+    change,
+    change_interval,
+    in_unit,
+    level,
+    number,
+    p_text,
+    rule_name,
+)
+from alignkit.stats import Contrast, contrast_frame, in_design, label_of
+
+SHOWN = (
+    "signal_angle_deg", "signal_cosine", "delta_cosine", "gradient_cosine", "step_cosine", "weight_cosine",
+    "jacobian_cosine", "ceiling_cosine", "signal_gain", "gate", "common_mode", "effective_rank",
+)  # fmt: skip
+SHORT = {
+    "signal_angle_deg": "angle", "signal_cosine": "signal cos", "delta_cosine": "delta cos",
+    "gradient_cosine": "gradient cos", "step_cosine": "step cos", "weight_cosine": "weight cos",
+    "jacobian_cosine": "Jacobian cos", "ceiling_cosine": "ceiling", "signal_gain": "gain", "gate": "gate",
+    "common_mode": "common mode", "effective_rank": "eff. rank",
+}  # fmt: skip
+
+
+def verdict_table(verdicts: list[Verdict]) -> Table:
+    rows = tuple(
+        (
+            verdict.claim.statement,
+            verdict.verdict,
+            change(verdict.estimate, verdict.claim.response),
+            change_interval(verdict.interval, verdict.claim.response),
+            p_text(verdict.p_adjusted),
+            str(verdict.n_seeds) if verdict.n_seeds else ABSENT,
+        )
+        for verdict in verdicts
+    )
+    columns = ("claim", "verdict", "effect", "95% interval", "adjusted p", "seeds")
+    caption = "The study's claims and their verdicts. Effects go from the first level to the second."
+    return Table("verdicts", caption, columns, rows, verdict_frame(verdicts), frozenset(columns[2:]))
+
+
+def effect_tables(analysis: Analysis) -> list[Table]:
+    """One table for each design: a row for each rule and contrast."""
+    tables = []
+    for design in analysis.designs:
+        found = [effects for effects in analysis.effects if effects.design == design]
+        if found:
+            tables.append(_effect_table(analysis, design, found))
+    return tables
+
+
+def _effect_table(analysis: Analysis, design: str, found: list[Effects]) -> Table:
+    shown = [name for name in (analysis.alignment, "test_accuracy") if name]
+    shown = [name for name in shown if any(effects.by_response.get(name) for effects in found)]
+    columns = ["rule", "change"]
+    for name in shown:
+        columns += [label_of(name) + in_unit(name), "95% interval", "p"]
+    columns.append("seeds")
+    rows = []
+    for effects in found:
+        changes: dict[tuple[str, tuple[str, str]], dict[str, Contrast]] = {}
+        for name, members in effects.by_response.items():
+            for effect in members:
+                changes.setdefault((effect.factor, effect.levels), {})[name] = effect
+        for (factor, levels), by_response in changes.items():
+            row = [rule_name(effects.rule), row_label(factor, levels)]
+            for name in shown:
+                found_effect = by_response.get(name)
+                row += _effect_cells(found_effect, name) if found_effect else [ABSENT] * 3
+            row.append(str(max(effect.n_seeds for effect in by_response.values())))
+            rows.append(tuple(row))
+    frames = [
+        contrast_frame(members).assign(rule=effects.rule, design=design)
+        for effects in found
+        for members in effects.by_response.values()
+        if members
+    ]
+    data = pd.concat(frames, ignore_index=True)
+    data = data[["design", "rule", *(name for name in data.columns if name not in ("design", "rule"))]]
+    caption = (
+        f"Design {design}: effect of each change, averaged over the other factors. p: exact sign-flip test, Holm within "
+        "rule and response."
+    )
+    if analysis.alignment and any(
+        effects.rule == "bp" and analysis.alignment in effects.by_response for effects in found
+    ):
+        caption += f" BP's {label_of(analysis.alignment)} is that of a feedback that never taught it."
+    return Table(f"effects_{design}", caption, tuple(columns), tuple(rows), data, frozenset(columns[2:]))
+
+
+def _effect_cells(effect: Contrast, response: str) -> list[str]:
+    interval = change_interval(effect.interval, response)
+    return [bare_change(effect.estimate, response), interval, p_text(effect.p_adjusted)]
+
+
+def final_table(analysis: Analysis) -> Table | None:
+    """Every recorded measure at the end of training, by rule and layer: mean over seeds of the mean over cells."""
+    records = analysis.records
+    measures = [name for name in SHOWN if records.layers[name].notna().any()]
+    if not measures:
+        return None
+    runs = records.runs.loc[in_design(records.runs, analysis.design), ["run_id", "rule", "seed"]]
+    rows = records.layers[["run_id", "step", "layer", "signal", *measures]].merge(runs, on="run_id")
+    rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+    seeds = rows.groupby(["rule", "signal", "layer", "seed"])[measures].mean()
+    means = seeds.groupby(["rule", "signal", "layer"]).mean().dropna(how="all")
+    order = {rule: place for place, rule in enumerate(records.study.rules)}
+    data = means.reset_index().sort_values("rule", key=lambda column: column.map(order), kind="stable")
+    data = data.reset_index(drop=True)
+    text = [
+        (
+            rule_name(str(row["rule"])),
+            str(row["signal"]),
+            str(row["layer"]),
+            *(level(row[name], name) if name.endswith("_deg") else number(row[name], 2) for name in measures),
+        )
+        for row in data.to_dict("records")
+    ]
+    columns = ("rule", "signal", "layer", *(SHORT[name] for name in measures))
+    caption = (
+        f"Design {analysis.design}: measures at the end of training, means over seeds and cells. "
+        "Bystander: a feedback that never taught."
+    )
+    return Table("final_measures", caption, columns, tuple(text), data, frozenset(columns[2:]))
+
+
+def diverged_table(analysis: Analysis) -> Table | None:
+    runs = analysis.records.runs
+    failed = runs[runs["diverged"].fillna(False).astype(bool)]
+    if failed.empty:
+        return None
+    groups = failed.groupby(["rule", "cell"], sort=False)
+    data = groups.agg(
+        runs=("run_id", "size"),
+        first_step=("diverged_step", "min"),
+        seeds=("seed", lambda s: " ".join(map(str, sorted(s)))),
+    ).reset_index()
+    rows = tuple(
+        (
+            rule_name(str(row["rule"])),
+            str(row["cell"]) or "the study's options",
+            str(row["runs"]),
+            str(row["seeds"]),
+            _step(row["first_step"]),
+        )
+        for row in data.to_dict("records")
+    )
+    columns = ("rule", "cell", "runs", "seeds", "first step")
+    caption = "Runs that diverged: their measures are missing from the step on, and their pairs from every comparison."
+    return Table("diverged", caption, columns, rows, data, frozenset({"runs", "first step"}))
+
+
+def _step(value: object) -> str:
+    return ABSENT if pd.isna(value) or not math.isfinite(float(value)) else f"{int(value):,}"  # type: ignore[arg-type,call-overload]

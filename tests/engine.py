@@ -1,0 +1,111 @@
+"""Slow, obvious counterparts of the engine, built from torch.nn, and helpers to set cohorts up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignkit.network import Member, Network, Pass
+from alignkit.study import Settings, with_tags
+from alignkit.tails import Activation, Dropout, MaxPool, Norm
+
+
+def members_of(count: int = 3, *, dtype: str = "float64", **sections: dict[str, Any]) -> list[Member]:
+    training = {"dtype": dtype, **sections.pop("training", {})}
+    settings = Settings.model_validate(with_tags({**sections, "training": training}))
+    return [Member(settings, seed) for seed in range(count)]
+
+
+def cohort_of(
+    members: list[Member], *, shape: tuple[int, ...], outputs: int = 4, samples: int = 6, task: str = "classification"
+) -> tuple[Network, Tensor, Tensor]:
+    """A network and a batch of random data [E, N, *shape], different for each member."""
+    network = Network(members, shape=shape, outputs=outputs)
+    generator = torch.Generator().manual_seed(7)
+    dtype = network.parameters.flat.dtype
+    x = torch.randn(len(members), samples, *shape, generator=generator, dtype=torch.float64).to(dtype)
+    if task == "regression":
+        return network, x, torch.randn(len(members), samples, outputs, generator=generator, dtype=torch.float64).to(dtype)
+    return network, x, torch.randint(outputs, (len(members), samples), generator=generator)
+
+
+class Reference(nn.Module):
+    """One member of a cohort as a plain torch module: same weights, and the masks of a given pass.
+
+    `outputs[l - 1]` is h_l of the last call, with its gradient kept.
+    """
+
+    def __init__(self, network: Network, member: int, passed: Pass | None = None, *, train: bool = True) -> None:
+        super().__init__()
+        self.network, self.member, self.passed = network, member, passed
+        self.hidden: list[Tensor] = []
+        self.layers = nn.ModuleList()
+        self.norms: dict[int, nn.Module] = {}
+        for index, layer in enumerate(network.layers, start=1):
+            if layer.convolution:
+                op: nn.Module = nn.Conv2d(layer.weight[1], layer.weight[0], layer.weight[2], padding=layer.padding)
+            else:
+                op = nn.Linear(layer.weight[1], layer.weight[0])
+            values = {name: view[member].clone() for name, view in network.parameters.of_layer(index).items()}
+            op.weight, op.bias = nn.Parameter(values["weight"]), nn.Parameter(values["bias"])
+            self.layers.append(op)
+            if layer.options is not None and layer.options.norm != "none":
+                norm = self._norm(index, str(layer.options.norm), layer.weight[0], layer.convolution)
+                norm.weight, norm.bias = nn.Parameter(values["gain"]), nn.Parameter(values["shift"])
+                self.norms[index] = norm
+                self.add_module(f"norm{index}", norm)
+        self.train(train)
+
+    def _norm(self, index: int, kind: str, units: int, convolution: bool) -> nn.Module:
+        dtype = self.network.parameters.flat.dtype
+        if kind == "batch":
+            norm = (nn.BatchNorm2d if convolution else nn.BatchNorm1d)(units).to(dtype)
+            stage = next(stage for stage in self.network.tails[index - 1] if isinstance(stage, Norm))
+            norm.running_mean.copy_(stage.running_mean[self.member])
+            norm.running_var.copy_(stage.running_variance[self.member])
+            return norm
+        # over channels and positions with a gain per channel, which is GroupNorm with one group
+        return nn.GroupNorm(1, units).to(dtype) if convolution else nn.LayerNorm(units).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [N, …] as the first layer saw it, input dropout included."""
+        self.hidden = []
+        for index, (layer, op) in enumerate(zip(self.network.layers, self.layers, strict=True), start=1):
+            x = op(x if layer.convolution else x.flatten(1))
+            if layer.options is None:
+                return x
+            for position, stage in enumerate(self.network.tails[index - 1]):
+                x = self._stage(index, position, stage, x)
+            x.retain_grad()
+            self.hidden.append(x)
+        raise AssertionError("a network ends with its output layer")
+
+    def _stage(self, index: int, position: int, stage: Any, x: Tensor) -> Tensor:
+        options = self.network.layers[index - 1].options
+        assert options is not None
+        if isinstance(stage, Norm):
+            return self.norms[index](x)
+        if isinstance(stage, Activation):
+            functions = {
+                "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "gelu": nn.functional.gelu,
+                "leaky_relu": lambda z: nn.functional.leaky_relu(z, options.slope),
+                "erf": lambda z: torch.erf(z / 2**0.5), "linear": lambda z: z,
+            }  # fmt: skip
+            return functions[str(options.activation)](x)
+        if isinstance(stage, Dropout):
+            mask = None if self.passed is None else self.passed.caches[index - 1][position]
+            return x if mask is None else x * mask[self.member]
+        assert isinstance(stage, MaxPool)
+        assert self.network.layers[index - 1].pool is not None
+        return nn.functional.max_pool2d(x, *self.network.layers[index - 1].pool)
+
+
+def reference_loss(network: Network, output: Tensor, targets: Tensor) -> Tensor:
+    """The summed loss of one member, from torch's own losses."""
+    if network.loss == "cross_entropy":
+        return nn.functional.cross_entropy(output, targets, reduction="sum")
+    if not targets.is_floating_point():
+        targets = nn.functional.one_hot(targets, output.shape[-1]).to(output.dtype)
+    return 0.5 * nn.functional.mse_loss(output, targets, reduction="sum")

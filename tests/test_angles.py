@@ -1,0 +1,90 @@
+"""Cosines and angles at their edges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from alignkit import angles
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-6, 1e-3, 30.0, 90.0, 179.999, 180.0])
+def test_angles_are_exact_near_their_bounds(degrees):
+    theta = math.radians(degrees)
+    u = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    v = torch.tensor([math.cos(theta), math.sin(theta), 0.0], dtype=torch.float64)
+    assert angles.angle_deg(u, 3.0 * v).item() == pytest.approx(degrees, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1.0, 1e200])
+def test_positive_scaling_is_ignored(scale):
+    generator = torch.Generator().manual_seed(0)
+    u, v = torch.randn(2, 5, 7, generator=generator, dtype=torch.float64)
+    assert torch.allclose(angles.cosine(u, v), angles.cosine(u * scale, v), rtol=1e-12)
+    assert torch.allclose(angles.angle_deg(u, v), angles.angle_deg(u, v * scale), rtol=1e-12)
+
+
+def test_float32_subnormals_are_not_pulled_toward_zero():
+    u = torch.tensor([3e-40, 4e-40], dtype=torch.float32)
+    assert angles.cosine(u, u).item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_zero_vector_has_no_angle():
+    u = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    v = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert angles.cosine(u, v).isnan().all() and angles.angle_deg(u, v).isnan().all()
+
+
+def test_one_sample_s_chance_is_the_beta_law():
+    d = 12
+    g = torch.zeros(1, 1, d)
+    g[0, 0, 3] = 2.0
+    assert angles.chance_sd(torch.ones(1, 1, 5), g).item() == pytest.approx(1 / d**0.5)
+    draws = np.random.default_rng(0).standard_normal((4000, d))
+    cosines = angles.cosine(torch.from_numpy(draws), g[0].double()).numpy()
+    assert stats.kstest((cosines + 1) / 2, stats.beta((d - 1) / 2, (d - 1) / 2).cdf).pvalue > 1e-3
+
+
+def test_identical_samples_do_not_average_chance_away():
+    one = torch.randn(1, 1, 9, generator=torch.Generator().manual_seed(0))
+    source = torch.ones(1, 1, 3)
+    alone = angles.chance_sd(source, one)
+    many = angles.chance_sd(source.expand(1, 50, 3), one.expand(1, 50, 9))
+    assert alone.item() == pytest.approx(many.item())
+
+
+def test_ceiling_of_a_full_row_space_is_one_and_of_sum_zero_loses_a_dimension():
+    g = torch.randn(1, 20, 4, generator=torch.Generator().manual_seed(0))
+    square = torch.eye(4)[None]
+    assert torch.allclose(angles.ceiling(square, g, sum_zero=False), torch.ones(1, 20).double())
+    wanted = (g - g.mean(-1, keepdim=True)).norm(dim=-1) / g.norm(dim=-1)
+    assert torch.allclose(angles.ceiling(square, g, sum_zero=True), wanted.double(), atol=1e-6)
+
+
+def test_no_use_of_the_feedback_beats_the_ceiling():
+    generator = torch.Generator().manual_seed(1)
+    matrix, g = torch.randn(1, 5, 30, generator=generator).double(), torch.randn(1, 8, 30, generator=generator).double()
+    ceiling = angles.ceiling(matrix, g, sum_zero=True)
+    sources = torch.randn(1, 8, 5, generator=generator).double()
+    sources -= sources.mean(-1, keepdim=True)
+    assert (angles.cosine(sources @ matrix, g).abs() <= ceiling + 1e-12).all()
+
+
+def test_common_mode_spans_zero_to_one():
+    same = torch.ones(1, 6, 3)
+    opposite = torch.tensor([1.0, -1.0]).view(1, 2, 1).expand(1, 2, 3)
+    assert angles.common_mode(same).item() == pytest.approx(1.0)
+    assert angles.common_mode(opposite).item() == pytest.approx(0.0)
+    assert math.isnan(angles.common_mode(torch.zeros(1, 4, 3)).item())
+
+
+@pytest.mark.parametrize("samples,width", [(50, 8), (8, 50)])
+def test_effective_rank_of_equal_directions_is_their_number(samples, width):
+    k = 4
+    basis = torch.eye(max(samples, width))[:k]
+    h = torch.cat([basis, -basis])[:, :width] if samples > width else torch.cat([basis, -basis])[:samples, :width]
+    assert angles.effective_rank(h[None]).item() == pytest.approx(k)

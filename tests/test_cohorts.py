@@ -1,0 +1,155 @@
+"""A run's numbers do not depend on its company."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from alignkit import data
+from alignkit.cohorts import Cohort, DataShape, cohorts, data_key, member_bytes
+from alignkit.designs import expand
+from alignkit.study import Study
+from alignkit.train import train_cohort
+
+DIGITS = data.load(Study.parse({"name": "t"}).data)
+SHAPE = DataShape(DIGITS.shape, DIGITS.outputs, len(DIGITS.train))
+
+
+def cohort(count, *, rule="dfa", first=0, data_shape=SHAPE, **sections):
+    study = Study.parse({"name": "t", "rules": [rule], "seeds": list(range(first, first + count)), **sections})
+    return Cohort("c", rule, expand(study, fingerprint=lambda section: "digits").runs, data_shape)
+
+
+def small(dataset, *, train=100):
+    cut = dataclasses.replace(dataset, train=data.Split(dataset.train.inputs[:train], dataset.train.targets[:train]))
+    return cut
+
+
+SETTINGS = {
+    "odd": dict(network={"widths": [37, 50], "activation": "sigmoid"}, training={"epochs": 2, "batch_size": 33}),
+    "gelu-batch-dropout": dict(
+        network={"width": 31, "depth": 3, "activation": "gelu", "norm": "batch", "dropout": 0.2, "input_dropout": 0.1},
+        training={"epochs": 2, "batch_size": 25, "momentum": 0.9},
+    ),
+    "adam-layer": dict(
+        network={"width": 16, "activation": "erf", "norm": "layer"}, training={"epochs": 2, "batch_size": 20, "optimiser": "adam", "lr": 0.01}
+    ),
+    "norm-matched": dict(network={"width": 24, "activation": "relu"}, training={"epochs": 2, "batch_size": 32, "update": "norm_matched"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ["dfa", "bp", "fa"])
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_an_mlp_member_has_identical_records_alone_in_two_and_in_32(settings, rule):
+    dataset = small(DIGITS)
+    shape = dataclasses.replace(SHAPE, train_samples=100)
+    probe = {"samples": 33, "log_steps": 2}
+    full = train_cohort(cohort(32, rule=rule, data_shape=shape, probe=probe, **settings), dataset)
+    for first, count in ((0, 1), (5, 1), (30, 2)):
+        part = train_cohort(cohort(count, rule=rule, first=first, data_shape=shape, probe=probe, **settings), dataset)
+        for table, frame in part.items():
+            wanted = full[table][full[table]["run_id"].isin(frame["run_id"])].reset_index(drop=True)
+            order = frame.sort_values([c for c in ("step", "run_id", "layer") if c in frame]).reset_index(drop=True)
+            wanted = wanted.sort_values([c for c in ("step", "run_id", "layer") if c in wanted]).reset_index(drop=True)
+            pd.testing.assert_frame_equal(order, wanted, check_exact=True)
+
+
+@pytest.mark.parametrize("scalar", [{"network": {"dropout": 0.3}}, {"network": {"activation": "leaky_relu", "slope": 0.5}}, {"training": {"lr": 0.5}}, {"feedback": {"normalised": False}}])
+def test_members_may_differ_in_scalars(scalar):
+    dataset, shape = small(DIGITS), dataclasses.replace(SHAPE, train_samples=100)
+    base = {"network": {"width": 10, "dropout": 0.1}, "training": {"epochs": 1}, "probe": {"samples": 20}}
+    if "activation" in scalar.get("network", {}):
+        base["network"]["activation"] = "leaky_relu"
+    one = cohort(2, data_shape=shape, **base)
+    other = cohort(1, data_shape=shape, **{key: {**base.get(key, {}), **scalar.get(key, {})} for key in {*base, *scalar}})
+    mixed = dataclasses.replace(one, runs=(*one.runs, *other.runs))
+    tables = train_cohort(mixed, dataset)["runs"]
+    alone = train_cohort(other, dataset)["runs"]
+    assert tables.iloc[2].equals(alone.iloc[0])
+
+
+def test_a_cnn_agrees_with_its_company_over_the_first_steps():
+    network = {"kind": "cnn", "channels": [4, 6], "kernel": 3, "padding": 1, "pool": 2, "hidden": [12], "norm": "batch"}
+    settings = dict(network=network, training={"epochs": 1, "batch_size": 20}, probe={"samples": 30, "log_steps": 0, "steps": [20]})
+    dataset, shape = small(DIGITS, train=400), dataclasses.replace(SHAPE, train_samples=400)
+    full = train_cohort(cohort(4, data_shape=shape, **settings), dataset)["layers"]
+    alone = train_cohort(cohort(1, first=2, data_shape=shape, **settings), dataset)["layers"]
+    same = full[full["run_id"].isin(alone["run_id"])]
+    for column in ("signal_cosine", "delta_cosine", "gradient_cosine", "step_cosine"):
+        assert same[column].to_numpy() == pytest.approx(alone[column].to_numpy(), abs=1e-4, nan_ok=True)
+
+
+def test_one_member_s_divergence_harms_no_other():
+    dataset, shape = small(DIGITS), dataclasses.replace(SHAPE, train_samples=100)
+    base = {"network": {"width": 10, "activation": "linear"}, "training": {"epochs": 3, "loss": "squared_error", "lr": 0.05}, "probe": {"samples": 20}}
+    healthy = cohort(2, data_shape=shape, **base)
+    base["training"]["lr"] = 1e6
+    sick = cohort(1, first=7, data_shape=shape, **base)
+    alone = train_cohort(healthy, dataset)
+    mixed = train_cohort(dataclasses.replace(healthy, runs=(*sick.runs, *healthy.runs)), dataset)
+    for table in alone:
+        same = mixed[table][mixed[table]["run_id"].isin(alone[table]["run_id"])].reset_index(drop=True)
+        pd.testing.assert_frame_equal(same, alone[table].reset_index(drop=True), check_exact=True)
+    row = mixed["runs"].iloc[0]
+    assert row["diverged"] and 1 <= row["diverged_step"] <= 9
+    layers = mixed["layers"][mixed["layers"]["run_id"] == row["run_id"]]
+    after = layers[layers["step"] >= row["diverged_step"]]
+    assert after["signal_cosine"].isna().all() and (after["undefined"] == 20).all() and len(after)
+    assert layers[layers["step"] == 0]["signal_cosine"].notna().all()
+
+
+def test_the_step_of_divergence_is_the_first_with_a_non_finite_loss_or_parameter():
+    dataset, shape = small(DIGITS), dataclasses.replace(SHAPE, train_samples=100)
+    settings = {"network": {"width": 8, "activation": "linear"}, "training": {"epochs": 4, "loss": "squared_error", "lr": 1e4}}
+    probe = {"samples": 20, "log_steps": 0, "every_epochs": 0, "steps": list(range(13)), "measures": ["signal"]}
+    tables = train_cohort(cohort(1, rule="bp", data_shape=shape, probe=probe, **settings), dataset)
+    step = int(tables["runs"]["diverged_step"].iloc[0])
+    losses = tables["checkpoints"].set_index("step")["train_loss"]
+    assert losses.loc[: step - 2].notna().all() and losses.loc[step:].isna().all()
+
+
+def test_pairs_share_streams_and_the_probe_batch():
+    dataset, shape = small(DIGITS), dataclasses.replace(SHAPE, train_samples=100)
+    base = {"network": {"width": 10, "dropout": 0.2}, "training": {"epochs": 1}, "probe": {"samples": 20}}
+    start = {}
+    for rule in ("bp", "dfa"):
+        tables = train_cohort(cohort(2, rule=rule, data_shape=shape, **base), dataset)
+        first = tables["layers"][tables["layers"]["step"] == 0]
+        start[rule] = first.drop(columns=["run_id", "signal"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(start["bp"], start["dfa"], check_exact=True)  # the bystander is the twin's feedback
+
+
+def test_cohorts_hold_every_run_once_and_are_a_function_of_the_study():
+    study = Study.parse(
+        {
+            "name": "t", "seeds": 12, "rules": ["bp", "dfa"],
+            "designs": {"d": {"factors": {"network.width": [8, 16], "network.dropout": [0.0, 0.1, 0.2], "network.initialisation": ["pytorch", "xavier"]}}},
+        }
+    )  # fmt: skip
+    plan = expand(study, fingerprint=lambda section: "digits")
+    found = cohorts(plan, {data_key(study.settings): SHAPE}, device="cpu")
+    assert sorted(run.run_id for cohort in found for run in cohort.runs) == sorted(run.run_id for run in plan.runs)
+    assert all(len(cohort.runs) <= 32 for cohort in found)
+    assert [cohort.cost for cohort in found] == sorted((cohort.cost for cohort in found), reverse=True)
+    for cohort_ in found:
+        assert len({(run.settings.network.width, run.settings.network.dropout > 0) for run in cohort_.runs}) == 1
+    assert found == cohorts(plan, {data_key(study.settings): SHAPE}, device="cpu")
+
+
+def test_the_memory_model_covers_the_parameters():
+    runs = cohort(1, network={"width": 800}).runs
+    settings = runs[0].settings
+    weights = 4 * (64 * 800 + 2 * 800 * 800 + 800 * 10)
+    assert member_bytes(settings, SHAPE) > 3 * weights
+
+
+def test_training_learns_and_alignment_rises():
+    tables = train_cohort(cohort(3, network={"width": 32, "depth": 2}, training={"epochs": 10, "lr": 0.1}), DIGITS)
+    assert tables["runs"]["test_accuracy"].min() > 0.9
+    layers = tables["layers"]
+    angle = layers.groupby("step")["signal_angle_deg"].mean()
+    assert angle.iloc[0] == pytest.approx(90, abs=8) and angle.iloc[-1] < 75
+    assert torch.get_num_threads() == 1

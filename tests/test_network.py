@@ -1,0 +1,252 @@
+"""The engine against autograd: BP's own update is the gradient of the whole loss, layer by layer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from engine import Reference, cohort_of, members_of, reference_loss
+
+from alignkit import streams
+from alignkit.errors import StudyError
+from alignkit.initialisation import initial_values
+from alignkit.network import Member, layer_shapes
+from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
+from alignkit.rules.bp import BP
+from alignkit.tails import ACTIVATIONS, EVALUATION, Mode, training_mode
+
+TRAINING = training_mode(3)
+PROBING = Mode(batch_statistics=True)
+CNN = {"kind": "cnn", "channels": [4, 3], "kernel": 3, "padding": 1, "pool": 3, "pool_stride": 2, "hidden": [6]}
+NETWORKS = {
+    **{f"mlp-{activation}": {"width": 7, "depth": 2, "activation": activation} for activation in ACTIVATIONS},
+    "leaky": {"width": 7, "activation": "leaky_relu", "slope": 0.3},
+    "batch": {"width": 9, "norm": "batch", "dropout": 0.3},
+    "layer": {"widths": [8, 5], "norm": "layer", "activation": "gelu", "input_dropout": 0.2},
+    "published-order": {
+        "width": 6, "norm": "batch", "dropout": 0.2, "order": ["dropout", "activation", "norm", "pool"],
+    },
+    "orthogonal": {"width": 6, "initialisation": "orthogonal", "activation": "relu"},
+    "mixed-layers": {
+        "widths": [6, 5, 4],
+        "layers": [{"activation": "relu"}, {"norm": "batch", "dropout": 0.4}, {"norm": "layer", "activation": "erf"}],
+    },
+    "cnn": {**CNN},
+    "cnn-batch": {**CNN, "norm": "batch", "activation": "sigmoid", "conv_dropout": 0.3, "dropout": 0.1},
+    "cnn-layer": {**CNN, "norm": "layer", "activation": "relu", "input_dropout": 0.3},
+    "cnn-published-order": {**CNN, "norm": "batch", "order": ["dropout", "activation", "norm", "pool"]},
+    "cnn-all-convolution": {**CNN, "hidden": []},
+}  # fmt: skip
+SHAPE = (2, 9, 9)
+
+
+@pytest.mark.parametrize("dtype,tolerance", [("float64", 1e-10), ("float32", 1e-5)])
+@pytest.mark.parametrize("mode", [TRAINING, PROBING, EVALUATION], ids=["train", "batch", "eval"])
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
+    members = members_of(2, dtype=dtype, network=network)
+    net, x, targets = cohort_of(members, shape=SHAPE)
+    net.forward(x, targets, TRAINING)  # running statistics that differ from their start
+    passed = net.forward(x, targets, mode)
+    gradients = net.parameters.like()
+    signals, _ = net.backward(passed, BP(net, members), gradients)
+    for member in range(2):
+        reference = Reference(net, member, passed, train=mode.batch_statistics)
+        loss = reference_loss(net, reference(passed.inputs[0][member].unflatten(-1, SHAPE) if passed.inputs[0].dim() == 3 else passed.inputs[0][member]), targets[member])
+        loss.backward()
+        assert passed.loss[member].sum().item() == pytest.approx(loss.item(), rel=max(tolerance, 1e-9))
+        for layer, h in enumerate(reference.hidden):
+            _close(signals[layer][member], h.grad.flatten(1), tolerance)
+        for layer, op in enumerate(reference.layers, start=1):
+            _close(gradients.views[layer, "weight"][member], op.weight.grad, tolerance)
+            _close(gradients.views[layer, "bias"][member], op.bias.grad, tolerance)
+        for layer, norm in reference.norms.items():
+            _close(gradients.views[layer, "gain"][member], norm.weight.grad, tolerance)
+            _close(gradients.views[layer, "shift"][member], norm.bias.grad, tolerance)
+
+
+@pytest.mark.parametrize("loss,task", [("cross_entropy", "classification"), ("squared_error", "classification"), ("squared_error", "regression")])
+def test_losses_and_their_errors(loss, task):
+    members = members_of(2, network={"width": 5}, training={"loss": loss})
+    net, x, targets = cohort_of(members, shape=(3,), task=task)
+    passed = net.forward(x, targets, PROBING)
+    for member in range(2):
+        output = passed.output[member].clone().requires_grad_()
+        total = reference_loss(net, output, targets[member])
+        total.backward()
+        assert passed.loss[member].sum().item() == pytest.approx(total.item(), rel=1e-12)
+        _close(passed.error[member], output.grad, 1e-12)
+
+
+def test_running_statistics_are_those_of_torch():
+    members = members_of(2, network={"width": 6, "norm": "batch"})
+    net, x, targets = cohort_of(members, shape=(5,))
+    references = [Reference(net, member) for member in range(2)]
+    for step in range(4):
+        net.forward(x + step, targets, training_mode(step))
+        for member, reference in enumerate(references):
+            reference(x[member] + step)
+    predicted = net.predict(x)
+    for member, reference in enumerate(references):
+        _close(predicted[member], reference.eval()(x[member]), 1e-12)
+
+
+def test_predict_is_the_forward_pass_in_evaluation_mode():
+    members = members_of(2, network={**CNN, "norm": "batch", "dropout": 0.2})
+    net, x, targets = cohort_of(members, shape=SHAPE)
+    assert torch.equal(net.predict(x), net.forward(x, targets, EVALUATION).output)
+
+
+def test_measuring_passes_leave_running_statistics_alone():
+    members = members_of(1, network={"width": 6, "norm": "batch"})
+    net, x, targets = cohort_of(members, shape=(5,))
+    before = net.predict(x)
+    net.forward(x, targets, PROBING)
+    assert torch.equal(before, net.predict(x))
+
+
+def test_dropout_compares_the_same_uniforms_with_every_rate():
+    def kept(rate):
+        members = members_of(1, network={"width": 400, "depth": 1, "dropout": rate})
+        net, x, targets = cohort_of(members, shape=(3,), samples=50)
+        return net.forward(x, targets, TRAINING).caches[0][-1][0]
+
+    low, high = kept(0.2), kept(0.5)
+    assert ((low > 0) | (high == 0)).all()  # what survives the higher rate survives the lower
+    for rate, mask in ((0.2, low), (0.5, high)):
+        assert (mask > 0).double().mean().item() == pytest.approx(1 - rate, abs=4 * math.sqrt(rate * (1 - rate) / mask.numel()))
+        assert mask.max().item() == pytest.approx(1 / (1 - rate), rel=1e-4)
+
+
+def test_convolutional_dropout_drops_whole_channels():
+    members = members_of(1, network={**CNN, "conv_dropout": 0.5, "input_dropout": 0.5})
+    net, x, targets = cohort_of(members, shape=SHAPE)
+    passed = net.forward(x, targets, TRAINING)
+    dropped = (passed.inputs[0] == 0).flatten(3)
+    assert (dropped.all(-1) == dropped.any(-1)).all() and dropped.any() and not dropped.all()
+
+
+def test_networks_of_different_depth_share_first_and_output_layers():
+    shallow, deep = (cohort_of(members_of(1, network={"width": 6, "depth": depth}), shape=(6,))[0] for depth in (2, 4))
+    assert torch.equal(shallow.weight(1), deep.weight(1))
+    assert torch.equal(shallow.weight(3), deep.weight(5))
+    assert not torch.equal(deep.weight(2), deep.weight(3))
+
+
+def test_a_stream_with_a_seed_of_its_own_varies_alone():
+    def networks(streams):
+        settings = members_of(1, network={"width": 6}, streams=streams)[0].settings
+        return [cohort_of([Member(settings, seed)], shape=(6,))[0].parameters.flat for seed in (0, 1)]
+
+    assert torch.equal(*networks({"initialisation": 5}))
+    assert not torch.equal(*networks({"feedback": 5}))
+
+
+@pytest.mark.parametrize("law", ["pytorch", "xavier", "kaiming", "orthogonal", "zero"])
+@pytest.mark.parametrize("shape", [(300, 200), (40, 30, 5, 5)])
+def test_initialisations_have_the_moments_of_torch(law, shape):
+    weight, bias = initial_values(law, shape, seed=1, layer=2)
+    layer = torch.nn.Linear(shape[1], shape[0]) if len(shape) == 2 else torch.nn.Conv2d(shape[1], shape[0], shape[2])
+    wanted = {
+        "pytorch": layer.reset_parameters,
+        "xavier": lambda: torch.nn.init.xavier_uniform_(layer.weight),
+        "kaiming": lambda: torch.nn.init.kaiming_normal_(layer.weight),
+        "orthogonal": lambda: torch.nn.init.orthogonal_(layer.weight),
+        "zero": lambda: torch.nn.init.zeros_(layer.weight),
+    }[law]
+    wanted()
+    expected = layer.weight.detach()
+    assert weight.shape == shape and bias.shape == shape[:1]
+    assert weight.std() == pytest.approx(expected.std().item(), rel=0.03, abs=1e-12)
+    if law in ("pytorch", "xavier"):
+        assert np.abs(weight).max() == pytest.approx(expected.abs().max().item(), rel=0.01)
+    if law == "orthogonal":
+        flat = weight.reshape(shape[0], -1)
+        gram = flat @ flat.T if flat.shape[0] < flat.shape[1] else flat.T @ flat
+        assert np.allclose(gram, np.eye(len(gram)), atol=1e-12)
+    assert (np.abs(bias).max() > 0) == (law == "pytorch")
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_is_that_of_torch(momentum):
+    _same_path(
+        lambda p: SGD(p, rates=_rates(p), momentum=momentum),
+        lambda groups: torch.optim.SGD(groups, lr=1.0, momentum=momentum),
+    )
+
+
+def test_adam_is_that_of_torch():
+    _same_path(lambda p: Adam(p, rates=_rates(p)), lambda groups: torch.optim.Adam(groups))
+
+
+def _rates(parameters):
+    return per_member([0.1, 0.2], parameters.flat), per_member([0.3, 0.05], parameters.flat)
+
+
+def _same_path(ours, theirs):
+    net, _, _ = cohort_of(members_of(2, network={"width": 5, "depth": 1}), shape=(3,))
+    parameters = net.parameters
+    copies = [{key: torch.nn.Parameter(view[m].clone()) for key, view in parameters.views.items()} for m in range(2)]
+    rates = [(0.1, 0.3), (0.2, 0.05)]
+    reference = theirs(
+        [{"params": [value], "lr": rates[m][key[0] == 2]} for m in range(2) for key, value in copies[m].items()]
+    )
+    optimiser = ours(parameters)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        gradients = parameters.like()
+        for key, view in gradients.views.items():
+            view.copy_(torch.randn(view.shape, generator=generator, dtype=view.dtype))
+            for member in range(2):
+                copies[member][key].grad = view[member].clone()
+        optimiser.step(gradients)
+        reference.step()
+    for key, view in parameters.views.items():
+        for member in range(2):
+            _close(view[member], copies[member][key].detach(), 1e-12)
+
+
+def test_norm_matching_keeps_directions_and_takes_lengths():
+    net, x, targets = cohort_of(members_of(2, network={"width": 5}), shape=(3,))
+    own, reference = (Parameters(net.parameters.layout, torch.randn_like(net.parameters.flat)) for _ in range(2))
+    own.views[1, "bias"].zero_()
+    before = own.copy()
+    match_norms(own, reference)
+    for key, view in own.views.items():
+        lengths = view.flatten(1).norm(dim=1)
+        if key == (1, "bias"):
+            assert (lengths == 0).all()
+        else:
+            _close(lengths, reference.views[key].flatten(1).norm(dim=1), 1e-12)
+            _close(torch.nn.functional.cosine_similarity(view.flatten(1), before.views[key].flatten(1)), torch.ones(2).double(), 1e-12)
+
+
+def test_layers_that_cannot_be_stacked_are_refused():
+    settings = members_of(1, network={**CNN, "channels": [4, 4, 4]})[0].settings
+    with pytest.raises(StudyError, match=r"convolution 3 gets images of 1x1, too small"):
+        layer_shapes(settings, SHAPE, 4)
+    with pytest.raises(StudyError, match=r'"cnn" needs images .* \[64\].*kind = "mlp"'):
+        layer_shapes(settings, (64,), 4)
+
+
+def test_the_network_of_the_protocol_has_its_feedback_sizes():
+    settings = members_of(1, network={"kind": "cnn"})[0].settings
+    layers = layer_shapes(settings, (3, 32, 32), 10)
+    assert [layer.size for layer in layers] == [7200, 3136, 576, 128, 10]
+
+
+def test_global_generators_are_never_touched():
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    members = members_of(2, network={"width": 5, "dropout": 0.5, "initialisation": "orthogonal"})
+    net, x, targets = cohort_of(members, shape=(3,))
+    net.forward(x, targets, TRAINING)
+    streams.permutation(0, "order", count=10)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()
+
+
+def _close(ours, theirs, tolerance):
+    scale = theirs.abs().max().clamp_min(1e-3).item()
+    assert (ours - theirs).abs().max().item() <= tolerance * max(scale, 1.0), (ours, theirs)
