@@ -49,4 +49,8 @@ def _in_step(operand: Tensor) -> bool:
 
 def _from_start(matrix: Tensor) -> Tensor:
     """A copy at the start of an allocation, transposed in memory where the matrix was."""
-    return matrix.mT.clone(memory_format=torch.contiguous_format).mT if matrix.stride(0) == 1 else matrix.contiguous().clone()
+    return (
+        matrix.mT.clone(memory_format=torch.contiguous_format).mT
+        if matrix.stride(0) == 1
+        else matrix.contiguous().clone()
+    )

@@ -27,7 +27,9 @@ errors = Console(stderr=True)
 
 StudyArgument = Annotated[str, typer.Argument(help="A study file (TOML), or the name of a shipped study.")]
 DirectoryArgument = Annotated[Path, typer.Argument(help="A directory that `alignkit run` wrote.")]
-DataOption = Annotated[str | None, typer.Option("--data", help="A folder of image Parquet files, in place of the study's data.")]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="A folder of image Parquet files, in place of the study's data.")
+]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core, one on a GPU.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -52,18 +54,25 @@ def run(
     device: DeviceOption = "auto",
 ) -> None:
     """Run a study, or go on with one that was stopped."""
-    from alignkit.run import open_study
-    from alignkit.run import run as run_study
+    from alignkit.run import open_study, run_study
 
     source = open_study(study, data_path=data)
     with _progress(f"{source.study.name}") as begin:
         try:
             records = run_study(source, out, workers=workers, device=device, on_stage=begin)
         except KeyboardInterrupt:
-            errors.print(f"Stopped. What had finished is kept in {out}; the same command goes on from there.", highlight=False, soft_wrap=True)
+            errors.print(
+                f"Stopped. What had finished is kept in {out}; the same command goes on from there.",
+                highlight=False,
+                soft_wrap=True,
+            )
             raise typer.Exit(130) from None
     diverged = int(records.runs["diverged"].sum())
-    console.print(f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""), highlight=False, soft_wrap=True)
+    console.print(
+        f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -119,8 +128,9 @@ def validate(study: StudyArgument, data: DataOption = None) -> None:
     source = open_study(study, data_path=data)
     planned = study_plan(source, rates=None)
     plan_cohorts(planned, device="cpu")
-    _check_claims(source, planned)
-    console.print(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs", highlight=False, soft_wrap=True)
+    console.print(
+        f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()
@@ -140,22 +150,43 @@ def plan(
     workers = workers or default_workers(device)
     rates = known_rates(source, None)
     planned = study_plan(source, rates=rates)
-    _check_claims(source, planned)
     stages = [("the study", plan_cohorts(planned, device=device))]
     if source.study.pilot is not None and rates is None:
         from alignkit.pilot import pilot_plan
 
-        stages.insert(0, ("its pilot", plan_cohorts(pilot_plan(source.study, source=str(source.path))[0], device=device)))
-    table = Table("", "runs", "cohorts", "largest cohort", "data", f"time with {workers} worker{'s' * (workers > 1)}", title=source.study.title or source.study.name)
+        stages.insert(
+            0, ("its pilot", plan_cohorts(pilot_plan(source.study, source=str(source.path))[0], device=device))
+        )
+    table = Table(
+        "",
+        "runs",
+        "cohorts",
+        "largest cohort",
+        "data",
+        f"time with {workers} worker{'s' * (workers > 1)}",
+        title=source.study.title or source.study.name,
+    )
     for name, stage in stages:
         from alignkit.estimate import estimate
 
         with console.status(f"Timing a few steps of {name}…"):
             cost = estimate(stage, device=device)
         runs = sum(len(cohort.runs) for cohort in stage)
-        table.add_row(name, f"{runs:,}", str(len(stage)), _bytes(cost.largest_cohort_bytes), _bytes(cost.data_bytes), _duration(cost.seconds / workers))
+        table.add_row(
+            name,
+            f"{runs:,}",
+            str(len(stage)),
+            _bytes(cost.largest_cohort_bytes),
+            _bytes(cost.data_bytes),
+            _duration(cost.seconds / workers),
+        )
     console.print(table)
-    console.print(f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; rules "
+        f"{', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}",
+        highlight=False,
+        soft_wrap=True,
+    )
     for note in planned.notes:
         console.print(note, highlight=False, soft_wrap=True)
     if cells:
@@ -166,7 +197,9 @@ def plan(
 @app.command()
 def pilot(
     study: StudyArgument,
-    out: Annotated[Path | None, typer.Option(help="The directory for the pilot's records; by default a temporary one.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The directory for the pilot's records; by default a temporary one.")
+    ] = None,
     data: DataOption = None,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
@@ -181,7 +214,9 @@ def pilot(
 
     source = open_study(study, data_path=data)
     if source.committed_rates is None:
-        raise AlignkitError(f'{source.path}: [pilot] names no file for its rates. Add rates = "{source.study.name}.rates.json"')
+        raise AlignkitError(
+            f'{source.path}: [pilot] names no file for its rates. Add rates = "{source.study.name}.rates.json"'
+        )
     device = choose_device(device)
     with tempfile.TemporaryDirectory() as temporary, _progress(source.study.name) as begin:
         outcome = tune(
@@ -190,33 +225,27 @@ def pilot(
         )  # fmt: skip
     write_text(source.committed_rates, rates_text(outcome))
     edge = sum(arm["at_edge"] for arm in outcome["arms"])
-    console.print(f"{len(outcome['arms'])} arms tuned: {source.committed_rates}" + (f". {edge} have their best rate at the grid's edge" if edge else ""), highlight=False, soft_wrap=True)
-
-
-def _check_claims(source: Any, planned: Any) -> None:
-    from alignkit.errors import StudyError, nearest
-
-    for claim in source.study.claims:
-        place = f"{source.path}: claim {claim.name}"
-        if claim.factor not in planned.factors:
-            raise StudyError(f'{place}: the study has no factor "{claim.factor}"; {nearest(claim.factor, planned.factors)}')
-        if claim.rule not in source.study.rules:
-            raise StudyError(f'{place}: the study does not run the rule "{claim.rule}"; {nearest(claim.rule, source.study.rules)}')
-        if claim.design is not None and claim.design not in source.study.designs:
-            raise StudyError(f'{place}: the study has no design "{claim.design}"; {nearest(claim.design, source.study.designs)}')
-        known = {str(run.levels[claim.factor]) for run in planned.runs if claim.design is None or claim.design in run.designs}
-        for level in claim.levels:
-            if str(level) not in known:
-                raise StudyError(f'{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), known)}')
+    console.print(
+        f"{len(outcome['arms'])} arms tuned: {source.committed_rates}"
+        + (f". {edge} have their best rate at the grid's edge" if edge else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _print_verdicts(verdicts: Any) -> None:
+    from alignkit.report.words import change, change_interval, p_text
+
     if not verdicts:
-        console.print("The study declares no claims.")
+        console.print("The study declares no claims: the report shows its contrasts.")
         return
-    table = Table("claim", "verdict", "effect", "95% interval", "p (Holm)", "seeds")
+    table = Table("claim", "verdict", "effect", "95% interval", "p (adjusted)", "seeds")
     for verdict in verdicts:
-        table.add_row(*verdict.cells())
+        response = verdict.claim.response
+        table.add_row(
+            verdict.claim.statement, verdict.verdict, change(verdict.estimate, response),
+            change_interval(verdict.interval, response), p_text(verdict.p_adjusted), str(verdict.n_seeds),
+        )  # fmt: skip
     console.print(table)
 
 

@@ -57,7 +57,9 @@ class Cohort:
     def cost(self) -> float:
         """A rough price in arithmetic operations, launch overheads included: for shares, not for times."""
         layers = layer_shapes(self.settings, self.data.shape, self.data.outputs)
-        positions = [math.prod(layer.output[1:]) * (math.prod(layer.pool or (1,)) if layer.pool else 1) for layer in layers]
+        positions = [
+            math.prod(layer.output[1:]) * (math.prod(layer.pool or (1,)) if layer.pool else 1) for layer in layers
+        ]
         work = sum(math.prod(layer.weight) * at for layer, at in zip(layers, positions, strict=True))
         per_step = 6.0 * work * self.settings.training.batch_size + 3e4 * len(layers)
         return self.steps * (len(self.runs) * per_step + 2e6 * len(layers))

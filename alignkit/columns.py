@@ -60,7 +60,10 @@ LAYERS = {
     "gradient_cosine": ("float64", "Frobenius cosine of the batch weight gradients"),
     "step_cosine": ("float64", "Frobenius cosine of the last displacement of W_l and -BP gradient of its batch"),
     "weight_cosine": ("float64", "Frobenius cosine of the feedback and the forward weights it stands for"),
-    "jacobian_cosine": ("float64", "Frobenius cosine of B_l and the probe batch's mean Jacobian dy/dh_l, batch statistics held constant"),
+    "jacobian_cosine": (
+        "float64",
+        "Frobenius cosine of B_l and the probe batch's mean Jacobian dy/dh_l, batch statistics held constant",
+    ),
     "ceiling_cosine": ("float64", "the best mean cosine that any use of the feedback could reach"),
     "chance_z": ("float64", "signal_cosine in standard deviations of feedback redrawn from its own law"),
     "chance_p": ("float64", "two-sided p of the same"),

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignkit.columns import FORMAT_VERSION
-from alignkit.errors import StudyError
+from alignkit.columns import FORMAT_VERSION, MEASURE_COLUMNS, RUNS
+from alignkit.errors import StudyError, nearest
 from alignkit.rules import WITHOUT_FEEDBACK
-from alignkit.study import SECTIONS, Design, Settings, Study, validated
+from alignkit.study import SECTIONS, Claim, Design, Settings, Study, validated
 
 ENGINE_VERSION = 1
 """Raised when the same settings and seed would train or measure differently."""
@@ -66,7 +66,9 @@ class Plan:
 
     @property
     def cells(self) -> int:
-        return len({run.cell for run in self.runs if run.rule not in WITHOUT_FEEDBACK} or {run.cell for run in self.runs})
+        return len(
+            {run.cell for run in self.runs if run.rule not in WITHOUT_FEEDBACK} or {run.cell for run in self.runs}
+        )
 
     def to_json(self) -> str:
         runs = [
@@ -123,7 +125,29 @@ def expand(
                 known = merged.get(run.run_id, run)
                 merged[run.run_id] = _in_design(known, name)
     factors = tuple(dict.fromkeys(factor.name for factors in declared.values() for factor in factors))
-    return Plan(study, tuple(merged.values()), factors, tuple(notes))
+    plan = Plan(study, tuple(merged.values()), factors, tuple(notes))
+    for claim in study.claims:
+        _check_claim(claim, plan, f"{source}: claim {claim.name}")
+    return plan
+
+
+def _check_claim(claim: Claim, plan: Plan, place: str) -> None:
+    """A claim must be about something that the study runs."""
+    known = {"factor": plan.factors, "rule": plan.study.rules, "design": tuple(plan.study.designs)}
+    for kind, names in known.items():
+        name = getattr(claim, kind)
+        if name is not None and name not in names:
+            raise StudyError(f'{place}: the study has no {kind} "{name}"; {nearest(name, names)}')
+    responses = (*MEASURE_COLUMNS, *(name for name in RUNS if name.endswith(("_accuracy", "_loss"))), "accuracy_gap")
+    if claim.response.removesuffix("_excess") not in responses:
+        raise StudyError(
+            f'{place}: there is no response "{claim.response}"; {nearest(claim.response, responses)}, or a '
+            "measure with _excess"
+        )
+    levels = {str(run.levels[claim.factor]) for run in plan.runs if claim.design is None or claim.design in run.designs}
+    for level in claim.levels:
+        if str(level) not in levels:
+            raise StudyError(f"{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), levels)}")
 
 
 def resolve(study: Study, overrides: Mapping[str, Any], place: str) -> Settings:
@@ -138,7 +162,9 @@ def resolve(study: Study, overrides: Mapping[str, Any], place: str) -> Settings:
     for path, value in overrides.items():
         section, _, key = path.partition(".")
         if section not in SECTIONS or not key:
-            raise StudyError(f'{place}: "{path}" is no option; expected section.key with a section of {", ".join(SECTIONS)}')
+            raise StudyError(
+                f'{place}: "{path}" is no option; expected section.key with a section of {", ".join(SECTIONS)}'
+            )
         raw.setdefault(section, {})
         raw[section] = {**raw[section], key: value}
     return validated(Settings, raw, source=place)
@@ -175,7 +201,10 @@ def _run(
             return own
         key = arm_id(rule, own, fingerprint)
         if key not in rates:
-            raise StudyError(f"{place}: no tuned rate for rule {rule} with {_cell_text(levels) or 'the base options'}. Run the pilot again: alignkit pilot STUDY")
+            raise StudyError(
+                f"{place}: no tuned rate for rule {rule} with {_cell_text(levels) or 'the base options'}. "
+                "Run the pilot again: alignkit pilot STUDY"
+            )
         lr, output_lr = rates[key]
         return own.model_copy(update={"training": own.training.model_copy(update={"lr": lr, "output_lr": output_lr})})
 
@@ -232,7 +261,8 @@ def _factors(raw: Mapping[str, Any], place: str, prefix: str = "") -> Iterator[F
             yield Factor(key, levels)
         else:
             raise StudyError(
-                f'{place}.factors.{path}: expected "section.key" = [levels] with a section of {", ".join(SECTIONS)}, or a name with a '
+                f'{place}.factors.{path}: expected "section.key" = [levels] with a section of {", ".join(SECTIONS)}, '
+                "or a name with a "
                 f'table of levels, each setting options ("network.activation" = "tanh"); got {value!r}'
             )
 
@@ -256,7 +286,9 @@ def _cells(design: Design, factors: tuple[Factor, ...], place: str) -> tuple[lis
             raise StudyError(f"{place}.factors: {factor.name} names a level twice: {values}. Leave one out")
     if design.kind == "cells":
         if not design.cells:
-            raise StudyError(f'{place}: kind = "cells" needs at least one cell; got none. Add cells = [{{"network.width" = 32}}, …]')
+            raise StudyError(
+                f'{place}: kind = "cells" needs at least one cell; got none. Add cells = [{{"network.width" = 32}}, …]'
+            )
         return [_flat(cell) for cell in design.cells], ""
     if design.cells:
         raise StudyError(f'{place}: cells belong to kind = "cells"; this design is a {design.kind}')
@@ -279,8 +311,8 @@ def _fraction(design: Design, factors: tuple[Factor, ...], place: str) -> tuple[
     basic = len(two_level) - halvings
     if basic < 2:
         raise StudyError(
-            f"{place}: a fraction of {design.fraction} needs at least {halvings + 2} factors of two levels; got {len(two_level)}. "
-            'Add factors, or use kind = "grid"'
+            f"{place}: a fraction of {design.fraction} needs at least {halvings + 2} factors of two levels; "
+            f'got {len(two_level)}. Add factors, or use kind = "grid"'
         )
     generators = best_generators(len(two_level), halvings)
     chosen = set()
@@ -324,7 +356,9 @@ def best_generators(factors: int, halvings: int) -> list[tuple[int, ...]]:
         if best is None or score < best[0]:
             best = (score, list(choice))
     if best is None:
-        raise StudyError(f"a fraction of 1/{2**halvings} of {factors} two-level factors leaves too few cells. Take a larger fraction")
+        raise StudyError(
+            f"a fraction of 1/{2**halvings} of {factors} two-level factors leaves too few cells. Take a larger fraction"
+        )
     return best[1]
 
 
@@ -332,7 +366,9 @@ def _levels(rule: str, settings: Settings, declared: dict[str, tuple[Factor, ...
     """The level of every factor of the study that these settings stand for; None where none applies."""
     found: dict[str, Any] = {}
     for factor in (factor for factors in declared.values() for factor in factors):
-        if rule in WITHOUT_FEEDBACK and all(path.split(".")[0] == "feedback" or path == "streams.feedback" for path in factor.paths):
+        if rule in WITHOUT_FEEDBACK and all(
+            path.split(".")[0] == "feedback" or path == "streams.feedback" for path in factor.paths
+        ):
             found[factor.name] = None
             continue
         if found.get(factor.name) is not None:
@@ -340,7 +376,11 @@ def _levels(rule: str, settings: Settings, declared: dict[str, tuple[Factor, ...
         if len(factor.paths) == 1 and factor.name == column_name(next(iter(factor.paths))):
             found[factor.name] = _plain(_option(settings, next(iter(factor.paths))))
         else:
-            matching = (level.value for level in factor.levels if all(_same(_option(settings, p), v) for p, v in level.overrides))
+            matching = (
+                level.value
+                for level in factor.levels
+                if all(_same(_option(settings, p), v) for p, v in level.overrides)
+            )
             found[factor.name] = next(matching, None)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from alignkit.cohorts import Cohort, member_bytes
-from alignkit.data import Dataset, Split
+from alignkit.data import Dataset, Split, Task
 from alignkit.execute import one_thread
 from alignkit.probe import schedule
 from alignkit.train import train_cohort
@@ -38,7 +39,9 @@ def estimate(planned: Sequence[Cohort], *, device: str) -> Estimate:
         per_step, per_checkpoint = kinds[kind]
         share = len(cohort.runs)
         training = cohort.settings.training
-        checkpoints = len(schedule(cohort.settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=training.epochs))
+        checkpoints = len(
+            schedule(cohort.settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=training.epochs)
+        )
         seconds += share * (cohort.steps * per_step + checkpoints * per_checkpoint)
     bytes_of = [len(cohort.runs) * member_bytes(cohort.settings, cohort.data) for cohort in planned]
     data_bytes = max(4 * cohort.data.train_samples * math.prod(cohort.data.shape) for cohort in planned)
@@ -63,7 +66,9 @@ def _time(cohort: Cohort, device: str) -> tuple[float, float]:
         dataclasses.replace(run, settings=run.settings.model_copy(update={"training": training, "probe": probe}))
         for run in cohort.runs[:8]
     )
-    small = dataclasses.replace(cohort, runs=runs, data=dataclasses.replace(cohort.data, train_samples=batch * TIMED_STEPS))
+    small = dataclasses.replace(
+        cohort, runs=runs, data=dataclasses.replace(cohort.data, train_samples=batch * TIMED_STEPS)
+    )
     classes = settings.training.loss == "cross_entropy"
     dtype = torch.float64 if settings.training.dtype == "float64" else torch.float32
 
@@ -75,14 +80,18 @@ def _time(cohort: Cohort, device: str) -> tuple[float, float]:
         return Split(inputs, targets)
 
     held_out = split(max(settings.probe.samples, evaluated // 2))
-    task = "classification" if classes else "regression"
-    dataset = Dataset("random", task, cohort.data.shape, cohort.data.outputs, split(batch * TIMED_STEPS), held_out, held_out, "")
+    task: Task = "classification" if classes else "regression"
+    dataset = Dataset(
+        "random", task, cohort.data.shape, cohort.data.outputs, split(batch * TIMED_STEPS), held_out, held_out, ""
+    )
     at: list[float] = []
     with one_thread(device):
         started = time.perf_counter()
-        train_cohort(small, dataset.to(device, dtype), device=device, progress=lambda share: at.append(time.perf_counter()))
+        train_cohort(
+            small, dataset.to(device, dtype), device=device, progress=lambda share: at.append(time.perf_counter())
+        )
         ended = time.perf_counter()
-    gaps = sorted(later - earlier for earlier, later in zip(at[:-2], at[1:-1], strict=True))
+    gaps = sorted(later - earlier for earlier, later in itertools.pairwise(at[:-1]))
     per_step = gaps[len(gaps) // 2]
     overhead = ended - started - per_step * TIMED_STEPS
     return per_step / len(runs), overhead / 2 / len(runs)

@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -59,12 +60,21 @@ def choose_device(name: str = "auto") -> str:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise AlignkitError(f'--device: expected "auto", "cpu" or a CUDA device that exists; got "{name}" ({reason}). Leave it out to use what there is') from None
+        raise AlignkitError(
+            f'--device: expected "auto", "cpu" or a CUDA device that exists; got "{name}" ({reason}). '
+            "Leave it out to use what there is"
+        ) from None
     return name
 
 
 def default_workers(device: str) -> int:
-    return 1 if device.startswith("cuda") else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        1
+        if device.startswith("cuda")
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
 
 
 def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
@@ -83,14 +93,20 @@ def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
 def _check_against_data(run: Run, described: data.DatasetShape) -> None:
     training, probe = run.settings.training, run.settings.probe
     if described.train < training.batch_size:
-        raise StudyError(f"training.batch_size: expected at most the {described.train} training samples; got {training.batch_size}")
+        raise StudyError(
+            f"training.batch_size: expected at most the {described.train} training samples; got {training.batch_size}"
+        )
     if described.task == "regression" and training.loss == "cross_entropy":
-        raise StudyError('training.loss: regression has no classes for "cross_entropy". Set training.loss = "squared_error"')
+        raise StudyError(
+            'training.loss: regression has no classes for "cross_entropy". Set training.loss = "squared_error"'
+        )
     available = getattr(described, probe.split)
     if not available:
         raise StudyError(f'probe.split: the data has no {probe.split} split. Use "test"')
     if available < probe.samples:
-        raise StudyError(f"probe.samples: expected at most the {available} samples of the {probe.split} split; got {probe.samples}")
+        raise StudyError(
+            f"probe.samples: expected at most the {available} samples of the {probe.split} split; got {probe.samples}"
+        )
 
 
 def execute(
@@ -117,7 +133,10 @@ def prepare(plan: Plan, directory: Path) -> None:
     if known.exists():
         name = store.read_study(directory).name
         if name != plan.study.name:
-            raise RecordsError(f'{directory}: holds the records of the study "{name}"; got the study "{plan.study.name}". Choose another --out')
+            raise RecordsError(
+                f'{directory}: holds the records of the study "{name}"; got the study "{plan.study.name}". '
+                "Choose another --out"
+            )
     elif directory.is_dir() and (directory / "records").is_dir() and store.finished_cohorts(directory):
         raise RecordsError(f"{directory}: has records but no study.json. Restore it, or choose another --out")
     try:
@@ -167,7 +186,9 @@ class _Datasets:
         return self._loaded[key]
 
 
-def _finish(cohort: Cohort, datasets: _Datasets, directory: Path, device: str, progress: Callable[[float], None]) -> None:
+def _finish(
+    cohort: Cohort, datasets: _Datasets, directory: Path, device: str, progress: Callable[[float], None]
+) -> None:
     started = time.perf_counter()
     tables = train_cohort(cohort, datasets.get(cohort, device), device=device, progress=progress)
     timing = {
@@ -209,11 +230,22 @@ def _run_here(todo: Sequence[Cohort], directory: Path, device: str, tracker: _Tr
             tracker.report(shares)
 
 
+@contextlib.contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 _worker: dict[str, Any] = {}
 
 
 def _start_worker(directory: Path, device: str, shares: Any, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     if device == "cpu":
         torch.set_num_threads(1)
     _worker.update(directory=directory, device=device, shares=shares, parent=parent, datasets=_Datasets())
@@ -240,7 +272,8 @@ def _run_in_processes(todo: Sequence[Cohort], directory: Path, device: str, work
         workers, mp_context=context, initializer=_start_worker, initargs=(directory, device, shares, os.getpid())
     )
     try:
-        pending: set[Future[None]] = {pool.submit(_work, cohort, index) for index, cohort in enumerate(todo)}
+        with _ignored_interrupts():  # inherited by the workers that submitting starts: Ctrl-C is ours to answer
+            pending: set[Future[None]] = {pool.submit(_work, cohort, index) for index, cohort in enumerate(todo)}
         while pending:
             done, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
@@ -258,4 +291,6 @@ def _run_in_processes(todo: Sequence[Cohort], directory: Path, device: str, work
 
 def timing_of(directory: Path) -> float:
     """Seconds of computing that the records below a directory took, over all workers."""
-    return sum(json.loads((folder / "timing.json").read_text())["seconds"] for folder in store.finished_cohorts(directory))
+    return sum(
+        json.loads((folder / "timing.json").read_text())["seconds"] for folder in store.finished_cohorts(directory)
+    )

@@ -46,7 +46,9 @@ def orthogonal(matrix: np.ndarray) -> np.ndarray:
     return q.T if rows < columns else q
 
 
-def dfa_matrix(feedback: Feedback, *, outputs: int, sizes: Sequence[int], layer: int, seed: int, step: int = 0) -> np.ndarray:
+def dfa_matrix(
+    feedback: Feedback, *, outputs: int, sizes: Sequence[int], layer: int, seed: int, step: int = 0
+) -> np.ndarray:
     """B_l of direct feedback alignment, float64 [C, d_l], for the 1-based hidden layer `layer`.
 
     Normalised entries have variance 1/(C d_l), so that E|e B_l|^2 = |e|^2 / C at every layer

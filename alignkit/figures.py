@@ -256,7 +256,7 @@ def accuracy_gap_against_alignment(
             )
         for level in levels:
             cells = table[key == level].groupby(["rule", "cell"])[["value", "gap"]].mean()
-            style = {"ls": "", "marker": "o", "ms": 5.5, "mec": "white", "mew": 0.7}
+            style: Any = {"ls": "", "marker": "o", "ms": 5.5, "mec": "white", "mew": 0.7}
             axes.plot(cells["value"], cells["gap"], color=colours[level], **style)
         axes.axhline(0, color=INK, lw=0.8)
         axes.annotate("as accurate as BP", (0.99, 0), (0, 3), xycoords=("axes fraction", "data"),
@@ -340,6 +340,10 @@ def save_figure(figure: Figure, *, name: str) -> tuple[bytes, bytes]:
     """The figure as SVG and as PDF: the same bytes whenever the same figure is saved."""
     svg, pdf = io.BytesIO(), io.BytesIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        # The layout starts from where the last one ended, so it is made once and then kept.
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return svg.getvalue(), pdf.getvalue()
@@ -360,7 +364,7 @@ def curves(
     runs = runs if design is None else runs[in_design(runs, design)]
     rows = records.layers[["run_id", "step", "layer", response]].merge(runs[["run_id", "seed"]], on="run_id")
     common = rows.groupby("step")["run_id"].nunique() == rows["run_id"].nunique()
-    rows = rows[rows["step"].map(common)].dropna(subset=[response])
+    rows = rows[rows["step"].map(common).astype(bool)].dropna(subset=[response])
     seeds = rows.groupby(["layer", "step", "seed"])[response].mean()
     summary = seeds.groupby(["layer", "step"]).agg(["mean", "sem", "count"]).reset_index()
     spread = summary["sem"] * stats.t.ppf(0.975, np.maximum(summary["count"] - 1, 1))

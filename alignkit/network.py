@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from alignkit.batched import matmul
 from alignkit.errors import StudyError
@@ -84,14 +85,19 @@ def layer_shapes(settings: Settings, shape: tuple[int, ...], outputs: int) -> li
     current = shape
     if isinstance(network, CNN):
         if len(shape) != 3:
-            raise StudyError(f'network.kind: "cnn" needs images [channels, height, width]; the data has shape {list(shape)}. Use kind = "mlp"')
+            raise StudyError(
+                'network.kind: "cnn" needs images [channels, height, width]; the data has shape '
+                f'{list(shape)}. Use kind = "mlp"'
+            )
         for index, channels in enumerate(network.channels, start=1):
             extents = [n + 2 * network.padding - network.kernel + 1 for n in current[1:]]
             pooled = [(n - network.pool) // network.pool_stride + 1 for n in extents]
             if min(extents) < network.pool:
                 raise StudyError(
-                    f"network: convolution {index} gets images of {current[1]}x{current[2]}, too small for kernel "
-                    f"{network.kernel}, padding {network.padding} and pooling {network.pool}. Use fewer convolutions, a smaller "
+                    f"network: convolution {index} gets images of {current[1]}x{current[2]}, too small for "
+                    "kernel "
+                    f"{network.kernel}, padding {network.padding} and pooling {network.pool}. Use fewer "
+                    "convolutions, a smaller "
                     "pool, or larger images"
                 )
             weight = (channels, current[0], network.kernel, network.kernel)
@@ -168,7 +174,9 @@ class Network:
         assert options is not None and options.order is not None and options.activation is not None
         views = self.parameters.of_layer(index)
         resolved = [_resolve(m.settings, index - 1, convolution=layer.convolution) for m in members]
-        slopes = torch.tensor([r.slope for r in resolved], dtype=self.parameters.flat.dtype, device=self.parameters.flat.device)
+        slopes = torch.tensor(
+            [r.slope for r in resolved], dtype=self.parameters.flat.dtype, device=self.parameters.flat.device
+        )
         stages: dict[str, Activation | Norm | Dropout | MaxPool | None] = {
             "norm": Norm(str(options.norm), views["gain"], views["shift"]) if "gain" in views else None,
             "activation": Activation(options.activation, slopes),
@@ -245,7 +253,10 @@ class Network:
     def with_fixed_statistics(self, passed: Pass) -> Pass:
         """The same pass for derivatives that hold batch statistics constant, so that samples are uncoupled."""
         caches = [
-            [stage.fixed(cache) if isinstance(stage, Norm) else cache for stage, cache in zip(tail, caches, strict=True)]
+            [
+                stage.fixed(cache) if isinstance(stage, Norm) else cache
+                for stage, cache in zip(tail, caches, strict=True)
+            ]
             for tail, caches in zip(self.tails, passed.caches, strict=True)
         ]
         return replace(passed, caches=caches)
@@ -331,11 +342,11 @@ def _conv_input(delta: Tensor, weight: Tensor, padding: int) -> Tensor:
 
 def _conv_weight(h: Tensor, delta: Tensor, shape: Sequence[int], padding: int) -> Tensor:
     if not h.is_cuda:
-        grads = [torch.nn.grad.conv2d_weight(h[e], list(shape), delta[e], padding=padding) for e in range(len(h))]
+        grads = [conv2d_weight(h[e], list(shape), delta[e], padding=padding) for e in range(len(h))]
         return torch.stack(grads)
     members = len(h)
     merged_shape = [members * shape[0], *shape[1:]]
-    merged = torch.nn.grad.conv2d_weight(_merge(h), merged_shape, _merge(delta), padding=padding, groups=members)
+    merged = conv2d_weight(_merge(h), merged_shape, _merge(delta), padding=padding, groups=members)
     return merged.view(members, *shape)
 
 

@@ -37,7 +37,8 @@ def pilot_plan(study: Study, *, source: str = "study") -> tuple[Plan, dict[str, 
         raise StudyError(f"{source}: has no [pilot] section to tune rates by. Add one, with lr = [0.03, 0.1, 0.3]")
     if set(pilot.seeds) & set(study.seed_list):
         raise StudyError(
-            f"{source}: pilot.seeds: expected seeds that the study itself does not use; got {list(pilot.seeds)} of both. "
+            f"{source}: pilot.seeds: expected seeds that the study itself does not use; got "
+            f"{list(pilot.seeds)} of both. "
             "Rates tuned on the seeds they are judged by are no longer tuned apart"
         )
     base = expand(study, fingerprint=data.fingerprint, seeds=pilot.seeds, source=source)
@@ -61,7 +62,13 @@ def pilot_plan(study: Study, *, source: str = "study") -> tuple[Plan, dict[str, 
 
 
 def tune(
-    study: Study, directory: Path, *, device: str, workers: int, on_status: OnStatus | None = None, source: str = "study"
+    study: Study,
+    directory: Path,
+    *,
+    device: str,
+    workers: int,
+    on_status: OnStatus | None = None,
+    source: str = "study",
 ) -> dict[str, Any]:
     """Run the pilot below `directory` (it goes on where it was stopped) and choose every arm's rates.
 
@@ -72,7 +79,9 @@ def tune(
     plan, candidates = pilot_plan(study, source=source)
     for run in plan.runs[:1]:
         if not data.describe(run.settings.data).validation:
-            raise StudyError(f"{source}: the pilot needs a validation split and the data has none. Set data.validation above 0")
+            raise StudyError(
+                f"{source}: the pilot needs a validation split and the data has none. Set data.validation above 0"
+            )
     execute(plan, directory, device=device, workers=workers, on_status=on_status)
     runs = store.load(directory).runs
     runs = runs[runs["run_id"].isin(list(candidates))]
@@ -81,13 +90,23 @@ def tune(
     arms = [_winner(arm, group) for arm, group in runs.groupby("arm", sort=True)]
     undecided = [arm["cell"] or "the base options" for arm in arms if arm["lr"] is None]
     if undecided:
-        raise StudyError(f"{source}: every candidate rate diverged for {undecided[0]} (and {len(undecided) - 1} more arms). Add smaller rates to pilot.lr")
-    return {"format": RATES_FORMAT, "study": study.name, "seeds": list(study.pilot.seeds) if study.pilot else [], "arms": arms}
+        raise StudyError(
+            f"{source}: every candidate rate diverged for {undecided[0]} (and {len(undecided) - 1} more "
+            "arms). Add smaller rates to pilot.lr"
+        )
+    return {
+        "format": RATES_FORMAT,
+        "study": study.name,
+        "seeds": list(study.pilot.seeds) if study.pilot else [],
+        "arms": arms,
+    }
 
 
 def _winner(arm: Any, runs: pd.DataFrame) -> dict[str, Any]:
     regression = runs["validation_accuracy"].isna().all()
-    mean = runs.groupby(["lr", "output_lr"])[["validation_accuracy", "validation_loss", "diverged"]].mean().reset_index()
+    mean = (
+        runs.groupby(["lr", "output_lr"])[["validation_accuracy", "validation_loss", "diverged"]].mean().reset_index()
+    )
     mean = mean[mean["diverged"] == 0]
     first = runs.iloc[0]
     chosen: dict[str, Any] = {"arm": arm, "rule": first["rule"], "cell": first["cell"], "lr": None, "output_lr": None}
@@ -117,9 +136,14 @@ def read_rates(path: Path) -> dict[str, Any]:
         outcome = json.loads(path.read_text(encoding="utf-8"))
         rates_of(outcome)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise StudyError(f"{path}: expected the outcome of a pilot; got: {error!r}. Make it again: alignkit pilot STUDY") from None
+        raise StudyError(
+            f"{path}: expected the outcome of a pilot; got: {error!r}. Make it again: alignkit pilot STUDY"
+        ) from None
     if outcome.get("format") != RATES_FORMAT:
-        raise StudyError(f"{path}: expected rates of format {RATES_FORMAT}; got {outcome.get('format')!r}. Make them again: alignkit pilot STUDY")
+        raise StudyError(
+            f"{path}: expected rates of format {RATES_FORMAT}; got {outcome.get('format')!r}. "
+            "Make them again: alignkit pilot STUDY"
+        )
     return dict(outcome)
 
 
@@ -139,4 +163,7 @@ def covers(rates: Mapping[str, tuple[float, float]], study: Study) -> bool:
 def _refuse_rate_factors(plan: Plan, source: str) -> None:
     for factor in ("lr", "output_lr"):
         if factor in plan.factors:
-            raise StudyError(f"{source}: training.{factor} is a factor of the study and is tuned by its pilot. Leave one of the two out")
+            raise StudyError(
+                f"{source}: training.{factor} is a factor of the study and is tuned by its pilot. "
+                "Leave one of the two out"
+            )

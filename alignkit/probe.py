@@ -132,7 +132,11 @@ class Probe:
         length_t, length_g, length_delta = (_length(signal) for signal in (s.t, s.g, s.delta_t))
         gain = torch.where(s.undefined, torch.nan, length_t / length_g)
         gate = torch.where(length_t > 0, length_delta / length_t, torch.nan)
-        return {"signal_gain": _nan_median(gain), "projection": (gain * s.cosines).nanmean(1), "gate": _nan_median(gate)}
+        return {
+            "signal_gain": _nan_median(gain),
+            "projection": (gain * s.cosines).nanmean(1),
+            "gate": _nan_median(gate),
+        }
 
     def _common_mode(self, s: LayerSignals) -> dict[str, Tensor]:
         return {"common_mode": angles.common_mode(s.t)}

@@ -47,7 +47,7 @@ def open_study(name: str | Path, *, data_path: str | None = None) -> Source:
     if not path.exists() and path.suffix == "" and len(path.parts) == 1:
         shipped = shipped_studies()
         if str(name) not in shipped:
-            raise StudyError(f'{name}: no such file, and no shipped study of that name; {nearest(str(name), shipped)}')
+            raise StudyError(f"{name}: no such file, and no shipped study of that name; {nearest(str(name), shipped)}")
         path = shipped[str(name)]
     study = Study.load(path)
     if data_path is not None:
@@ -56,7 +56,7 @@ def open_study(name: str | Path, *, data_path: str | None = None) -> Source:
     return Source(study, path)
 
 
-def run(
+def run_study(
     study: str | Path | Source,
     out: str | Path,
     *,
@@ -77,7 +77,7 @@ def run(
 
     Examples
     --------
-    >>> records = run("quick", "reports/quick")  # doctest: +SKIP
+    >>> records = run_study("quick", "reports/quick")  # doctest: +SKIP
     """
     source = study if isinstance(study, Source) else open_study(study, data_path=data_path)
     out, device = Path(out), choose_device(device)
@@ -113,7 +113,12 @@ def tuned_rates(
     rates = known_rates(source, out)
     if rates is None:
         outcome = pilot.tune(
-            source.study, out / "pilot", device=device, workers=workers, on_status=begin("tuning rates"), source=str(source.path)
+            source.study,
+            out / "pilot",
+            device=device,
+            workers=workers,
+            on_status=begin("tuning rates"),
+            source=str(source.path),
         )
         store.write_text(out / "rates.json", pilot.rates_text(outcome))
         rates = pilot.rates_of(outcome)

@@ -1,8 +1,8 @@
 """Records on disk: a study directory, one folder per cohort, each written aside and then renamed.
 
-    DIR/study.json            the study, defaults left out
-    DIR/plan.json             what each run is: its rule, cell, seed, factor levels, cohort
-    DIR/records/<cohort>/     runs.parquet, checkpoints.parquet, layers.parquet, timing.json
+DIR/study.json            the study, defaults left out
+DIR/plan.json             what each run is: its rule, cell, seed, factor levels, cohort
+DIR/records/<cohort>/     runs.parquet, checkpoints.parquet, layers.parquet, timing.json
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,18 +63,24 @@ def load(directory: str | Path) -> Records:
             parts[table].append(_read_table(folder / f"{table}.parquet", table))
         timing.append({"cohort": folder.name, **_read_json(folder / "timing.json")})
     if not timing:
-        raise RecordsError(f"{directory}: no run has finished yet. Run the study first: alignkit run STUDY --out {directory}")
+        raise RecordsError(
+            f"{directory}: no run has finished yet. Run the study first: alignkit run STUDY --out {directory}"
+        )
     tables = {}
     for table, frames in parts.items():
         frame = pd.concat(frames, ignore_index=True)
         frame = frame[frame["run_id"].isin(order)]
         keys = [frame["run_id"].map(order), *(frame[key] for key in ("step", "layer") if key in frame)]
-        position = pd.concat(keys, axis=1, keys=range(len(keys))).sort_values(list(range(len(keys))), kind="stable")
-        tables[table] = frame.loc[position.index].reset_index(drop=True)
-    runs = _with_plan_columns(tables["runs"], plan, study)
-    duplicated = runs["run_id"].duplicated()
+        position = np.lexsort([key.to_numpy() for key in reversed(keys)])
+        tables[table] = frame.iloc[position].reset_index(drop=True)
+    duplicated = tables["runs"]["run_id"].duplicated()
     if duplicated.any():
-        raise RecordsError(f"{directory}: run {runs['run_id'][duplicated].iloc[0]} is recorded twice. Remove one of its cohort folders")
+        run_id = tables["runs"]["run_id"][duplicated].iloc[0]
+        raise RecordsError(
+            f"{directory}: run {run_id} is recorded twice. Remove one of the cohort folders that hold it "
+            f"from {directory / 'records'}"
+        )
+    runs = _with_plan_columns(tables["runs"], plan, study)
     return Records(
         study=study,
         runs=runs,
@@ -89,9 +96,13 @@ def _with_plan_columns(runs: pd.DataFrame, plan: dict[str, Any], study: Study) -
     """Add what the plan knows of each run (rule, cell, seed, factors), in the documented order."""
     factors = plan["factors"]
     described = pd.DataFrame(
-        [{key: run[key] for key in ("run_id", "rule", "cell", "designs", "bp_run_id", "seed")} | run["levels"] for run in plan["runs"]]
+        [
+            {key: run[key] for key in ("run_id", "rule", "cell", "designs", "bp_run_id", "seed")} | run["levels"]
+            for run in plan["runs"]
+        ]
     )
     described["study"] = study.name
+    runs = runs.drop(columns=[name for name in factors if name in runs])  # a rate that is a factor
     merged = runs.merge(described, on="run_id", how="left", validate="one_to_one")
     names = list(RUNS)
     after_seed = names.index("seed") + 1
@@ -102,9 +113,13 @@ def _with_plan_columns(runs: pd.DataFrame, plan: dict[str, Any], study: Study) -
 def read_study(directory: Path) -> Study:
     path = directory / "study.json"
     if not directory.is_dir():
-        raise RecordsError(f"{directory}: no such directory. Expected one that `alignkit run STUDY --out {directory}` wrote")
+        raise RecordsError(
+            f"{directory}: no such directory. Expected one that `alignkit run STUDY --out {directory}` wrote"
+        )
     if not path.exists():
-        raise RecordsError(f"{directory}: not a records directory (it has no study.json). Expected one that `alignkit run` wrote")
+        raise RecordsError(
+            f"{directory}: not a records directory (it has no study.json). Expected one that `alignkit run` wrote"
+        )
     return Study.parse(_read_json(path), source=str(path))
 
 
@@ -168,9 +183,14 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecordsError(f"{path}: missing. The records beside it cannot be read without it; run the study again into the same directory") from None
+        raise RecordsError(
+            f"{path}: missing. The records beside it cannot be read without it; run the study again into "
+            "the same directory"
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RecordsError(f"{path}: expected JSON; got: {error}. Restore the file, or run the study again in a new directory") from None
+        raise RecordsError(
+            f"{path}: expected JSON; got: {error}. Restore the file, or run the study again in a new directory"
+        ) from None
 
 
 def _read_table(path: Path, table: str) -> pd.DataFrame:
@@ -183,7 +203,10 @@ def _read_table(path: Path, table: str) -> pd.DataFrame:
         raise RecordsError(f"{path}: damaged ({error}). {mend}") from None
     version = (arrow.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
     if version != str(FORMAT_VERSION):
-        raise RecordsError(f"{path}: expected records of format {FORMAT_VERSION}; got {version}. Read them with the alignkit that wrote them")
+        raise RecordsError(
+            f"{path}: expected records of format {FORMAT_VERSION}; got {version}. "
+            "Read them with the alignkit that wrote them"
+        )
     lacking = [name for name in _stored_columns(table) if name not in arrow.column_names]
     if lacking:
         raise RecordsError(f"{path}: lacks the column {lacking[0]}. {mend}")

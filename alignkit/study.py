@@ -170,9 +170,7 @@ class CNN(Network):
             raise ValueError('channels: expected at least one convolution; got none (kind = "mlp" has none)')
         hidden_layers = len(self.channels) + len(self.hidden)
         if self.layers and len(self.layers) != hidden_layers:
-            raise ValueError(
-                f"layers: expected one entry per hidden layer, {hidden_layers}; got {len(self.layers)}"
-            )
+            raise ValueError(f"layers: expected one entry per hidden layer, {hidden_layers}; got {len(self.layers)}")
         return self
 
 
@@ -375,7 +373,9 @@ class Study(Settings):
         try:
             raw = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise StudyError(f"{path}: no such study file. Expected a TOML file, or the name of a shipped study") from None
+            raise StudyError(
+                f"{path}: no such study file. Expected a TOML file, or the name of a shipped study"
+            ) from None
         except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
             raise StudyError(f"{path}: expected a readable TOML file; got: {error}") from None
         except tomllib.TOMLDecodeError as error:
@@ -427,7 +427,9 @@ def _explain(model: type[BaseModel], details: Any) -> str:
         hint = ""
         if isinstance(received, str):
             options = [option.strip('" ') for option in expected.replace(" or ", ", ").split(",")]
-            hint = f"; {nearest(received, options).split(' (valid')[0]}" if "did you" in nearest(received, options) else ""
+            hint = (
+                f"; {nearest(received, options).split(' (valid')[0]}" if "did you" in nearest(received, options) else ""
+            )
         return f"{key}: expected {expected}; got {received!r}{hint}"
     if details["type"] == "union_tag_invalid":
         tag = details["ctx"]["discriminator"].strip("'")
@@ -440,8 +442,14 @@ def _explain(model: type[BaseModel], details: Any) -> str:
 
 def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:
     """The dotted key of an error, without the tags that pydantic adds, and the names valid there."""
-    tagged = {"digits": Digits, "teacher": Teacher, "images": Images, "mlp": MLP, "cnn": CNN}
-    children = {
+    tagged: dict[str, type[BaseModel]] = {
+        "digits": Digits,
+        "teacher": Teacher,
+        "images": Images,
+        "mlp": MLP,
+        "cnn": CNN,
+    }
+    children: dict[str, type[BaseModel]] = {
         "training": Training, "feedback": Feedback, "streams": Streams, "probe": Probe,
         "pilot": Pilot, "designs": Design, "claims": Claim, "layers": LayerOverrides,
     }  # fmt: skip
@@ -451,7 +459,11 @@ def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str],
         if isinstance(part, str) and part in tagged and keys and keys[-1] in ("data", "network"):
             current = tagged[part]
             continue
-        if isinstance(part, str) and any(mark in part for mark in "[]()") or part in ("constrained-int", "int", "str"):
+        if (isinstance(part, str) and any(mark in part for mark in "[]()")) or part in (
+            "constrained-int",
+            "int",
+            "str",
+        ):
             continue
         keys.append(str(part))
         current = children.get(str(part), current)

@@ -71,7 +71,9 @@ ACTIVATIONS = {
         lambda z, a: torch.where(z > 0, z, z * a), lambda z, h, a: torch.where(z > 0, torch.ones_like(z), a)
     ),
     "sigmoid": ActivationFunction(lambda z, a: _sigmoid(z), lambda z, h, a: h * (1.0 - h)),
-    "gelu": ActivationFunction(lambda z, a: z * _normal_cdf(z), lambda z, h, a: _normal_cdf(z) + z * _normal_density(z)),
+    "gelu": ActivationFunction(
+        lambda z, a: z * _normal_cdf(z), lambda z, h, a: _normal_cdf(z) + z * _normal_density(z)
+    ),
     # erf(z / sqrt 2), the activation of solvable teacher-student models (Saad and Solla 1995)
     "erf": ActivationFunction(lambda z, a: torch.erf(z * math.sqrt(0.5)), lambda z, h, a: 2.0 * _normal_density(z)),
     "linear": ActivationFunction(lambda z, a: z, lambda z, h, a: torch.ones_like(z)),

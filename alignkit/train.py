@@ -80,9 +80,14 @@ def probe_batch(dataset: Dataset, settings: Any) -> tuple[Tensor, Tensor]:
     options = settings.probe
     split: Split | None = getattr(dataset, options.split)
     if split is None:
-        raise StudyError(f'probe.split: the data has no {options.split} split. Use "test", or give data.validation samples')
+        raise StudyError(
+            f'probe.split: the data has no {options.split} split. Use "test", or give data.validation samples'
+        )
     if len(split) < options.samples:
-        raise StudyError(f"probe.samples: expected at most the {len(split)} samples of the {options.split} split; got {options.samples}")
+        raise StudyError(
+            f"probe.samples: expected at most the {len(split)} samples of the {options.split} split; got "
+            f"{options.samples}"
+        )
     order = streams.permutation(options.draw, "probe", count=len(split))[: options.samples]
     chosen = torch.from_numpy(np.ascontiguousarray(order)).to(split.targets.device)
     return split.inputs[chosen], split.targets[chosen]
@@ -115,7 +120,9 @@ def _optimiser(parameters: Parameters, members: list[Member]) -> SGD | Adam:
     training = [member.settings.training for member in members]
     first = training[0]
     mean = 1.0 / first.batch_size
-    scales = tuple(mean if how == "mean" else 1.0 for how in (first.reduction, first.output_reduction or first.reduction))
+    scales = tuple(
+        mean if how == "mean" else 1.0 for how in (first.reduction, first.output_reduction or first.reduction)
+    )
     hidden = per_member([t.lr for t in training], parameters.flat)
     output = per_member([t.lr if t.output_lr is None else t.output_lr for t in training], parameters.flat)
     if first.optimiser == "adam":
@@ -175,7 +182,9 @@ class _Recorder:
         for name in SPLITS:
             split = getattr(self._dataset, name)
             nothing = np.full(len(self._cohort.runs), np.nan)
-            loss, accuracy = (nothing, nothing.copy()) if split is None else evaluate(self._network, split, samples=samples)
+            loss, accuracy = (
+                (nothing, nothing.copy()) if split is None else evaluate(self._network, split, samples=samples)
+            )
             for column, values in ((f"{name}_loss", loss), (f"{name}_accuracy", accuracy)):
                 found[column] = np.where(self._diverged, np.nan, values)
         return found
@@ -201,7 +210,13 @@ class _Recorder:
         frames = []
         for step, _, output_cosine, evaluated in self._rows:
             ids = [run.run_id for run in self._cohort.runs]
-            columns = {"run_id": ids, "step": step, "epoch": self._epoch(step), "mode": mode, "output_cosine": output_cosine}
+            columns = {
+                "run_id": ids,
+                "step": step,
+                "epoch": self._epoch(step),
+                "mode": mode,
+                "output_cosine": output_cosine,
+            }
             frames.append(pd.DataFrame({**columns, **evaluated}))
         return pd.concat(frames, ignore_index=True)[list(CHECKPOINTS)]
 

@@ -27,7 +27,11 @@ def cohort_of(
     dtype = network.parameters.flat.dtype
     x = torch.randn(len(members), samples, *shape, generator=generator, dtype=torch.float64).to(dtype)
     if task == "regression":
-        return network, x, torch.randn(len(members), samples, outputs, generator=generator, dtype=torch.float64).to(dtype)
+        return (
+            network,
+            x,
+            torch.randn(len(members), samples, outputs, generator=generator, dtype=torch.float64).to(dtype),
+        )
     return network, x, torch.randint(outputs, (len(members), samples), generator=generator)
 
 

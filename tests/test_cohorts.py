@@ -57,14 +57,24 @@ def test_an_mlp_member_has_identical_records_alone_in_two_and_in_32(settings, ru
             pd.testing.assert_frame_equal(order, wanted, check_exact=True)
 
 
-@pytest.mark.parametrize("scalar", [{"network": {"dropout": 0.3}}, {"network": {"activation": "leaky_relu", "slope": 0.5}}, {"training": {"lr": 0.5}}, {"feedback": {"normalised": False}}])
+@pytest.mark.parametrize(
+    "scalar",
+    [
+        {"network": {"dropout": 0.3}},
+        {"network": {"activation": "leaky_relu", "slope": 0.5}},
+        {"training": {"lr": 0.5}},
+        {"feedback": {"normalised": False}},
+    ],
+)
 def test_members_may_differ_in_scalars(scalar):
     dataset, shape = small(DIGITS), dataclasses.replace(SHAPE, train_samples=100)
     base = {"network": {"width": 10, "dropout": 0.1}, "training": {"epochs": 1}, "probe": {"samples": 20}}
     if "activation" in scalar.get("network", {}):
         base["network"]["activation"] = "leaky_relu"
     one = cohort(2, data_shape=shape, **base)
-    other = cohort(1, data_shape=shape, **{key: {**base.get(key, {}), **scalar.get(key, {})} for key in {*base, *scalar}})
+    other = cohort(
+        1, data_shape=shape, **{key: {**base.get(key, {}), **scalar.get(key, {})} for key in {*base, *scalar}}
+    )
     mixed = dataclasses.replace(one, runs=(*one.runs, *other.runs))
     tables = train_cohort(mixed, dataset)["runs"]
     alone = train_cohort(other, dataset)["runs"]
@@ -73,7 +83,9 @@ def test_members_may_differ_in_scalars(scalar):
 
 def test_a_cnn_agrees_with_its_company_over_the_first_steps():
     network = {"kind": "cnn", "channels": [4, 6], "kernel": 3, "padding": 1, "pool": 2, "hidden": [12], "norm": "batch"}
-    settings = dict(network=network, training={"epochs": 1, "batch_size": 20}, probe={"samples": 30, "log_steps": 0, "steps": [20]})
+    settings = dict(
+        network=network, training={"epochs": 1, "batch_size": 20}, probe={"samples": 30, "log_steps": 0, "steps": [20]}
+    )
     dataset, shape = small(DIGITS, train=400), dataclasses.replace(SHAPE, train_samples=400)
     full = train_cohort(cohort(4, data_shape=shape, **settings), dataset)["layers"]
     alone = train_cohort(cohort(1, first=2, data_shape=shape, **settings), dataset)["layers"]
@@ -84,7 +96,11 @@ def test_a_cnn_agrees_with_its_company_over_the_first_steps():
 
 def test_one_member_s_divergence_harms_no_other():
     dataset, shape = small(DIGITS), dataclasses.replace(SHAPE, train_samples=100)
-    base = {"network": {"width": 10, "activation": "linear"}, "training": {"epochs": 3, "loss": "squared_error", "lr": 0.05}, "probe": {"samples": 20}}
+    base = {
+        "network": {"width": 10, "activation": "linear"},
+        "training": {"epochs": 3, "loss": "squared_error", "lr": 0.05},
+        "probe": {"samples": 20},
+    }
     healthy = cohort(2, data_shape=shape, **base)
     base["training"]["lr"] = 1e6
     sick = cohort(1, first=7, data_shape=shape, **base)
@@ -103,7 +119,10 @@ def test_one_member_s_divergence_harms_no_other():
 
 def test_the_step_of_divergence_is_the_first_with_a_non_finite_loss_or_parameter():
     dataset, shape = small(DIGITS), dataclasses.replace(SHAPE, train_samples=100)
-    settings = {"network": {"width": 8, "activation": "linear"}, "training": {"epochs": 4, "loss": "squared_error", "lr": 1e4}}
+    settings = {
+        "network": {"width": 8, "activation": "linear"},
+        "training": {"epochs": 4, "loss": "squared_error", "lr": 1e4},
+    }
     probe = {"samples": 20, "log_steps": 0, "every_epochs": 0, "steps": list(range(13)), "measures": ["signal"]}
     tables = train_cohort(cohort(1, rule="bp", data_shape=shape, probe=probe, **settings), dataset)
     step = int(tables["runs"]["diverged_step"].iloc[0])

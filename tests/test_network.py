@@ -54,7 +54,15 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
     signals, _ = net.backward(passed, BP(net, members), gradients)
     for member in range(2):
         reference = Reference(net, member, passed, train=mode.batch_statistics)
-        loss = reference_loss(net, reference(passed.inputs[0][member].unflatten(-1, SHAPE) if passed.inputs[0].dim() == 3 else passed.inputs[0][member]), targets[member])
+        loss = reference_loss(
+            net,
+            reference(
+                passed.inputs[0][member].unflatten(-1, SHAPE)
+                if passed.inputs[0].dim() == 3
+                else passed.inputs[0][member]
+            ),
+            targets[member],
+        )
         loss.backward()
         assert passed.loss[member].sum().item() == pytest.approx(loss.item(), rel=max(tolerance, 1e-9))
         for layer, h in enumerate(reference.hidden):
@@ -67,7 +75,10 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
             _close(gradients.views[layer, "shift"][member], norm.bias.grad, tolerance)
 
 
-@pytest.mark.parametrize("loss,task", [("cross_entropy", "classification"), ("squared_error", "classification"), ("squared_error", "regression")])
+@pytest.mark.parametrize(
+    "loss,task",
+    [("cross_entropy", "classification"), ("squared_error", "classification"), ("squared_error", "regression")],
+)
 def test_losses_and_their_errors(loss, task):
     members = members_of(2, network={"width": 5}, training={"loss": loss})
     net, x, targets = cohort_of(members, shape=(3,), task=task)
@@ -116,7 +127,9 @@ def test_dropout_compares_the_same_uniforms_with_every_rate():
     low, high = kept(0.2), kept(0.5)
     assert ((low > 0) | (high == 0)).all()  # what survives the higher rate survives the lower
     for rate, mask in ((0.2, low), (0.5, high)):
-        assert (mask > 0).double().mean().item() == pytest.approx(1 - rate, abs=4 * math.sqrt(rate * (1 - rate) / mask.numel()))
+        assert (mask > 0).double().mean().item() == pytest.approx(
+            1 - rate, abs=4 * math.sqrt(rate * (1 - rate) / mask.numel())
+        )
         assert mask.max().item() == pytest.approx(1 / (1 - rate), rel=1e-4)
 
 
@@ -220,7 +233,11 @@ def test_norm_matching_keeps_directions_and_takes_lengths():
             assert (lengths == 0).all()
         else:
             _close(lengths, reference.views[key].flatten(1).norm(dim=1), 1e-12)
-            _close(torch.nn.functional.cosine_similarity(view.flatten(1), before.views[key].flatten(1)), torch.ones(2).double(), 1e-12)
+            _close(
+                torch.nn.functional.cosine_similarity(view.flatten(1), before.views[key].flatten(1)),
+                torch.ones(2).double(),
+                1e-12,
+            )
 
 
 def test_layers_that_cannot_be_stacked_are_refused():

@@ -40,7 +40,9 @@ def _probe(rule="dfa", network=None, *, count=2, mode="batch", **probe):
 
 def _oracle(net, rule, member, x, targets, *, mode):
     """All measures of one member, by autograd and loops over samples."""
-    passed = net.forward(x.expand(len(net.parameters.flat), *x.shape), targets.expand(len(net.parameters.flat), -1), mode)
+    passed = net.forward(
+        x.expand(len(net.parameters.flat), *x.shape), targets.expand(len(net.parameters.flat), -1), mode
+    )
     reference = Reference(net, member, passed, train=mode.batch_statistics)
     output = reference(x)
     loss = reference_loss(net, output, targets)
@@ -54,7 +56,10 @@ def _oracle(net, rule, member, x, targets, *, mode):
         t, g = signals[index][member].numpy(), references[index]
         delta_t = deltas[index][member].flatten(1).numpy()
         delta_g = bp_deltas[index][member].flatten(1).numpy()
-        cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) if a.any() and b.any() else math.nan for a, b in zip(t, g, strict=True)]
+        cosines = [
+            float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) if a.any() and b.any() else math.nan
+            for a, b in zip(t, g, strict=True)
+        ]
         ok = [n for n, c in enumerate(cosines) if not math.isnan(c)]
         inputs = passed.inputs[index][member]
         found = {
@@ -64,7 +69,9 @@ def _oracle(net, rule, member, x, targets, *, mode):
             "undefined": SAMPLES - len(ok),
             "signal_gain": np.median([np.linalg.norm(t[n]) / np.linalg.norm(g[n]) for n in ok]),
             "projection": np.mean([t[n] @ g[n] / (g[n] @ g[n]) for n in ok]),
-            "gate": np.median([np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(delta_t, t, strict=True) if b.any()]),
+            "gate": np.median(
+                [np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(delta_t, t, strict=True) if b.any()]
+            ),
             "common_mode": SAMPLES * np.sum(t.mean(0) ** 2) / np.sum(t**2),
         }
         pairs = [(a, b) for a, b in zip(delta_t, delta_g, strict=True) if a.any() and b.any()]
@@ -72,7 +79,9 @@ def _oracle(net, rule, member, x, targets, *, mode):
         if inputs.dim() == 2:
             own = sum(np.outer(delta_t[n], inputs[n].numpy()) for n in range(SAMPLES))
         else:
-            own = torch.nn.grad.conv2d_weight(inputs, net.layers[index].weight, deltas[index][member], padding=net.layers[index].padding).numpy()
+            own = torch.nn.grad.conv2d_weight(
+                inputs, net.layers[index].weight, deltas[index][member], padding=net.layers[index].padding
+            ).numpy()
         bp_gradient = reference.layers[index].weight.grad.numpy()
         found["gradient_cosine"] = np.sum(own * bp_gradient) / np.linalg.norm(own) / np.linalg.norm(bp_gradient)
         hidden = h.detach().flatten(1).numpy()
@@ -81,7 +90,13 @@ def _oracle(net, rule, member, x, targets, *, mode):
         found["effective_rank"] = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
         fixed_output, fixed_h = fixed
         jacobian = np.stack(
-            [torch.autograd.grad(fixed_output[:, c].sum(), fixed_h[index], retain_graph=True)[0].flatten(1).mean(0).numpy() for c in range(net.outputs)]
+            [
+                torch.autograd.grad(fixed_output[:, c].sum(), fixed_h[index], retain_graph=True)[0]
+                .flatten(1)
+                .mean(0)
+                .numpy()
+                for c in range(net.outputs)
+            ]
         )
         matrix = rule.matrices[index][member].numpy()
         direct = rule.__class__.__name__ == "DFA" or index + 1 == len(net.hidden_sizes)
@@ -113,7 +128,9 @@ def _with_fixed_statistics(net, member, passed, x, mode):
     counts = {}
     for norm in norms:
         norm.momentum = 1.0
-        norm.register_forward_hook(lambda module, inputs, _: counts.update({module: inputs[0].numel() / inputs[0].shape[1]}))
+        norm.register_forward_hook(
+            lambda module, inputs, _: counts.update({module: inputs[0].numel() / inputs[0].shape[1]})
+        )
     wanted = reference(x)
     for norm in norms:
         norm.running_var *= (counts[norm] - 1) / counts[norm]
@@ -138,7 +155,9 @@ def test_measures_are_those_of_a_per_sample_oracle(network, mode):
         for member in range(2):
             for layer, wanted in enumerate(_oracle(net, own_rule, member, x, targets, mode=probe_mode(mode, step=5))):
                 for column, value in wanted.items():
-                    assert columns[column][member, layer] == pytest.approx(value, rel=1e-7, abs=1e-9, nan_ok=True), column
+                    assert columns[column][member, layer] == pytest.approx(value, rel=1e-7, abs=1e-9, nan_ok=True), (
+                        column
+                    )
 
 
 def test_dead_units_are_counted_and_never_scored():
@@ -167,7 +186,18 @@ def test_angles_ignore_the_feedback_s_scale():
         return Probe(net, rule_class("dfa")(net, [member]), [member], x[0], targets[0]).measure(0)[0]
 
     plain, scaled = measured(1.0), measured(1e-20)
-    for column in ("signal_cosine", "signal_angle_deg", "delta_cosine", "gradient_cosine", "weight_cosine", "jacobian_cosine", "ceiling_cosine", "chance_z", "common_mode", "gate"):
+    for column in (
+        "signal_cosine",
+        "signal_angle_deg",
+        "delta_cosine",
+        "gradient_cosine",
+        "weight_cosine",
+        "jacobian_cosine",
+        "ceiling_cosine",
+        "chance_z",
+        "common_mode",
+        "gate",
+    ):
         assert np.allclose(plain[column], scaled[column], rtol=1e-9), column
     assert np.allclose(plain["signal_gain"] * 1e-20, scaled["signal_gain"])
 
@@ -190,7 +220,12 @@ def test_the_closed_form_of_chance_agrees_with_redraws(rule):
 
 def test_redraws_serve_other_laws_and_convolutions():
     settings = {"law": "orthogonal"}
-    members = members_of(1, network=NETWORKS["cnn"], feedback=settings, probe={"samples": SAMPLES, "measures": ("chance",), "redraws": 40})
+    members = members_of(
+        1,
+        network=NETWORKS["cnn"],
+        feedback=settings,
+        probe={"samples": SAMPLES, "measures": ("chance",), "redraws": 40},
+    )
     net, x, targets = cohort_of(members, shape=(2, 8, 8), samples=SAMPLES)
     columns = Probe(net, rule_class("fa")(net, members), members, x[0], targets[0]).measure(0)[0]
     assert np.isfinite(columns["chance_z"]).all() and ((columns["chance_p"] > 0) & (columns["chance_p"] <= 1)).all()
@@ -222,16 +257,24 @@ def test_step_measures_are_the_last_update_s():
     assert measured["step_cosine"] == pytest.approx(1.0, abs=1e-12)
     for member, rate in enumerate((0.1, 0.2)):
         for layer in (1, 2, 3):
-            moved = rate * gradients.views[layer, "weight"][member].norm() / before.views[layer, "weight"][member].norm()
+            moved = (
+                rate * gradients.views[layer, "weight"][member].norm() / before.views[layer, "weight"][member].norm()
+            )
             assert measured["update_ratio"][member, layer - 1] == pytest.approx(moved.item(), rel=1e-9)
 
 
 def test_measuring_changes_nothing():
     net, probe, *_ = _probe("dfa", NETWORKS["batch-dropout"], mode="train")
-    before = net.parameters.flat.clone(), [stage.running_mean.clone() for stage in net.tails[0] if hasattr(stage, "running_mean")]
+    before = (
+        net.parameters.flat.clone(),
+        [stage.running_mean.clone() for stage in net.tails[0] if hasattr(stage, "running_mean")],
+    )
     first = probe.measure(3)[0]
     assert torch.equal(before[0], net.parameters.flat)
-    assert all(torch.equal(a, s.running_mean) for a, s in zip(before[1], [s for s in net.tails[0] if hasattr(s, "running_mean")], strict=True))
+    assert all(
+        torch.equal(a, s.running_mean)
+        for a, s in zip(before[1], [s for s in net.tails[0] if hasattr(s, "running_mean")], strict=True)
+    )
     again = probe.measure(3)[0]
     assert all(np.array_equal(first[column], again[column], equal_nan=True) for column in first)
 
@@ -240,7 +283,14 @@ def test_fewer_measures_leave_columns_out_and_change_no_other():
     full = _probe("dfa")[1].measure(0)[0]
     assert set(MEASURE_COLUMNS) - set(full) == {"step_cosine", "update_ratio"}
     few = _probe("dfa", measures="angles")[1].measure(0)[0]
-    assert set(few) == {"signal_cosine", "signal_cosine_sd", "signal_angle_deg", "undefined", "delta_cosine", "gradient_cosine"}
+    assert set(few) == {
+        "signal_cosine",
+        "signal_cosine_sd",
+        "signal_angle_deg",
+        "undefined",
+        "delta_cosine",
+        "gradient_cosine",
+    }
     assert all(np.array_equal(few[column], full[column]) for column in few)
 
 

@@ -134,7 +134,13 @@ def test_sliced_feedback_is_the_first_columns_of_one_matrix():
 @pytest.mark.parametrize("outputs,size", [(4, 9), (9, 4)])
 @pytest.mark.parametrize("sharing", ["per_layer", "sliced"])
 def test_orthogonal_feedback_is_orthogonal_with_the_entry_variance_of_the_others(outputs, size, sharing):
-    matrix = dfa_matrix(Feedback(law="orthogonal", normalised=False, sharing=sharing), outputs=outputs, sizes=(size, 12), layer=1, seed=0)
+    matrix = dfa_matrix(
+        Feedback(law="orthogonal", normalised=False, sharing=sharing),
+        outputs=outputs,
+        sizes=(size, 12),
+        layer=1,
+        seed=0,
+    )
     gram = matrix @ matrix.T if outputs < size else matrix.T @ matrix
     assert np.allclose(gram, np.eye(min(outputs, size)) * max(outputs, size))
     assert (matrix**2).mean() == pytest.approx(1.0)

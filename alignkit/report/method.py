@@ -42,7 +42,8 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
         have = "has" if records.missing == 1 else "have"
         text = f"{count(records.missing, 'planned run')} {have} no records yet: all here is preliminary"
         found.insert(0, ("Incomplete", text))
-    return found
+    named = ("Designs", "Analysed with")
+    return [(term, text if term in named else text[:1].upper() + text[1:]) for term, text in found]
 
 
 def definitions(analysis: Analysis) -> list[tuple[str, str]]:
@@ -75,8 +76,8 @@ def diagnostics(analysis: Analysis) -> list[str]:
             reasons = reasons.sort_index()
             text = listed(f"{reason} in {count(int(n), 'run')}" for reason, n in reasons.items())
             found.append(
-                f"The {label_of(response)} has no final value: {text}. What would have been compared with these runs is "
-                "left out too, and counted where it is."
+                f"The {label_of(response)} has no final value: {text}. What would have been compared with these runs "
+                "is left out too, and counted where it is."
             )
     undefined = records.layers["undefined"].fillna(0)
     layers = records.layers[undefined > 0]

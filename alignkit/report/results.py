@@ -17,6 +17,7 @@ from alignkit.report.words import (
     change_interval,
     in_unit,
     level,
+    listed,
     number,
     p_text,
     rule_name,
@@ -67,7 +68,7 @@ def _effect_table(analysis: Analysis, design: str, found: list[Effects]) -> Tabl
     shown = [name for name in shown if any(effects.by_response.get(name) for effects in found)]
     columns = ["rule", "change"]
     for name in shown:
-        columns += [label_of(name) + in_unit(name), "95% interval", "p"]
+        columns += [SHORT.get(name, label_of(name)) + in_unit(name), "95% interval", "p"]
     columns.append("seeds")
     rows = []
     for effects in found:
@@ -91,13 +92,11 @@ def _effect_table(analysis: Analysis, design: str, found: list[Effects]) -> Tabl
     data = pd.concat(frames, ignore_index=True)
     data = data[["design", "rule", *(name for name in data.columns if name not in ("design", "rule"))]]
     caption = (
-        f"Design {design}: effect of each change, averaged over the other factors. p: exact sign-flip test, Holm within "
-        "rule and response."
+        f"Design {design}: effect of each change on {listed(map(label_of, shown))}, averaged over the other factors. "
+        "p: exact sign-flip test, Holm within rule and response."
     )
-    if analysis.alignment and any(
-        effects.rule == "bp" and analysis.alignment in effects.by_response for effects in found
-    ):
-        caption += f" BP's {label_of(analysis.alignment)} is that of a feedback that never taught it."
+    if any(effects.rule == "bp" and analysis.alignment in effects.by_response for effects in found):
+        caption += " BP's alignment is that of a feedback that never taught it."
     return Table(f"effects_{design}", caption, tuple(columns), tuple(rows), data, frozenset(columns[2:]))
 
 

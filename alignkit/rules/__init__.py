@@ -36,4 +36,6 @@ def rule_class(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise StudyError(f'rule "{name}": cannot be imported ({error}). Expected "module:Class" on the Python path') from None
+        raise StudyError(
+            f'rule "{name}": cannot be imported ({error}). Expected "module:Class" on the Python path'
+        ) from None

@@ -16,7 +16,7 @@ class BP(Rule):
     its DFA twin learns from, and that teaches nothing here."""
 
     @cached_property
-    def measured(self) -> Rule:  # type: ignore[override]  # cached: the bystander's matrices are drawn once
+    def measured(self) -> Rule:
         return DFA(self.network, self.members)
 
     def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:

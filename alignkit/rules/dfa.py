@@ -31,7 +31,9 @@ class DFA(Rule):
     def _draw(self, layer: int, draw: int) -> Tensor:
         sizes, outputs = self.network.hidden_sizes, self.network.outputs
         matrices = [
-            dfa_matrix(m.settings.feedback, outputs=outputs, sizes=sizes, layer=layer, seed=m.seed_of("feedback"), step=draw)
+            dfa_matrix(
+                m.settings.feedback, outputs=outputs, sizes=sizes, layer=layer, seed=m.seed_of("feedback"), step=draw
+            )
             for m in self.members
         ]
         return stack(matrices, like=self.network.parameters.flat)

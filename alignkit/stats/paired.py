@@ -120,7 +120,7 @@ def seed_contrasts(
     chosen = at.isin([low, high])
     others = pd.DataFrame({name: level_column(table.loc[chosen, name]) for name in within}, index=table.index[chosen])
     others = others.loc[:, [name for name in within if others[name].nunique(dropna=False) > 1]]
-    cell = others.apply(lambda row: "\x1f".join(map(str, row)), axis=1) if others.shape[1] else ""
+    cell = ["\x1f".join(map(str, row)) for row in others.itertuples(index=False, name=None)]
     frame = pd.DataFrame({"seed": table.loc[chosen, seed], "at": at[chosen], "cell": cell})
     frame["value"] = table.loc[chosen, response].astype(float)
     repeated = frame.duplicated(["seed", "at", "cell"])

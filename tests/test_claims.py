@@ -1,0 +1,164 @@
+"""Verdicts on records whose truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import PRACTICES, full_study, grid, half_fraction, synthetic_records
+
+from alignkit.claims import Verdict, evaluate, verdict_frame
+from alignkit.store import Records
+
+CLAIM: dict[str, Any] = {
+    "name": "c", "statement": "Normalisation aligns", "practice": "Normalise", "factor": "norm",
+    "levels": ["none", "batch"], "direction": "decrease", "smallest_effect": 1.0,
+}  # fmt: skip
+SMALL = {"cells": grid({"network.norm": ["none", "batch"], "network.width": [16, 32]})}
+
+
+def judged(*changes: dict[str, Any], **options: Any) -> list[Verdict]:
+    claims = [{**CLAIM, **change} for change in changes] or [CLAIM]
+    options.setdefault("designs", SMALL)
+    return evaluate(synthetic_records(study={"claims": claims}, steps=(0, 360), **options))
+
+
+@pytest.mark.parametrize(
+    ("effect", "direction", "expected"),
+    [
+        (-6.0, "decrease", "supported"),
+        (-6.0, "increase", "refuted"),
+        (6.0, "decrease", "refuted"),
+        (0.0, "decrease", "equivalent"),
+    ],
+)
+def test_verdicts(effect: float, direction: str, expected: str) -> None:
+    (verdict,) = judged(
+        {"direction": direction}, angle_effects={"network.norm": effect}, seed_by_factor_sd=0.3, residual_sd=0.3
+    )
+    assert verdict.verdict == expected
+    assert verdict.interval[0] < effect < verdict.interval[1] and verdict.n_seeds == 10 and verdict.df == 9
+
+
+def test_a_noisy_study_is_undecided() -> None:
+    (verdict,) = judged(angle_effects={"network.norm": -1.0}, seed_by_factor_sd=6.0)
+    assert verdict.verdict == "undecided" and "neither" in verdict.reason
+
+
+def test_a_certain_effect_that_is_too_small_is_equivalent() -> None:
+    (verdict,) = judged(
+        {"smallest_effect": 3.0}, angle_effects={"network.norm": -1.0}, seed_by_factor_sd=0.1, residual_sd=0.1
+    )
+    assert verdict.p_adjusted < 0.05 and verdict.verdict == "equivalent"
+
+
+def test_the_recovered_effect_is_the_true_one_in_a_fraction() -> None:
+    verdicts = {verdict.claim.name: verdict for verdict in evaluate(full_study())}
+    assert verdicts["norm"].verdict == "supported" and verdicts["norm"].estimate == pytest.approx(-6.0, abs=0.6)
+    assert verdicts["activation"].verdict == "refuted" and verdicts["activation"].estimate == pytest.approx(
+        4.0, abs=0.6
+    )
+    assert verdicts["dropout"].verdict == "equivalent" and verdicts["width"].unit == "points"
+    assert "lr 0.1 vs 0.03, each arm's own tuned rate" in verdicts["norm"].learning_rates
+    assert verdicts["activation"].learning_rates == ""
+
+
+def test_too_few_seeds_leave_the_estimate_and_say_what_would_do() -> None:
+    (verdict,) = judged(seeds=5, angle_effects={"network.norm": -6.0})
+    assert verdict.verdict == "undecided" and "needs ≥ 6 seeds" in verdict.reason and "got 5" in verdict.reason
+    assert np.isfinite(verdict.estimate) and np.isnan(verdict.p)
+
+
+def test_the_family_decides_how_many_seeds_are_needed() -> None:
+    names = [{"name": f"c{index}"} for index in range(10)]
+    verdicts = judged(*names, seeds=8, angle_effects={"network.norm": -6.0})
+    assert {verdict.verdict for verdict in verdicts} == {"undecided"} and "needs ≥ 9 seeds" in verdicts[0].reason
+    exploratory = judged(
+        *({**name, "family": "exploratory"} for name in names), seeds=8, angle_effects={"network.norm": -6.0}
+    )
+    assert {verdict.verdict for verdict in exploratory} == {"supported"}
+
+
+def test_untestable_claims_still_count_in_their_family() -> None:
+    alone = judged(angle_effects={"network.norm": -6.0})
+    beside = judged({}, {"factor": "nrm"}, {"levels": ["none", "layer"]}, angle_effects={"network.norm": -6.0})
+    assert beside[0].p_adjusted == pytest.approx(3 * alone[0].p_adjusted)
+    assert 'did you mean "norm"' in beside[1].reason and "no run has" in beside[2].reason
+    assert {verdict.verdict for verdict in beside[1:]} == {"undecided"}
+
+
+def test_levels_may_be_written_in_any_type() -> None:
+    for levels in ([16, 32], ["16", "32"], [16.0, 32.0]):
+        (verdict,) = judged({"factor": "width", "levels": levels}, angle_effects={"network.width": -6.0})
+        assert verdict.verdict == "supported", verdict.reason
+    cells = {"cells": grid({"feedback.normalised": [False, True], "network.width": [16, 32]})}
+    (verdict,) = judged(
+        {"factor": "feedback_normalised", "levels": [False, True]},
+        designs=cells,
+        angle_effects={"feedback.normalised": -6.0},
+    )
+    assert verdict.verdict == "supported"
+
+
+def test_bp_has_no_feedback_factor() -> None:
+    cells = {"cells": grid({"feedback.normalised": [False, True], "network.width": [16, 32]})}
+    claim = {"factor": "feedback_normalised", "levels": [False, True], "rule": "bp", "response": "test_accuracy"}
+    (verdict,) = judged(claim, designs=cells)
+    assert verdict.verdict == "undecided" and "do not have the factor" in verdict.reason
+    (verdict,) = judged({**claim, "factor": "width", "levels": [16, 32]}, designs=cells)
+    assert verdict.n_cells == 1  # a BP run that two cells share counts once
+
+
+def test_a_claim_keeps_to_its_design() -> None:
+    designs = {"wide": grid({"network.norm": ["none"], "network.width": [16, 32]}), **SMALL}
+    (verdict,) = judged(designs=designs | {"x": []}, angle_effects={"network.norm": -6.0})
+    assert verdict.verdict == "supported"
+    (verdict,) = judged({"design": "wide"}, designs=designs)
+    assert verdict.verdict == "undecided" and "the level batch" in verdict.reason
+
+
+def test_diverged_runs_are_counted_by_level() -> None:
+    (verdict,) = judged(diverge=(("network.norm", "batch"),), angle_effects={"network.norm": -6.0})
+    assert verdict.n_seeds == 8
+    assert any("diverged: 0 runs at none, 4 at batch" in warning for warning in verdict.warnings)
+    assert any("4 of 20 pairs" in warning for warning in verdict.warnings)
+
+
+def test_incomplete_records_are_preliminary() -> None:
+    records = synthetic_records(designs=SMALL, study={"claims": [CLAIM]}, steps=(0, 360))
+    (verdict,) = evaluate(dataclasses.replace(records, missing=3))
+    assert any("preliminary: 3 planned runs" in warning for warning in verdict.warnings)
+
+
+def test_no_claims_no_verdicts_and_a_frame_with_columns() -> None:
+    assert evaluate(synthetic_records(designs=SMALL, steps=(0, 360))) == []
+    assert "verdict" in verdict_frame([]).columns
+    assert len(judged()[0].to_frame()) == 1
+
+
+def _null(noise: int, claims: int) -> Records:
+    factors = {path: PRACTICES[path] for path in list(PRACTICES)[: max(claims, 3)]}
+    names = [path.split(".")[1] for path in factors]
+    declared = [
+        {**CLAIM, "name": name, "factor": name, "levels": list(levels), "smallest_effect": 1e-6}
+        for name, levels in list(zip(names, factors.values(), strict=True))[:claims]
+    ]
+    return synthetic_records(
+        designs={"all": half_fraction(factors)},
+        study={"claims": declared}, rules=("dfa",), steps=(360,), noise=noise + 1000 * claims, seed_by_factor_sd=1.0,
+        measures=("signal_angle_deg",),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("claims", "studies"), [(1, 100), (3, 40)])
+def test_false_verdicts_under_the_null(claims: int, studies: int) -> None:
+    """Type I error of one claim and family-wise error of three, with seed x factor variance."""
+    false = 0
+    for noise in range(studies):
+        verdicts = evaluate(_null(noise, claims))
+        assert all(np.isfinite(verdict.p) for verdict in verdicts)
+        false += any(verdict.verdict in ("supported", "refuted") for verdict in verdicts)
+    bound = 2.576 * np.sqrt(0.05 * 0.95 / studies)
+    assert abs(false / studies - 0.05) <= bound

@@ -1,0 +1,330 @@
+"""The command line: what it does, and one helpful message with exit status 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from alignkit import cli
+
+STUDY = """
+name = "small"
+title = "Small"
+seeds = 6
+[network]
+width = 16
+depth = 2
+[training]
+epochs = 2
+[probe]
+samples = 64
+log_steps = 2
+[designs.a.factors]
+network.norm = ["none", "batch"]
+feedback.normalised = [true, false]
+[[claims]]
+name = "c"
+statement = "Batch norm helps"
+factor = "norm"
+levels = ["none", "batch"]
+direction = "decrease"
+smallest_effect = 2
+"""
+
+
+def call(*arguments, capsys=None):
+    """Run the command line in this process; its exit status, and what it printed on both streams."""
+    argv = sys.argv
+    sys.argv = ["alignkit", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        sys.argv = argv
+    code = stopped.value.code
+    out = capsys.readouterr() if capsys else None
+    return (code or 0), out
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "small.toml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(study, tmp_path_factory):
+    """The records of the small study, run in this process with one worker."""
+    out = tmp_path_factory.mktemp("out") / "small"
+    assert call("run", study, "--out", out, "--workers", 1)[0] == 0
+    return out
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def csv(directory, table, capsys):
+    code, out = call("records", directory, "--table", table, capsys=capsys)
+    assert code == 0
+    return out.out
+
+
+def test_records_have_the_documented_columns(finished, capsys, tmp_path):
+    from alignkit.columns import CHECKPOINTS, LAYERS, RUNS
+
+    for table, columns in (("runs", RUNS), ("checkpoints", CHECKPOINTS), ("layers", LAYERS)):
+        header = csv(finished, table, capsys).splitlines()[0].split(",")
+        assert [name for name in header if name not in ("norm", "feedback_normalised")] == list(columns)
+        target = tmp_path / f"{table}.parquet"
+        assert call("records", finished, "--table", table, "--format", "parquet", "--output", target)[0] == 0
+        assert list(pd.read_parquet(target).columns) == header
+
+
+def test_two_workers_leave_the_same_bytes_as_one(study, finished, tmp_path, capsys):
+    out = tmp_path / "two"
+    assert call("run", study, "--out", out, "--workers", 2)[0] == 0
+    capsys.readouterr()
+    for table in ("runs", "checkpoints", "layers"):
+        assert csv(out, table, capsys) == csv(finished, table, capsys)
+
+
+def test_the_self_test_of_every_record_is_one(finished, capsys):
+    import alignkit
+
+    checkpoints = alignkit.load(finished).checkpoints
+    assert len(checkpoints) and checkpoints["output_cosine"].sub(1).abs().max() < 1e-9
+
+
+def test_a_killed_run_goes_on_to_the_same_tables(study, finished, tmp_path, capsys):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "alignkit", "run", str(study), "--out", str(out), "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(out.glob("records/[!.]*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = {path.name for path in out.glob("records/[!.]*")}
+    assert before, "no cohort had finished before the kill"
+    (out / "records" / ".torn.1").mkdir()  # what a writer leaves that is killed while it writes
+    assert call("run", study, "--out", out, "--workers", 1)[0] == 0
+    capsys.readouterr()
+    for table in ("runs", "checkpoints", "layers"):
+        assert csv(out, table, capsys) == csv(finished, table, capsys)
+    assert not list(out.glob("records/.*"))
+
+
+def test_ctrl_c_keeps_what_had_finished_and_exits_130(study, tmp_path):
+    out = tmp_path / "interrupted"
+    long = tmp_path / "long.toml"
+    long.write_text(
+        STUDY.replace("epochs = 2", "epochs = 400").replace(
+            "[designs.a.factors]", "[designs.b]\n[designs.a.factors]\nnetwork.depth = [1, 2]"
+        )
+    )
+    command = [sys.executable, "-m", "alignkit", "run", str(long), "--out", str(out), "--workers", "2"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    line = process.stdout.readline()  # the first status: the work has begun
+    assert "training" in line
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command goes on from there" in errors and "Traceback" not in errors
+
+
+def test_validate_and_plan_run_nothing(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out = call("validate", study, capsys=capsys)
+    assert code == 0 and "4 cells, 36 runs" in out.out.replace("\n", " ")
+    code, out = call("plan", study, "--workers", 1, "--cells", capsys=capsys)
+    assert code == 0 and "cohorts" in out.out and "feedback_normalised=False" in out.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_that_grew_runs_only_what_is_new(study, copy, tmp_path, capsys):
+    grown = tmp_path / "grown.toml"
+    grown.write_text(STUDY.replace("seeds = 6", "seeds = 7"))
+    before = {path.name: path.stat().st_mtime_ns for path in copy.glob("records/*/runs.parquet")}
+    assert call("run", grown, "--out", copy, "--workers", 1)[0] == 0
+    capsys.readouterr()
+    assert len(csv(copy, "runs", capsys).splitlines()) == 1 + 42
+    assert {
+        path.name: path.stat().st_mtime_ns for path in copy.glob("records/*/runs.parquet")
+    }.items() >= before.items()
+
+
+def test_a_study_with_a_pilot_tunes_its_rates_first(tmp_path, capsys):
+    path = tmp_path / "tuned.toml"
+    pilot = '[pilot]\nlr = [0.01, 0.3]\nseeds = [50]\nrates = "tuned.rates.json"\n'
+    text = (
+        STUDY.replace('name = "small"', 'name = "tuned"')
+        .replace("seeds = 6", "seeds = 1")
+        .replace("[[claims]]", pilot + "[[claims]]")
+    )
+    path.write_text(text)
+    out = tmp_path / "out"
+    assert call("run", path, "--out", out, "--workers", 1)[0] == 0
+    stored = json.loads((out / "rates.json").read_text())
+    assert len(stored["arms"]) == 2 + 4 and {arm["lr"] for arm in stored["arms"]} <= {0.01, 0.3}
+    assert call("pilot", path, "--workers", 1)[0] == 0
+    assert (tmp_path / "tuned.rates.json").read_text() == (out / "rates.json").read_text()
+    shutil.rmtree(out)
+    capsys.readouterr()
+    assert call("run", path, "--out", out, "--workers", 1)[0] == 0
+    assert not (out / "rates.json").exists() and not (out / "pilot").exists()  # the committed rates serve
+
+
+def _edit(name, text):
+    def edit(study_text, directory):
+        path = directory / "bad.toml"
+        path.write_text(study_text.replace(*text) if isinstance(text, tuple) else study_text + text)
+        return [name, path, *(["--out", directory / "out"] if name == "run" else [])]
+
+    return edit
+
+
+BAD_STUDIES = {
+    "misspelt key": (_edit("validate", ("width = 16", "widht = 16")), 'bad.toml: network.widht: network has no such key; did you mean "width"?'),
+    "level out of range": (_edit("validate", ('["none", "batch"]\nfeedback', '["none", "bath"]\nfeedback')), 'designs.a: network.norm: expected "none", "batch" or "layer"; got \'bath\'; did you mean "batch"?'),
+    "factor the network lacks": (_edit("validate", ("network.norm = [", "network.kernel = [3, 5]\nnetwork.norm = [")), "designs.a: network.kernel: network has no such key"),
+    "claim on no factor": (_edit("validate", ('factor = "norm"', 'factor = "nrom"')), 'claim c: the study has no factor "nrom"; did you mean "norm"?'),
+    "claim on no level": (_edit("validate", ('levels = ["none", "batch"]', 'levels = ["none", "layer"]')), "claim c: norm has no level 'layer' there"),
+    "claim on no response": (_edit("validate", "response = \"signal_angle\""), 'there is no response "signal_angle"; did you mean "signal_angle_deg"?'),
+    "claim on no rule": (_edit("validate", "rule = \"fa\""), 'the study has no rule "fa"'),
+    "batch larger than the data": (_edit("run", ("epochs = 2", "epochs = 2\nbatch_size = 5000")), "training.batch_size: expected at most the 1197 training samples; got 5000"),
+    "probe larger than the split": (_edit("run", ("samples = 64", "samples = 4000")), "probe.samples: expected at most the 300 samples of the test split; got 4000"),
+    "no CNN on so small images": (_edit("validate", ("width = 16\ndepth = 2", 'kind = "cnn"')), "network: convolution 3 gets images of 1x1, too small" ),
+    "pilot on the study's seeds": (_edit("run", "[pilot]\nlr = [0.1]\nseeds = [0]"), "pilot.seeds: expected seeds that the study itself does not use"),
+    "rates that are no rates": (_edit("run", '[pilot]\nlr = [0.1]\nrates = "bad.toml"'), "bad.toml: expected the outcome of a pilot"),
+    "not TOML": (_edit("validate", "]["), "not valid TOML"),
+    "data that are not there": (_edit("validate", '[data]\nname = "images"\npath = "nowhere"'), "nowhere"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make,message", BAD_STUDIES.values(), ids=BAD_STUDIES)
+def test_bad_studies(tmp_path, capsys, make, message):
+    code, out = call(*make(STUDY, tmp_path), capsys=capsys)
+    assert code == 2
+    assert message in out.err and "Traceback" not in out.err
+    assert not (tmp_path / "out" / "study.json").exists()
+
+
+BAD_COMMANDS = {
+    "no such study": (["run", "qiuck", "--out", "x"], 'qiuck: no such file, and no shipped study of that name; did you mean "quick"?'),
+    "no such file": (["validate", "no/where.toml"], "no/where.toml: no such study file"),
+    "no such directory": (["report", "nowhere"], "nowhere: no such directory"),
+    "no such device": (["run", "quick", "--out", "x", "--device", "cuda:99"], '--device: expected "auto", "cpu" or a CUDA device that exists; got "cuda:99"'),
+    "not a device": (["run", "quick", "--out", "x", "--device", "gpu"], '--device: expected "auto"'),
+    "no such data": (["run", "quick", "--out", "x", "--data", "nowhere"], "nowhere"),
+    "zero workers": (["run", "quick", "--out", "x", "--workers", "0"], "--workers"),
+    "no such command": (["rnu"], "rnu"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments,message", BAD_COMMANDS.values(), ids=BAD_COMMANDS)
+def test_bad_commands(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out = call(*arguments, capsys=capsys)
+    assert code == 2
+    assert message in out.err and "Traceback" not in out.err
+    assert not list(tmp_path.iterdir())
+
+
+def _cohort(directory):
+    return min(directory.glob("records/*"))
+
+
+def _truncate(directory):
+    file = _cohort(directory) / "layers.parquet"
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def _other_version(directory):
+    import pyarrow.parquet as pq
+
+    file = _cohort(directory) / "runs.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"alignkit_format": b"99"}), file)
+
+
+def _lose_a_column(directory):
+    import pyarrow.parquet as pq
+
+    file = _cohort(directory) / "runs.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["test_loss"]), file)
+
+
+DAMAGE = {
+    "truncated table": (_truncate, "layers.parquet: damaged"),
+    "lost table": (lambda d: (_cohort(d) / "checkpoints.parquet").unlink(), "checkpoints.parquet: missing"),
+    "other format": (_other_version, "runs.parquet: expected records of format 1; got 99"),
+    "lost column": (_lose_a_column, "runs.parquet: lacks the column test_loss"),
+    "lost study": (lambda d: (d / "study.json").unlink(), "not a records directory (it has no study.json)"),
+    "torn plan": (lambda d: (d / "plan.json").write_text('{"for'), "plan.json: expected JSON"),
+    "old plan": (lambda d: (d / "plan.json").write_text('{"format": 0}'), "expected records of format 1; got 0"),
+    "twice": (lambda d: shutil.copytree(_cohort(d), d / "records" / "zz"), "is recorded twice"),
+    "empty": (lambda d: shutil.rmtree(d / "records"), "no run has finished yet"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage,message", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_records(copy, capsys, damage, message):
+    damage(copy)
+    for command in (["report", copy], ["records", copy]):
+        code, out = call(*command, capsys=capsys)
+        assert code == 2
+        assert message in out.err and "Traceback" not in out.err
+
+
+def test_removing_a_damaged_cohort_repeats_only_that_one(study, copy, finished, capsys):
+    _truncate(copy)
+    code, out = call("run", study, "--out", copy, "--workers", 1, capsys=capsys)
+    assert code == 2 and "Remove the folder" in out.err
+    shutil.rmtree(_cohort(copy))
+    assert call("run", study, "--out", copy, "--workers", 1)[0] == 0
+    capsys.readouterr()
+    assert csv(copy, "layers", capsys) == csv(finished, "layers", capsys)
+
+
+def test_records_of_another_study_are_not_touched(study, copy, tmp_path, capsys):
+    other = tmp_path / "other.toml"
+    other.write_text(STUDY.replace('name = "small"', 'name = "other"'))
+    code, out = call("run", other, "--out", copy, "--workers", 1, capsys=capsys)
+    assert code == 2 and 'holds the records of the study "small"; got the study "other"' in out.err
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--table", "run"], 'no table is called "run"; did you mean "runs"?'),
+        (["--format", "xlsx"], "expected csv or parquet"),
+        (["--format", "parquet"], "Name a file with --output"),
+        (["--output", "no/such/folder/x.csv"], "cannot be written"),
+    ],
+)
+def test_bad_requests_for_records(finished, capsys, arguments, message):
+    code, out = call("records", finished, *arguments, capsys=capsys)
+    assert code == 2 and message in out.err
+
+
+def test_reading_and_analysing_import_no_torch():
+    code = (
+        "import sys, alignkit; alignkit.load, alignkit.evaluate, alignkit.contrasts, alignkit.write_report, alignkit.Study;"
+        "assert 'torch' not in sys.modules, 'torch'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,193 @@
+"""Cells, fractions and run ids."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from alignkit.designs import best_generators, column_name, defining_words, expand
+from alignkit.errors import StudyError
+from alignkit.study import Study
+
+
+def plan(designs, **study):
+    raw = {"name": "t", "seeds": 1, "rules": ["dfa"], "designs": {"d": designs}, **study}
+    return expand(Study.parse(raw), fingerprint=lambda section: section.model_dump_json())
+
+
+TWO = {"network.norm": ["none", "batch"], "network.dropout": [0.0, 0.1], "network.activation": ["tanh", "relu"]}
+
+
+def test_a_grid_crosses_its_factors():
+    found = plan({"factors": {**TWO, "network.width": [8, 16, 32]}}, seeds=2)
+    assert len(found.runs) == 2 * 2 * 2 * 3 * 2 and found.cells == 24
+    assert found.factors == ("norm", "dropout", "activation", "width")
+    assert len({run.run_id for run in found.runs}) == len(found.runs)
+
+
+def test_one_at_a_time_has_the_base_and_each_level():
+    found = plan(
+        {"kind": "one_at_a_time", "factors": {"network.norm": ["none", "batch"], "network.width": [32, 64, 128]}}
+    )
+    assert [(run.levels["norm"], run.levels["width"]) for run in found.runs] == [
+        ("none", 64),
+        ("batch", 64),
+        ("none", 32),
+        ("none", 128),
+    ]
+
+
+def test_listed_cells_are_run_as_listed():
+    found = plan(
+        {"kind": "cells", "cells": [{"network": {"width": 8}}, {"network.width": 16, "network.norm": "batch"}]}
+    )
+    assert [run.levels for run in found.runs] == [{"width": 8, "norm": "none"}, {"width": 16, "norm": "batch"}]
+
+
+def test_named_levels_set_several_options():
+    levels = {"tanh": {"network.activation": "tanh"}, "leaky": {"network": {"activation": "leaky_relu", "slope": 0.1}}}
+    found = plan({"factors": {"unit": levels}})
+    assert [(run.levels["unit"], run.settings.network.activation) for run in found.runs] == [
+        ("tanh", "tanh"),
+        ("leaky", "leaky_relu"),
+    ]
+
+
+def test_lists_are_levels_too():
+    found = plan({"factors": {"network.widths": [[8, 2, 8], [8, 8, 8]]}})
+    assert [run.levels["widths"] for run in found.runs] == ["8-2-8", "8-8-8"]
+
+
+def test_a_design_s_base_and_the_union_of_designs():
+    raw = {
+        "name": "t", "seeds": 1, "rules": ["dfa"],
+        "designs": {
+            "a": {"factors": {"network.width": [8, 16]}},
+            "b": {"factors": {"network.depth": [1, 3]}, "base": {"network.width": 16}},
+        },
+    }  # fmt: skip
+    found = expand(Study.parse(raw), fingerprint=lambda section: "x").runs
+    assert [(run.levels["width"], run.levels["depth"], run.designs) for run in found] == [
+        (8, 3, ("a",)), (16, 3, ("a", "b")), (16, 1, ("b",)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "factors,halvings,resolution", [(3, 1, 3), (4, 1, 4), (7, 1, 7), (7, 2, 4), (7, 3, 4), (6, 2, 4), (5, 2, 3)]
+)
+def test_fractions_have_the_best_known_resolution(factors, halvings, resolution):
+    basic = factors - halvings
+    words = [tuple(sorted((*word, basic + i))) for i, word in enumerate(best_generators(factors, halvings))]
+    assert min(len(word) for word in defining_words(words)) == resolution
+
+
+@pytest.mark.parametrize("denominator", [2, 4])
+def test_a_fraction_is_balanced_and_orthogonal(denominator):
+    factors = {
+        **TWO,
+        "network.depth": [2, 3],
+        "network.width": [8, 16],
+        "feedback.normalised": [True, False],
+        "network.initialisation": ["pytorch", "zero"],
+        "training.batch_size": [16, 32, 64],
+    }
+    found = plan({"kind": "fraction", "fraction": f"1/{denominator}", "factors": factors})
+    assert len(found.runs) == 2**7 // denominator * 3
+    two_level = [name for name in found.factors if name != "batch_size"]
+    columns = np.array(
+        [[1 if run.levels[name] == found.runs[0].levels[name] else -1 for name in two_level] for run in found.runs]
+    )
+    assert (columns.sum(0) == 0).all()
+    assert np.array_equal(columns.T @ columns, len(columns) * np.eye(7))
+    assert "resolution" in found.notes[0] and "constant" in found.notes[0]
+
+
+def test_bp_cells_that_differ_in_feedback_alone_are_one_run():
+    found = plan(
+        {
+            "factors": {
+                "feedback.normalised": [True, False],
+                "feedback.law": ["gaussian", "uniform"],
+                "network.norm": ["none", "batch"],
+            }
+        },
+        rules=["bp", "dfa", "shallow"],
+    )
+    by_rule = {rule: [run for run in found.runs if run.rule == rule] for rule in ("bp", "dfa", "shallow")}
+    assert {rule: len(runs) for rule, runs in by_rule.items()} == {"bp": 2, "dfa": 8, "shallow": 2}
+    assert all(
+        run.levels["feedback_law"] is None and run.levels["feedback_normalised"] is None for run in by_rule["bp"]
+    )
+    ids = {run.run_id: run for run in by_rule["bp"]}
+    for run in by_rule["dfa"]:
+        assert ids[run.bp_run_id].levels["norm"] == run.levels["norm"]
+    assert all(run.bp_run_id == run.run_id for run in by_rule["bp"])
+
+
+def test_run_ids_leave_defaults_out_and_know_everything_else():
+    base = plan({}).runs[0].run_id
+    assert plan({}, network={"width": 64, "activation": "tanh"}, training={"momentum": 0.0}).runs[0].run_id == base
+    assert plan({}, title="another", claims=[]).runs[0].run_id == base
+    changed = [
+        {"network": {"width": 65}}, {"training": {"lr": 0.2}}, {"feedback": {"scale": 2.0}}, {"streams": {"order": 3}},
+        {"probe": {"samples": 64}}, {"data": {"name": "digits", "shuffle_labels": True}}, {"rules": ["fa"]}, {"seeds": [9]},
+    ]  # fmt: skip
+    ids = [plan({}, **change).runs[0].run_id for change in changed]
+    assert len({base, *ids}) == 9
+
+
+def test_tuned_rates_enter_the_id_and_must_cover_every_arm():
+    raw = {"name": "t", "seeds": 2, "designs": {"d": {"factors": {"network.width": [8, 16]}}}}
+    from alignkit.designs import arm_id
+
+    study = Study.parse(raw)
+    untuned = expand(study, fingerprint=lambda section: "x")
+    rates = {arm_id(run.rule, run.settings, lambda section: "x"): (0.3, 0.03) for run in untuned.runs}
+    assert len(rates) == 4
+    tuned = expand(study, fingerprint=lambda section: "x", rates=rates)
+    assert {(run.settings.training.lr, run.settings.training.output_lr) for run in tuned.runs} == {(0.3, 0.03)}
+    assert not {run.run_id for run in tuned.runs} & {run.run_id for run in untuned.runs}
+    rates.popitem()
+    with pytest.raises(StudyError, match=r"no tuned rate for rule .* alignkit pilot"):
+        expand(study, fingerprint=lambda section: "x", rates=rates)
+
+
+BAD = {
+    "factor the network lacks": ({"factors": {"network.channels": [[4], [8]]}}, r'designs\.d: network\.channels: network has no such key'),
+    "level out of range": ({"factors": {"network.dropout": [0.0, 1.5]}}, r"designs\.d: network\.dropout: expected less than 1; got 1\.5"),
+    "unknown section": ({"factors": {"netwrok.width": [1, 2]}}, r'expected "section\.key" = \[levels\]'),
+    "not a list": ({"factors": {"network.width": 8}}, r"factors\.network\.width: expected section\.key = \[level, level, …\]; got 8"),
+    "no level": ({"factors": {"network.width": []}}, r"expected section\.key = \[level, level, …\]; got \[\]"),
+    "twice": ({"factors": {"network.width": [8, 8]}}, r"width names a level twice"),
+    "too few for a fraction": ({"kind": "fraction", "factors": {"network.width": [8, 16], "network.depth": [1, 2]}}, r"needs at least 3 factors of two levels; got 2"),
+    "cells of a grid": ({"cells": [{"network.width": 8}]}, r'cells belong to kind = "cells"'),
+    "no cells": ({"kind": "cells"}, r'kind = "cells" needs at least one cell'),
+    "bad base": ({"base": {"width": 3}}, r'"width" is no option; expected section\.key'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("design,message", BAD.values(), ids=BAD)
+def test_bad_designs_are_named(design, message):
+    with pytest.raises(StudyError, match=message):
+        plan(design)
+
+
+def test_columns_are_short_where_that_is_clear():
+    names = ["network.width", "training.lr", "feedback.law", "streams.order", "data.shuffle_labels"]
+    assert [column_name(name) for name in names] == [
+        "width",
+        "lr",
+        "feedback_law",
+        "streams_order",
+        "data_shuffle_labels",
+    ]
+
+
+def test_products_of_words():
+    words = [(0, 1, 2), (2, 3, 4)]
+    assert frozenset({0, 1, 3, 4}) in defining_words(words)
+    assert len(defining_words(words)) == math.comb(2, 1) + 1
+    assert list(itertools.chain(defining_words([(0, 1)]))) == [frozenset({0, 1})]

@@ -1,0 +1,99 @@
+"""Studies are validated with messages that a reader of the file can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from alignkit.errors import StudyError
+from alignkit.study import MEASURES, Images, Study
+
+MINIMAL = 'name = "t"\n'
+BAD = {
+    "unknown key": ("[network]\nwidht = 3", r'network\.widht: network has no such key; did you mean "width"\?'),
+    "unknown section": ("[netwrok]\nwidth = 3", r'netwrok: a study has no such key; did you mean "network"\?'),
+    "wrong choice": ('[network]\nactivation = "tan"', r'network\.activation: expected "tanh", .*; got \'tan\'; did you mean "tanh"\?'),
+    "wrong kind": ('[network]\nkind = "mpl"', r"network\.kind: expected 'mlp', 'cnn'; got 'mpl'"),
+    "wrong data": ('[data]\nname = "mnist"', r"data\.name: expected 'digits', 'teacher', 'images'; got 'mnist'"),
+    "out of range": ("[network]\ndropout = 1.5", r"network\.dropout: expected less than 1; got 1\.5"),
+    "not a number": ('[training]\nlr = "fast"', r"training\.lr: expected a valid number.*got 'fast'"),
+    "infinite": ("[training]\nlr = inf", r"training\.lr: expected a finite number; got inf"),
+    "zero seeds": ("seeds = 0", r"seeds: expected greater than or equal to 1; got 0"),
+    "same seeds": ("seeds = [1, 1]", r"seeds: expected one or more different seeds; got \[1, 1\]"),
+    "unknown rule": ('rules = ["bp", "dfaa"]', r'rules: no rule is called "dfaa"; did you mean "dfa"\?'),
+    "no rule": ("rules = []", r"rules: expected one or more different rules; got \[\]"),
+    "slope without leaky": ("[network]\nslope = 0.1", r'network: slope belongs to activation = "leaky_relu"; this network has "tanh"'),
+    "widths and width": ("[network]\nwidth = 4\nwidths = [4, 5]", r"network: widths says every hidden layer's size: leave width and depth out"),
+    "layer count": ("[network]\ndepth = 3\nlayers = [{}]", r"network: layers: expected one entry per hidden layer, 3; got 1"),
+    "order": ('[network]\norder = ["norm", "norm"]', r"network\.order: expected each of norm, activation, dropout, pool exactly once"),
+    "measure": ('[probe]\nmeasures = ["sginal"]', r'probe\.measures: no group of measures is called "sginal"; did you mean "signal"\?'),
+    "momentum of Adam": ('[training]\noptimiser = "adam"\nmomentum = 0.9', r'training: momentum belongs to optimiser = "sgd"'),
+    "claim without direction": (
+        '[[claims]]\nname = "c"\nstatement = "s"\nfactor = "width"\nlevels = [1, 2]\nsmallest_effect = 1',
+        r"claims\.0\.direction: expected this key, which is missing",
+    ),
+    "fraction": ('[designs.d]\nkind = "fraction"\nfraction = "1/3"', r'designs\.d\.fraction: expected "1/2", "1/4"'),
+    "name": ('name = "a/b"', r"name: expected"),
+    "empty pilot": ("[pilot]\nlr = []", r"pilot\.lr: expected at least one learning rate"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text,message", BAD.values(), ids=BAD)
+def test_bad_studies_have_one_helpful_message(tmp_path, text, message):
+    path = tmp_path / "bad.toml"
+    path.write_text(text if text.startswith("name =") else MINIMAL + text)
+    with pytest.raises(StudyError, match=message) as caught:
+        Study.load(path)
+    assert all(line.startswith(f"{path}: ") for line in str(caught.value).splitlines())
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text('title = "t"\nname = 1 2\n')
+    with pytest.raises(StudyError, match=r"bad\.toml: not valid TOML: .*line 2"):
+        Study.load(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StudyError, match=r"bad\.toml: expected a readable TOML file"):
+        Study.load(path)
+    with pytest.raises(StudyError, match="no such study file"):
+        Study.load(tmp_path / "none.toml")
+
+
+def test_a_study_survives_its_canonical_json():
+    study = Study.parse(
+        {
+            "name": "t", "seeds": [3, 5], "rules": ["dfa"], "data": {"name": "images", "path": "somewhere"},
+            "network": {"kind": "cnn", "channels": [4]}, "probe": {"measures": ["signal"]},
+            "designs": {"d": {"factors": {"network": {"norm": ["none", "batch"]}}}},
+        }
+    )  # fmt: skip
+    import json
+
+    assert Study.parse(json.loads(study.to_json())) == study
+    assert isinstance(study.data, Images)
+
+
+def test_studies_do_not_change():
+    study = Study.parse({"name": "t"})
+    with pytest.raises(Exception, match="frozen"):
+        study.name = "u"  # type: ignore[misc]
+
+
+def test_groups_of_measures():
+    assert Study.parse({"name": "t"}).probe.groups == frozenset(MEASURES)
+    assert Study.parse({"name": "t", "probe": {"measures": "angles"}}).probe.groups == {"signal", "delta", "gradient"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "studies").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_shipped_studies_are_valid(path):
+    from alignkit import data
+    from alignkit.designs import expand
+    from alignkit.execute import plan_cohorts
+
+    study = Study.load(path)
+    assert study.name == path.stem and study.title and study.claims
+    plan = expand(study, fingerprint=data.fingerprint, source=str(path))
+    assert plan_cohorts(plan, device="cpu")
