@@ -20,6 +20,7 @@ from alignkit.stats import (
     rate_note,
     require_seeds,
     run_summaries,
+    step_note,
     unit_of,
 )
 from alignkit.store import Records
@@ -126,9 +127,11 @@ def claim_design(records: Records, claim: Claim) -> str | None:
     return None
 
 
-def claim_table(records: Records, claim: Claim, *, response: str | None = None) -> pd.DataFrame:
+def claim_table(
+    records: Records, claim: Claim, *, response: str | None = None, summary: Literal["final", "auc"] = "final"
+) -> pd.DataFrame:
     """One row per run under the claim's rule and in its design: the table that its contrast is taken on."""
-    table = run_summaries(records.runs, records.layers, response or claim.response)
+    table = run_summaries(records.runs, records.layers, response or claim.response, summary=summary)
     table = table[table["rule"] == claim.rule]
     design = claim_design(records, claim)
     return table if design is None else table[in_design(table, design)]
@@ -143,12 +146,19 @@ def _measure(records: Records, claim: Claim, *, alpha: float) -> Verdict:
             raise AnalysisError(
                 f'"{claim.factor}" is not a factor of this study; {nearest(claim.factor, records.factors)}'
             )
+        if claim.rule not in set(records.runs["rule"]):
+            ran = sorted(set(records.runs["rule"]))
+            raise AnalysisError(f'no run has the rule "{claim.rule}"; {nearest(claim.rule, ran)}')
+        if claim.design is not None and not in_design(records.runs, claim.design).any():
+            raise AnalysisError(
+                f'no run is of the design "{claim.design}"; {nearest(claim.design, records.study.designs)}'
+            )
         table = claim_table(records, claim)
         result = contrast(table, factor=claim.factor, levels=claim.levels, within=records.factors)
     except AnalysisError as error:
         return replace(blank, reason=str(error))
     equivalence = equivalence_test(result.differences, margin=claim.smallest_effect, alpha=alpha)
-    notes = [*result.warnings, *_missing(table, claim, levels)]
+    notes = [*_step_length(records, claim), *result.warnings, *_missing(table, claim, levels)]
     if records.missing:
         notes.append(f"preliminary: {records.missing:,} planned runs have no records yet")
     measured = replace(
@@ -195,6 +205,13 @@ def _judge(verdict: Verdict, p: float, p_equivalence: float, alpha: float) -> Ve
         opposite = "decreases" if claim.direction == "increase" else "increases"
         return replace(verdict, verdict="refuted", reason=f"{opposite}, where the claim says {claim.direction}s")
     return replace(verdict, reason=f"neither a difference nor its absence within {margin} can be shown")
+
+
+def _step_length(records: Records, claim: Claim) -> list[str]:
+    """What `step_note` says of the updates over training, where they were recorded."""
+    table = claim_table(records, claim, response="update_ratio", summary="auc")
+    note = step_note(table, factor=claim.factor, levels=claim.levels)
+    return [note] if note else []
 
 
 def _missing(table: pd.DataFrame, claim: Claim, levels: tuple[str, str]) -> list[str]:

@@ -10,11 +10,10 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from alignkit.designs import Plan, Run
-from alignkit.network import layer_shapes
+from alignkit.layers import LayerShape, layer_shapes
 from alignkit.parameters import Layout
+from alignkit.plan import Plan, Run
 from alignkit.study import Settings
 
 MOST_MEMBERS = {"cpu": 32, "cuda": 128}
@@ -100,7 +99,7 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     return int(number * (copies * weights + feedback) + max(probed, evaluated) + trained)
 
 
-def _op_positions(layer: Any) -> int:
+def _op_positions(layer: LayerShape) -> int:
     if not layer.convolution:
         return 1
     return math.prod(n + 2 * layer.padding - layer.weight[2] + 1 for n in layer.input[1:])

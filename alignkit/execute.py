@@ -25,9 +25,9 @@ import torch
 
 from alignkit import data, store
 from alignkit.cohorts import Cohort, DataShape, cohorts, data_key
-from alignkit.designs import Plan, Run
 from alignkit.errors import AlignkitError, RecordsError, StudyError
-from alignkit.network import layer_shapes
+from alignkit.layers import layer_shapes
+from alignkit.plan import Plan, Run
 from alignkit.train import train_cohort
 
 _POLL_SECONDS = 0.2
@@ -103,9 +103,11 @@ def _check_against_data(run: Run, described: data.DatasetShape) -> None:
     available = getattr(described, probe.split)
     if not available:
         raise StudyError(f'probe.split: the data has no {probe.split} split. Use "test"')
-    if available < probe.samples:
+    needed = probe.samples * (probe.draw + 1)
+    if available < needed:
+        wanted = f"{probe.samples}" + (f", and {needed} for draw {probe.draw}" if probe.draw else "")
         raise StudyError(
-            f"probe.samples: expected at most the {available} samples of the {probe.split} split; got {probe.samples}"
+            f"probe.samples: expected at most the {available} samples of the {probe.split} split; got {wanted}"
         )
 
 

@@ -446,7 +446,7 @@ def _finish(figure: Figure, title: str, handles: list[Any] | None = None) -> Non
 
 
 def _ordered_colours(n: int) -> list[tuple[float, float, float]]:
-    colours = mpl.colormaps["viridis"](np.linspace(0.12, 0.78, n) if n > 1 else [0.3])
+    colours = mpl.colormaps["viridis"](np.linspace(0.12, 0.7, n) if n > 1 else [0.3])
     return [(float(red), float(green), float(blue)) for red, green, blue, _ in colours]
 
 

@@ -7,7 +7,6 @@ layer's output h_l is handed on as [E, N, d_l] to fully connected layers and to 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,13 +14,13 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_weight
 
 from alignkit.batched import matmul
-from alignkit.errors import StudyError
+from alignkit.convolution import convolve, convolve_back, kernel_gradient
 from alignkit.initialisation import initial_values
+from alignkit.layers import layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout, Parameters
-from alignkit.study import CNN, LayerOverrides, Settings
+from alignkit.study import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Mode, Norm, Tail
 
 
@@ -57,78 +56,6 @@ class Teaches(Protocol):
     def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None: ...
 
 
-@dataclass(frozen=True)
-class LayerShape:
-    """The static description of one layer."""
-
-    name: str
-    weight: tuple[int, ...]  # [out, in] or [out, in, k, k]
-    input: tuple[int, ...]  # shape of h_{l-1} per sample
-    output: tuple[int, ...]  # shape of h_l per sample
-    options: LayerOverrides | None  # resolved options; None for the output layer
-    pool: tuple[int, int] | None = None  # window, stride
-    padding: int = 0
-
-    @property
-    def convolution(self) -> bool:
-        return len(self.weight) == 4
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.output)
-
-
-def layer_shapes(settings: Settings, shape: tuple[int, ...], outputs: int) -> list[LayerShape]:
-    """The layers of a network on data of `shape`. Raises `StudyError` where they cannot be stacked."""
-    network = settings.network
-    layers: list[LayerShape] = []
-    current = shape
-    if isinstance(network, CNN):
-        if len(shape) != 3:
-            raise StudyError(
-                'network.kind: "cnn" needs images [channels, height, width]; the data has shape '
-                f'{list(shape)}. Use kind = "mlp"'
-            )
-        for index, channels in enumerate(network.channels, start=1):
-            extents = [n + 2 * network.padding - network.kernel + 1 for n in current[1:]]
-            pooled = [(n - network.pool) // network.pool_stride + 1 for n in extents]
-            if min(extents) < network.pool:
-                raise StudyError(
-                    f"network: convolution {index} gets images of {current[1]}x{current[2]}, too small for "
-                    "kernel "
-                    f"{network.kernel}, padding {network.padding} and pooling {network.pool}. Use fewer "
-                    "convolutions, a smaller "
-                    "pool, or larger images"
-                )
-            weight = (channels, current[0], network.kernel, network.kernel)
-            output = (channels, pooled[0], pooled[1])
-            options = _resolve(settings, len(layers), convolution=True)
-            pool = (network.pool, network.pool_stride)
-            layers.append(LayerShape(f"conv{index}", weight, current, output, options, pool, network.padding))
-            current = output
-        widths = network.hidden
-    else:
-        widths = network.hidden_widths
-    for index, width in enumerate(widths, start=1):
-        options = _resolve(settings, len(layers), convolution=False)
-        layers.append(LayerShape(f"linear{index}", (width, math.prod(current)), current, (width,), options))
-        current = (width,)
-    layers.append(LayerShape("output", (outputs, math.prod(current)), current, (outputs,), None))
-    return layers
-
-
-def _resolve(settings: Settings, index: int, *, convolution: bool) -> LayerOverrides:
-    network = settings.network
-    own = network.layers[index] if network.layers else LayerOverrides()
-    resolved: dict[str, Any] = {}
-    for name in LayerOverrides.model_fields:
-        value = getattr(own, name)
-        resolved[name] = getattr(network, name) if value is None else value
-    if convolution and isinstance(network, CNN) and own.dropout is None:
-        resolved["dropout"] = network.conv_dropout
-    return LayerOverrides(**resolved)
-
-
 class Network:
     """A cohort's networks: the same layers, each member with weights of its own seed.
 
@@ -145,7 +72,7 @@ class Network:
         self.layers = layer_shapes(first, shape, outputs)
         self.hidden_sizes = [layer.size for layer in self.layers[:-1]]
         dtype = torch.float64 if first.training.dtype == "float64" else torch.float32
-        layout = Layout.of(_parameter_shapes(self.layers), output_layer=len(self.layers))
+        layout = Layout.of(parameter_shapes(self.layers), output_layer=len(self.layers))
         self.parameters = Parameters.zeros(layout, members=len(members), device=torch.device(device), dtype=dtype)
         self._initialise(members)
         self.tails: list[Tail] = [self._tail(index, members) for index in range(1, len(self.layers))]
@@ -173,7 +100,7 @@ class Network:
         options = layer.options
         assert options is not None and options.order is not None and options.activation is not None
         views = self.parameters.of_layer(index)
-        resolved = [_resolve(m.settings, index - 1, convolution=layer.convolution) for m in members]
+        resolved = [resolve_options(m.settings, index - 1, convolution=layer.convolution) for m in members]
         slopes = torch.tensor(
             [r.slope for r in resolved], dtype=self.parameters.flat.dtype, device=self.parameters.flat.device
         )
@@ -275,20 +202,20 @@ class Network:
         shape = self.layers[layer - 1]
         if not shape.convolution:
             return matmul(delta, weight)
-        return _conv_input(delta, weight, shape.padding).flatten(2)
+        return convolve_back(delta, weight, padding=shape.padding).flatten(2)
 
     def _weight_op(self, layer: int, h: Tensor) -> Tensor:
         weight, bias = self.weight(layer), self.parameters.views[layer, "bias"]
         shape = self.layers[layer - 1]
         if not shape.convolution:
             return matmul(h, weight.transpose(1, 2), bias=bias)
-        return _conv(h, weight, bias, shape.padding)
+        return convolve(h, weight, bias, padding=shape.padding)
 
     def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
         weight, bias = gradients.views[layer, "weight"], gradients.views[layer, "bias"]
         h = passed.inputs[layer - 1]
         if self.layers[layer - 1].convolution:
-            weight.copy_(_conv_weight(h, delta, weight.shape[1:], self.layers[layer - 1].padding))
+            weight.copy_(kernel_gradient(h, delta, weight.shape[1:], padding=self.layers[layer - 1].padding))
             bias.copy_(delta.sum((1, 3, 4)))
         else:
             matmul(delta.transpose(1, 2), h, out=weight)
@@ -310,50 +237,3 @@ def loss_and_error(loss: str, output: Tensor, targets: Tensor) -> tuple[Tensor, 
     wanted = F.one_hot(targets, output.shape[-1]).to(output.dtype) if classes else targets
     error = output - wanted
     return 0.5 * (error * error).sum(-1), error
-
-
-def _parameter_shapes(layers: list[LayerShape]) -> dict[tuple[int, str], tuple[int, ...]]:
-    shapes: dict[tuple[int, str], tuple[int, ...]] = {}
-    for index, layer in enumerate(layers, start=1):
-        shapes[index, "weight"] = layer.weight
-        shapes[index, "bias"] = layer.weight[:1]
-        if layer.options is not None and layer.options.norm != "none":
-            shapes[index, "gain"] = shapes[index, "shift"] = layer.weight[:1]
-    return shapes
-
-
-# On a CPU a loop over members is as fast as a grouped convolution, and keeps members independent to the
-# bit; on a GPU one grouped call fills the device.
-
-
-def _conv(h: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
-    if not h.is_cuda:
-        return torch.stack([F.conv2d(h[e], weight[e], bias[e], padding=padding) for e in range(len(weight))])
-    merged = F.conv2d(_merge(h), weight.flatten(0, 1), bias.flatten(), padding=padding, groups=len(weight))
-    return _split(merged, len(weight))
-
-
-def _conv_input(delta: Tensor, weight: Tensor, padding: int) -> Tensor:
-    if not delta.is_cuda:
-        return torch.stack([F.conv_transpose2d(delta[e], weight[e], padding=padding) for e in range(len(weight))])
-    merged = F.conv_transpose2d(_merge(delta), weight.flatten(0, 1), padding=padding, groups=len(weight))
-    return _split(merged, len(weight))
-
-
-def _conv_weight(h: Tensor, delta: Tensor, shape: Sequence[int], padding: int) -> Tensor:
-    if not h.is_cuda:
-        grads = [conv2d_weight(h[e], list(shape), delta[e], padding=padding) for e in range(len(h))]
-        return torch.stack(grads)
-    members = len(h)
-    merged_shape = [members * shape[0], *shape[1:]]
-    merged = conv2d_weight(_merge(h), merged_shape, _merge(delta), padding=padding, groups=members)
-    return merged.view(members, *shape)
-
-
-def _merge(x: Tensor) -> Tensor:
-    """[E, N, c, H, W] as grouped convolutions want it: [N, E c, H, W]."""
-    return x.transpose(0, 1).flatten(1, 2)
-
-
-def _split(x: Tensor, members: int) -> Tensor:
-    return x.view(x.shape[0], members, -1, *x.shape[2:]).transpose(0, 1).contiguous()

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from alignkit import data, store
-from alignkit.designs import Plan, Run, arm_id, expand, run_id
 from alignkit.errors import StudyError
 from alignkit.execute import OnStatus, execute
+from alignkit.plan import Plan, Run, arm_id, expand, run_id
 from alignkit.study import Study
 
 RATES_FORMAT = 1

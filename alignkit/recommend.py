@@ -69,7 +69,7 @@ def _on_accuracy(records: Records, verdict: Verdict) -> Contrast | None:
     try:
         table = claim_table(records, claim, response=ACCURACY)
         result = contrast(table, factor=claim.factor, levels=claim.levels, within=records.factors)
-    except (AnalysisError, KeyError):
+    except AnalysisError:
         return None
     return result if result.n_seeds else None
 
@@ -77,12 +77,13 @@ def _on_accuracy(records: Records, verdict: Verdict) -> Contrast | None:
 def _advice(verdict: Verdict, found: str, accuracy: Contrast | None) -> str:
     """One or two sentences: what to do, by how much, and what it does to test accuracy."""
     response = verdict.claim.response
-    if found == NO_EVIDENCE:
-        return "No evidence for or against it in these runs."
     bounds = accuracy.interval if accuracy else (math.nan, math.nan)
     known = accuracy is not None and response != ACCURACY and all(map(math.isfinite, bounds))
     changes = known and not bounds[0] <= 0 <= bounds[1]
     on_accuracy = f"test accuracy {_moves(accuracy.estimate, ACCURACY)}" if accuracy and changes else ""
+    if found == NO_EVIDENCE:
+        text = f"No evidence for or against it, as to the {label_of(response)}"
+        return f"{text}; the claim is not about test accuracy, but {on_accuracy}." if on_accuracy else f"{text}."
     if found == "equivalent":
         text = f"It makes no difference that matters to the {label_of(response)}"
         return f"{text}, but {on_accuracy}." if on_accuracy else f"{text}."

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alignkit import data, pilot, store
-from alignkit.designs import Plan, expand
 from alignkit.errors import StudyError, nearest
 from alignkit.execute import OnStatus, choose_device, default_workers, execute
+from alignkit.plan import Plan, expand
 from alignkit.store import Records
 from alignkit.study import Images, Study
 

@@ -224,7 +224,8 @@ class Streams(Section):
 
 
 class Probe(Section):
-    """What is measured, when and on what. Checkpoints: step 0, `log_steps` log-spaced steps within the
+    """What is measured, when and on what: the first `samples` of the split (`draw` 1 takes the next ones,
+    and so on: the control for the draw of the probe). Checkpoints: step 0, `log_steps` log-spaced steps within the
     first epoch, every `every_epochs` epochs (0: none), the listed `steps`, and the end. `mode` "batch"
     uses the statistics of the probe batch with dropout off; "eval" and "train" are the network's own.
     `evaluation_samples` caps each split's samples for the losses and accuracies of checkpoints (0: all);

@@ -14,12 +14,12 @@ from alignkit import streams
 from alignkit.cohorts import Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data import Dataset, Split
-from alignkit.errors import StudyError
 from alignkit.network import Member, Network, loss_and_error
 from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
 from alignkit.probe import Measures, Probe, schedule, step_measures
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
+from alignkit.study import Probe as ProbeOptions
 from alignkit.tails import training_mode
 
 EVALUATION_CHUNK = 1000
@@ -43,7 +43,7 @@ def train_cohort(
     network = Network(members, shape=dataset.shape, outputs=dataset.outputs, device=device)
     rule = rule_class(cohort.rule)(network, members)
     bp = BP(network, members)
-    x, targets = probe_batch(dataset, settings)
+    x, targets = probe_batch(dataset, settings.probe)
     probe = Probe(network, rule, members, x, targets)
     gradients = network.parameters.like()
     bp_gradients = network.parameters.like()
@@ -75,21 +75,10 @@ def train_cohort(
     return recorder.tables()
 
 
-def probe_batch(dataset: Dataset, settings: Any) -> tuple[Tensor, Tensor]:
-    """The first `probe.samples` of a fixed permutation of the probed split, the same for every run."""
-    options = settings.probe
-    split: Split | None = getattr(dataset, options.split)
-    if split is None:
-        raise StudyError(
-            f'probe.split: the data has no {options.split} split. Use "test", or give data.validation samples'
-        )
-    if len(split) < options.samples:
-        raise StudyError(
-            f"probe.samples: expected at most the {len(split)} samples of the {options.split} split; got "
-            f"{options.samples}"
-        )
-    order = streams.permutation(options.draw, "probe", count=len(split))[: options.samples]
-    chosen = torch.from_numpy(np.ascontiguousarray(order)).to(split.targets.device)
+def probe_batch(dataset: Dataset, options: ProbeOptions) -> tuple[Tensor, Tensor]:
+    """The probe's samples, the same for every run. Splits come shuffled: draw k is their k-th piece."""
+    split: Split = getattr(dataset, options.split)
+    chosen = slice(options.draw * options.samples, (options.draw + 1) * options.samples)
     return split.inputs[chosen], split.targets[chosen]
 
 

@@ -115,6 +115,12 @@ def test_a_claim_keeps_to_its_design() -> None:
     designs = {"wide": grid({"network.norm": ["none"], "network.width": [16, 32]}), **SMALL}
     (verdict,) = judged(designs=designs | {"x": []}, angle_effects={"network.norm": -6.0})
     assert verdict.verdict == "supported"
+    for change, message in (
+        ({"rule": "fa"}, 'no run has the rule "fa"'),
+        ({"design": "wid"}, "no run is of the design"),
+    ):
+        (verdict,) = judged(change, designs=designs)
+        assert verdict.verdict == "undecided" and message in verdict.reason
     (verdict,) = judged({"design": "wide"}, designs=designs)
     assert verdict.verdict == "undecided" and "the level batch" in verdict.reason
 
@@ -152,7 +158,7 @@ def _null(noise: int, claims: int) -> Records:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("claims", "studies"), [(1, 100), (3, 40)])
+@pytest.mark.parametrize(("claims", "studies"), [(1, 80), (3, 30)])
 def test_false_verdicts_under_the_null(claims: int, studies: int) -> None:
     """Type I error of one claim and family-wise error of three, with seed x factor variance."""
     false = 0

@@ -10,7 +10,7 @@ import torch
 
 from alignkit import data
 from alignkit.cohorts import Cohort, DataShape, cohorts, data_key, member_bytes
-from alignkit.designs import expand
+from alignkit.plan import expand
 from alignkit.study import Study
 from alignkit.train import train_cohort
 

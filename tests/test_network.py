@@ -12,7 +12,8 @@ from engine import Reference, cohort_of, members_of, reference_loss
 from alignkit import streams
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
-from alignkit.network import Member, layer_shapes
+from alignkit.layers import layer_shapes
+from alignkit.network import Member
 from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
 from alignkit.rules.bp import BP
 from alignkit.tails import ACTIVATIONS, EVALUATION, Mode, training_mode

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from synthetic import full_study, grid, synthetic_records
 
 from alignkit.columns import MEASURE_COLUMNS
@@ -20,6 +23,13 @@ from alignkit.report.toml_text import toml_text
 from alignkit.report.words import number, p_text
 from alignkit.store import Records
 
+CLAIM: dict[str, Any] = {
+    "name": "width", "statement": "Width <b>helps</b>", "practice": "Go wide & deep", "factor": "width", "levels": [8, 32],
+    "direction": "decrease", "smallest_effect": 1.0,
+}  # fmt: skip
+BARE = {"study": [{}]}
+TWO = {"widths": grid({"network.width": [8, 32]})}
+QUICK: dict[str, Any] = {"seeds": 3, "steps": (0, 45, 360)}
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
 
@@ -81,9 +91,7 @@ def check(path: Path) -> tuple[str, Page]:
     assert "http" not in re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL)
     assert "<script" not in text
     visible = " ".join(page.words)
-    assert not re.search(r"\b(nan|NaN|None|inf|NaT)\b", visible), re.search(
-        r".{30}\b(nan|NaN|None|inf|NaT)\b.{30}", visible
-    )
+    assert not re.search(r"\b(nan|NaN|None|inf|NaT)\b", visible)
     return text, page
 
 
@@ -98,7 +106,7 @@ def written(records: Records, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_report_is_whole(written: Path) -> None:
-    text, page = check(written)
+    text, _ = check(written)
     order = ["verdicts", "recommendations", "figures", "effects", "final", "method", "diagnostics", "study"]
     sections = re.findall(r'<section id="([^"]+)"', text)
     assert sections == order
@@ -119,7 +127,10 @@ def test_the_report_is_whole(written: Path) -> None:
     assert "2 runs of 1,370 diverged" in text and "confounded with the learning rate" in text
 
 
-def test_the_same_records_give_the_same_bytes(records: Records, written: Path, tmp_path: Path) -> None:
+def test_the_same_records_give_the_same_bytes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    claims = [{**CLAIM, "name": "a"}, {**CLAIM, "name": "b", "response": "test_accuracy"}]
+    records = synthetic_records(designs=TWO, seeds=7, steps=(0, 360), rules=("dfa",), study={"claims": claims})
+    written, tmp_path = write_report(records, tmp_path_factory.mktemp("a")), tmp_path_factory.mktemp("b")
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "alignment_by_factor_fa.svg").write_text("of an earlier report")
     (tmp_path / "figures" / "mine.svg").write_text("the user's own")
@@ -133,13 +144,6 @@ def test_the_same_records_give_the_same_bytes(records: Records, written: Path, t
     assert first == second
 
 
-CLAIM: dict[str, Any] = {
-    "name": "width", "statement": "Width <b>helps</b>", "practice": "Go wide & deep", "factor": "width", "levels": [8, 32],
-    "direction": "decrease", "smallest_effect": 1.0,
-}  # fmt: skip
-BARE = {"study": [{}]}
-TWO = {"widths": grid({"network.width": [8, 32]})}
-QUICK: dict[str, Any] = {"seeds": 3, "steps": (0, 45, 360)}
 ODD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no factors": ({"designs": BARE}, ["expected a factor with two levels"]),
     "bp alone": ({"designs": TWO, "rules": ("bp",)}, ["Only BP ran", "it needs BP and another rule"]),
@@ -165,6 +169,19 @@ ODD: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
+@pytest.fixture
+def without_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Subsetting fonts for a PDF is most of a small report's time."""
+
+    def svg_alone(figure: Figure, *, name: str) -> tuple[bytes, bytes]:
+        svg = io.BytesIO()
+        figure.savefig(svg, format="svg")
+        return svg.getvalue(), b"%PDF"
+
+    monkeypatch.setattr("alignkit.report.assemble.save_figure", svg_alone)
+
+
+@pytest.mark.usefixtures("without_pdf")
 @pytest.mark.parametrize("name", ODD)
 def test_odd_studies(name: str, tmp_path: Path) -> None:
     options, expected = ODD[name]
@@ -173,12 +190,14 @@ def test_odd_studies(name: str, tmp_path: Path) -> None:
         assert phrase in text or phrase.replace("'", "&#39;") in text, phrase
 
 
+@pytest.mark.usefixtures("without_pdf")
 def test_incomplete_records_say_so(tmp_path: Path) -> None:
     records = dataclasses.replace(synthetic_records(designs=BARE, **QUICK), missing=7)
     text, _ = check(write_report(records, tmp_path))
     assert "7 planned runs still missing" in text and "preliminary" in text
 
 
+@pytest.mark.usefixtures("without_pdf")
 def test_undefined_samples_are_reported(tmp_path: Path) -> None:
     records = synthetic_records(designs=BARE, **QUICK)
     layers = records.layers.assign(undefined=[3, *[0] * (len(records.layers) - 1)])
@@ -186,6 +205,7 @@ def test_undefined_samples_are_reported(tmp_path: Path) -> None:
     assert "3 samples had a zero vector" in text
 
 
+@pytest.mark.usefixtures("without_pdf")
 def test_definitions_are_those_of_recorded_measures(tmp_path: Path) -> None:
     text, _ = check(write_report(synthetic_records(designs=BARE, measures=("signal_cosine",), **QUICK), tmp_path))
     recorded = re.findall(r"<dt><code>(\w+)</code></dt>", text)
@@ -202,8 +222,6 @@ def test_svg_ids_are_made_unique_and_prologue_goes() -> None:
 
 
 def test_options_are_toml_that_parses_back() -> None:
-    import tomllib
-
     options = {
         "name": "x", "seeds": [0, 1], "designs": {"d": {"factors": {"network.width": [8, 16]}, "cells": [{"a b": True}]}},
         "claims": [{"name": 'a "b"', "levels": ["µ", 2.5]}],

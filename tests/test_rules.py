@@ -158,3 +158,36 @@ def test_a_rule_of_the_user_s_own_is_named_by_its_module():
         rule_class("nowhere:Rule")
     with pytest.raises(StudyError, match=r'no rule is called "dfaa"; did you mean "dfa"\?'):
         rule_class("dfaa")
+
+
+OWN_RULE = '''
+from alignkit.batched import matmul
+from alignkit.rules.base import Rule
+from alignkit.rules.dfa import DFA
+
+
+class TargetProjection(Rule):
+    def __init__(self, network, members):
+        super().__init__(network, members)
+        self.feedback = DFA(network, members)
+
+    def teaching_signal(self, layer, passed, delta_above):
+        target = (passed.error < 0).to(passed.error.dtype)
+        return -matmul(target, self.feedback.matrices[layer - 1])
+'''
+
+
+def test_a_fifth_rule_runs_through_a_whole_study(tmp_path, monkeypatch):
+    import alignkit
+
+    (tmp_path / "my_rules.py").write_text(OWN_RULE)
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\nrules = ["bp", "my_rules:TargetProjection"]\nseeds = 2\n[network]\nwidth = 16\ndepth = 2\n'
+        "[training]\nepochs = 4\n[probe]\nsamples = 64\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    records = alignkit.run_study(tmp_path / "own.toml", tmp_path / "out", workers=1)
+    own = records.runs[records.runs["rule"] == "my_rules:TargetProjection"]
+    assert (own["test_accuracy"] > 0.4).all() and own["bp_run_id"].isin(records.runs["run_id"]).all()
+    layers = records.layers[records.layers["run_id"].isin(own["run_id"])]
+    assert layers["signal_cosine"].notna().all() and layers["ceiling_cosine"].isna().all()

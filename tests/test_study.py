@@ -90,8 +90,8 @@ def test_groups_of_measures():
 )
 def test_shipped_studies_are_valid(path):
     from alignkit import data
-    from alignkit.designs import expand
     from alignkit.execute import plan_cohorts
+    from alignkit.plan import expand
 
     study = Study.load(path)
     assert study.name == path.stem and study.title and study.claims

@@ -117,6 +117,8 @@ def _on_claims(analysis: Analysis) -> str:
         "equivalent": ("finds no effect that matters", "find no effect that matters"),
         "undecided": ("stays undecided", "stay undecided"),
     }
+    if len(judged) == 1:
+        return f"The {kind} claim {phrases[judged[0].verdict][0]}."
     parts = [f"{counts[name]} {phrases[name][counts[name] > 1]}" for name in VERDICTS if counts[name]]
     return f"Of {count(len(judged), f'{kind} claim')}, {listed(parts)}."
 

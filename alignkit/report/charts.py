@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from alignkit import figures
 from alignkit.errors import AnalysisError
 from alignkit.report.analysis import Analysis, varying_factors
-from alignkit.report.words import change, change_interval, count, level, listed, number, rule_name
+from alignkit.report.words import change, change_interval, count, level, listed, number, rule_name, slug
 from alignkit.stats import Contrast, in_design, label_of, level_order, paired_test
 
 
@@ -81,6 +80,9 @@ def _training(analysis: Analysis) -> Chart:
     )
     if _depths(analysis) > 1:
         how += " A layer's line averages the networks that are deep enough to have it."
+    runs = analysis.records.runs
+    if runs.loc[in_design(runs, analysis.design), "diverged"].any():
+        how += " A run that diverged is in no mean from that step on."
     if "bp" in analysis.records.study.rules and "bp" not in analysis.rules:
         how += " Dashed: the same measure in the BP runs, for a feedback that never teaches."
     return Chart("alignment_over_training", "Alignment over training", " ".join(sentences), how, figure)
@@ -112,7 +114,7 @@ def _width(analysis: Analysis) -> Chart:
     response = "signal_cosine" if _recorded(analysis, "signal_cosine") else _alignment(analysis)
     figure = figures.width_curve(analysis.records, rules=analysis.rules, design=design, response=response)
     table = figures.final_values(analysis.records, rule=analysis.rules[0], design=design, response=response)
-    means = table.assign(at=pd.to_numeric(table["width"])).groupby("at")["value"].mean().dropna()
+    means = table.assign(at=pd.to_numeric(table["width"], errors="coerce")).groupby("at")["value"].mean().dropna()
     see = (
         f"From {means.index[0]:g} to {means.index[-1]:g} units a layer, the mean {label_of(response)} goes from "
         f"{level(means.iloc[0], response)} to {level(means.iloc[-1], response)} under {rule_name(analysis.rules[0])}."
@@ -170,11 +172,6 @@ def _forest(analysis: Analysis, rule: str) -> Chart:
         how += " Grey bands: effects too small to matter, as the claims declare them."
     name = "effects" if rule == analysis.rules[0] else f"effects_{slug(rule)}"
     return Chart(name, f"All effects, {rule_name(rule)}", see, how, figure)
-
-
-def slug(text: str) -> str:
-    """A name for files and ids."""
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def _alignment(analysis: Analysis) -> str:

@@ -21,6 +21,7 @@ from alignkit.report.words import (
     number,
     p_text,
     rule_name,
+    slug,
 )
 from alignkit.stats import Contrast, contrast_frame, in_design, label_of
 
@@ -97,7 +98,7 @@ def _effect_table(analysis: Analysis, design: str, found: list[Effects]) -> Tabl
     )
     if any(effects.rule == "bp" and analysis.alignment in effects.by_response for effects in found):
         caption += " BP's alignment is that of a feedback that never taught it."
-    return Table(f"effects_{design}", caption, tuple(columns), tuple(rows), data, frozenset(columns[2:]))
+    return Table(f"effects_{slug(design)}", caption, tuple(columns), tuple(rows), data, frozenset(columns[2:]))
 
 
 def _effect_cells(effect: Contrast, response: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 from alignkit.figures import ABSENT, MINUS, interval_text, signed
@@ -79,6 +80,15 @@ def listed(items: Iterable[str]) -> str:
     """
     words = list(items)
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def slug(text: str) -> str:
+    """A name for files and ids.
+
+    >>> slug("mine:My Rule")
+    'mine_my_rule'
+    """
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def rule_name(rule: str) -> str:

@@ -4,7 +4,7 @@ Nothing here knows what a network is: every function takes a pandas table, or di
 taken within seeds, and gives a frozen result.
 """
 
-from alignkit.stats.confounding import rate_note
+from alignkit.stats.confounding import rate_note, step_note
 from alignkit.stats.contrasts import Contrast, contrast, contrast_frame, contrasts
 from alignkit.stats.equivalence import EquivalenceResult, equivalence_test
 from alignkit.stats.levels import level_order, level_text
@@ -43,5 +43,6 @@ __all__ = [
     "run_summaries",
     "seed_contrasts",
     "sign_flip_p",
+    "step_note",
     "unit_of",
 ]

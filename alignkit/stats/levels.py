@@ -36,17 +36,7 @@ def level_text(value: Any) -> str | None:
 
 def level_column(column: pd.Series) -> pd.Series:
     """A column of levels as text, with None where a run does not have the factor."""
-    spelled: dict[tuple[type, Any], str | None] = {}
-    texts = []
-    for value in column.array:
-        try:
-            key = (type(value), value)
-            if key not in spelled:
-                spelled[key] = level_text(value)
-            texts.append(spelled[key])
-        except TypeError:  # lists cannot be looked up
-            texts.append(level_text(value))
-    return pd.Series(texts, index=column.index, dtype=object, name=column.name)
+    return pd.Series(_spelled(column.array), index=column.index, dtype=object, name=column.name)
 
 
 def level_order(values: Iterable[Any]) -> list[str]:
@@ -55,7 +45,7 @@ def level_order(values: Iterable[Any]) -> list[str]:
     >>> level_order([256, 8, 64.0, None]), level_order(["tanh", "relu", "tanh"]), level_order([True, False])
     (['8', '64', '256'], ['tanh', 'relu'], ['false', 'true'])
     """
-    texts = list(dict.fromkeys(text for text in map(level_text, values) if text is not None))
+    texts = list(dict.fromkeys(text for text in _spelled(values) if text is not None))
     if set(texts) == {"false", "true"}:
         return ["false", "true"]
     numbers = [_number(text) for text in texts]
@@ -70,6 +60,21 @@ def numeric_levels(levels: Iterable[str]) -> list[float] | None:
     """The levels as numbers, or None where one is not a number."""
     numbers = [_number(text) for text in levels]
     return None if any(number is None for number in numbers) else [float(number or 0.0) for number in numbers]
+
+
+def _spelled(values: Iterable[Any]) -> list[str | None]:
+    """`level_text` of each value; a column has few levels and many rows, so each is spelled once."""
+    known: dict[tuple[type, Any], str | None] = {}
+    texts = []
+    for value in values:
+        try:
+            key = (type(value), value)
+            if key not in known:
+                known[key] = level_text(value)
+            texts.append(known[key])
+        except TypeError:  # lists cannot be looked up
+            texts.append(level_text(value))
+    return texts
 
 
 def _number(text: str) -> float | None:

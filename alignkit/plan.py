@@ -1,0 +1,208 @@
+"""The runs of a study: their settings, and the ids that determine them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignkit.columns import FORMAT_VERSION, MEASURE_COLUMNS, RUNS
+from alignkit.designs import Factor, cell_text, cells_of, declared_factors, flat, levels_of
+from alignkit.errors import StudyError, nearest
+from alignkit.rules import WITHOUT_FEEDBACK
+from alignkit.study import SECTIONS, Claim, Design, Settings, Study, validated
+
+ENGINE_VERSION = 1
+"""Raised when the same settings and seed would train or measure differently."""
+
+Fingerprint = Callable[[Any], str]
+Rates = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An arm under one seed. `bp_run_id` is empty where the study has no BP."""
+
+    run_id: str
+    rule: str
+    cell: str
+    seed: int
+    settings: Settings
+    levels: dict[str, Any]
+    designs: tuple[str, ...] = ()
+    bp_run_id: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a study, in the order of its designs, cells, rules and seeds."""
+
+    study: Study
+    runs: tuple[Run, ...]
+    factors: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def cells(self) -> int:
+        return len(
+            {run.cell for run in self.runs if run.rule not in WITHOUT_FEEDBACK} or {run.cell for run in self.runs}
+        )
+
+    def to_json(self) -> str:
+        runs = [
+            {
+                "run_id": run.run_id, "rule": run.rule, "cell": run.cell, "designs": "+".join(run.designs),
+                "bp_run_id": run.bp_run_id, "seed": run.seed, "levels": run.levels,
+            }
+            for run in self.runs
+        ]  # fmt: skip
+        return json.dumps({"format": FORMAT_VERSION, "factors": list(self.factors), "runs": runs}, indent=0)
+
+
+def expand(
+    study: Study,
+    *,
+    fingerprint: Fingerprint,
+    rates: Rates | None = None,
+    seeds: tuple[int, ...] | None = None,
+    source: str = "study",
+) -> Plan:
+    """The runs of a study.
+
+    Parameters
+    ----------
+    fingerprint : of a data section: what identifies its content.
+    rates : tuned (lr, output_lr) by `arm_id`; an arm without an entry is an error.
+    seeds : in place of the study's own.
+
+    Raises
+    ------
+    StudyError : an option or level that cannot be, named with its design.
+    """
+    declared = declared_factors(study, source)
+    merged: dict[str, Run] = {}
+    notes: list[str] = []
+    for name, design in (study.designs or {"study": Design()}).items():
+        place = f"{source}: designs.{name}"
+        cells, note = cells_of(design, declared.get(name, ()), place)
+        notes += [f"{name}: {note}"] if note else []
+        for overrides in cells:
+            settings = resolve(study, {**flat(design.base), **overrides}, place)
+            for rule, seed in itertools.product(study.rules, seeds or study.seed_list):
+                run = _run(study, settings, rule, seed, declared, fingerprint, rates, place)
+                known = merged.get(run.run_id, run)
+                merged[run.run_id] = _in_design(known, name)
+    factors = tuple(dict.fromkeys(factor.name for factors in declared.values() for factor in factors))
+    plan = Plan(study, tuple(merged.values()), factors, tuple(notes))
+    for claim in study.claims:
+        _check_claim(claim, plan, f"{source}: claim {claim.name}")
+    return plan
+
+
+def _check_claim(claim: Claim, plan: Plan, place: str) -> None:
+    """A claim must be about something that the study runs."""
+    known = {"factor": plan.factors, "rule": plan.study.rules, "design": tuple(plan.study.designs)}
+    for kind, names in known.items():
+        name = getattr(claim, kind)
+        if name is not None and name not in names:
+            raise StudyError(f'{place}: the study has no {kind} "{name}"; {nearest(name, names)}')
+    responses = (*MEASURE_COLUMNS, *(name for name in RUNS if name.endswith(("_accuracy", "_loss"))), "accuracy_gap")
+    if claim.response.removesuffix("_excess") not in responses:
+        raise StudyError(
+            f'{place}: there is no response "{claim.response}"; {nearest(claim.response, responses)}, or a '
+            "measure with _excess"
+        )
+    levels = {str(run.levels[claim.factor]) for run in plan.runs if claim.design is None or claim.design in run.designs}
+    for level in claim.levels:
+        if str(level) not in levels:
+            raise StudyError(f"{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), levels)}")
+
+
+def resolve(study: Study, overrides: Mapping[str, Any], place: str) -> Settings:
+    """The study's settings with dotted `overrides`, validated."""
+    raw = study.model_dump(include=set(SECTIONS), exclude_unset=True)
+    if any(path.startswith("network.") for path in overrides):
+        network = {path.split(".", 1)[1] for path in overrides if path.startswith("network.")}
+        if "widths" in network:
+            raw["network"] = {k: v for k, v in raw.get("network", {}).items() if k not in ("width", "depth")}
+        elif network & {"width", "depth"}:
+            raw["network"] = {k: v for k, v in raw.get("network", {}).items() if k != "widths"}
+    for path, value in overrides.items():
+        section, _, key = path.partition(".")
+        if section not in SECTIONS or not key:
+            raise StudyError(
+                f'{place}: "{path}" is no option; expected section.key with a section of {", ".join(SECTIONS)}'
+            )
+        raw.setdefault(section, {})
+        raw[section] = {**raw[section], key: value}
+    return validated(Settings, raw, source=place)
+
+
+def run_id(rule: str, settings: Settings, seed: int, fingerprint: Fingerprint) -> str:
+    """A hash of everything that determines a run: defaults left out, so that a later option voids nothing."""
+    return _hash({"engine": ENGINE_VERSION, "rule": rule, "seed": seed, **_determinants(settings, fingerprint)})
+
+
+def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
+    """Identifies an arm apart from its learning rates, its probe and its streams: what a pilot tunes."""
+    determined = _determinants(settings, fingerprint)
+    for key in ("lr", "output_lr"):
+        determined["training"].pop(key, None)
+    for section in ("probe", "streams", *(["feedback"] if rule in WITHOUT_FEEDBACK else [])):
+        determined.pop(section, None)
+    return _hash({"rule": rule, **determined})
+
+
+def _run(
+    study: Study,
+    settings: Settings,
+    rule: str,
+    seed: int,
+    declared: dict[str, tuple[Factor, ...]],
+    fingerprint: Fingerprint,
+    rates: Rates | None,
+    place: str,
+) -> Run:
+    def tuned(rule: str) -> Settings:
+        own = _without_feedback(study, settings) if rule in WITHOUT_FEEDBACK else settings
+        if rates is None:
+            return own
+        key = arm_id(rule, own, fingerprint)
+        if key not in rates:
+            raise StudyError(
+                f"{place}: no tuned rate for rule {rule} with {cell_text(levels) or 'the base options'}. "
+                "Run the pilot again: alignkit pilot STUDY"
+            )
+        lr, output_lr = rates[key]
+        return own.model_copy(update={"training": own.training.model_copy(update={"lr": lr, "output_lr": output_lr})})
+
+    levels = levels_of(rule, settings, declared)
+    own = tuned(rule)
+    bp_run_id = run_id("bp", tuned("bp"), seed, fingerprint) if "bp" in study.rules else ""
+    return Run(run_id(rule, own, seed, fingerprint), rule, cell_text(levels), seed, own, levels, bp_run_id=bp_run_id)
+
+
+def _without_feedback(study: Study, settings: Settings) -> Settings:
+    """The study's own feedback in place of the cell's: cells that differ in it alone are one BP arm,
+    whose bystander is the feedback that the study's base names."""
+    streams = settings.streams.model_copy(update={"feedback": study.streams.feedback})
+    return settings.model_copy(update={"feedback": study.feedback, "streams": streams})
+
+
+def _in_design(run: Run, name: str) -> Run:
+    designs = run.designs if name in run.designs else (*run.designs, name)
+    return Run(run.run_id, run.rule, run.cell, run.seed, run.settings, run.levels, designs, run.bp_run_id)
+
+
+def _determinants(settings: Settings, fingerprint: Fingerprint) -> dict[str, Any]:
+    dumped = settings.model_dump(mode="json", exclude_defaults=True)
+    sections = {section: dict(dumped.get(section, {})) for section in SECTIONS if section != "data"}
+    return {"data": fingerprint(settings.data), **sections}
+
+
+def _hash(determined: Any) -> str:
+    text = json.dumps(determined, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,58 @@
+"""Run ids, shared BP runs and tuned rates."""
+
+from __future__ import annotations
+
+import pytest
+from test_designs import plan
+
+from alignkit.errors import StudyError
+from alignkit.plan import arm_id, expand
+from alignkit.study import Study
+
+
+def test_bp_cells_that_differ_in_feedback_alone_are_one_run():
+    found = plan(
+        {
+            "factors": {
+                "feedback.normalised": [True, False],
+                "feedback.law": ["gaussian", "uniform"],
+                "network.norm": ["none", "batch"],
+            }
+        },
+        rules=["bp", "dfa", "shallow"],
+    )
+    by_rule = {rule: [run for run in found.runs if run.rule == rule] for rule in ("bp", "dfa", "shallow")}
+    assert {rule: len(runs) for rule, runs in by_rule.items()} == {"bp": 2, "dfa": 8, "shallow": 2}
+    assert all(
+        run.levels["feedback_law"] is None and run.levels["feedback_normalised"] is None for run in by_rule["bp"]
+    )
+    ids = {run.run_id: run for run in by_rule["bp"]}
+    for run in by_rule["dfa"]:
+        assert ids[run.bp_run_id].levels["norm"] == run.levels["norm"]
+    assert all(run.bp_run_id == run.run_id for run in by_rule["bp"])
+
+
+def test_run_ids_leave_defaults_out_and_know_everything_else():
+    base = plan({}).runs[0].run_id
+    assert plan({}, network={"width": 64, "activation": "tanh"}, training={"momentum": 0.0}).runs[0].run_id == base
+    assert plan({}, title="another", claims=[]).runs[0].run_id == base
+    changed = [
+        {"network": {"width": 65}}, {"training": {"lr": 0.2}}, {"feedback": {"scale": 2.0}}, {"streams": {"order": 3}},
+        {"probe": {"samples": 64}}, {"data": {"name": "digits", "shuffle_labels": True}}, {"rules": ["fa"]}, {"seeds": [9]},
+    ]  # fmt: skip
+    ids = [plan({}, **change).runs[0].run_id for change in changed]
+    assert len({base, *ids}) == 9
+
+
+def test_tuned_rates_enter_the_id_and_must_cover_every_arm():
+    raw = {"name": "t", "seeds": 2, "designs": {"d": {"factors": {"network.width": [8, 16]}}}}
+    study = Study.parse(raw)
+    untuned = expand(study, fingerprint=lambda section: "x")
+    rates = {arm_id(run.rule, run.settings, lambda section: "x"): (0.3, 0.03) for run in untuned.runs}
+    assert len(rates) == 4
+    tuned = expand(study, fingerprint=lambda section: "x", rates=rates)
+    assert {(run.settings.training.lr, run.settings.training.output_lr) for run in tuned.runs} == {(0.3, 0.03)}
+    assert not {run.run_id for run in tuned.runs} & {run.run_id for run in untuned.runs}
+    rates.popitem()
+    with pytest.raises(StudyError, match=r"no tuned rate for rule .* alignkit pilot"):
+        expand(study, fingerprint=lambda section: "x", rates=rates)
