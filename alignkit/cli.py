@@ -257,16 +257,18 @@ def _progress(name: str) -> Iterator[Any]:
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"),
-        TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
+        TimeElapsedColumn(), TextColumn("{task.fields[left]}"), TextColumn("[dim]{task.fields[running]}"),
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
 
         def begin(stage: str) -> Any:
-            task = bar.add_task(f"{name}: {stage}", total=None, left="")
+            task = bar.add_task(f"{name}: {stage}", total=None, left="", running="")
             clock = _Clock()
 
             def show(status: Any) -> None:
-                bar.update(task, completed=status.runs_done, total=status.runs, left=clock.left(status.share))
+                running = "; ".join(status.running[:2])
+                left = clock.left(status.share)
+                bar.update(task, completed=status.runs_done, total=status.runs, left=left, running=running)
 
             return show
 
@@ -283,7 +285,8 @@ def _plain_progress(title: str, *, every: float = 10.0) -> Any:
         if now - last < every and status.runs_done < status.runs:
             return
         last = now
-        print(f"{title}: {status.runs_done}/{status.runs} runs {clock.left(status.share)}".rstrip(), flush=True)
+        parts = [f"{status.runs_done}/{status.runs} runs", clock.left(status.share), "; ".join(status.running[:2])]
+        print(f"{title}: {', '.join(part for part in parts if part)}", flush=True)
 
     return show
 

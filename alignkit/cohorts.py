@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from alignkit.layers import LayerShape, layer_shapes
 from alignkit.parameters import Layout
 from alignkit.plan import Plan, Run
-from alignkit.study import Settings
+from alignkit.study import CNN, Settings
 
 MOST_MEMBERS = {"cpu": 32, "cuda": 128}
 MEMORY_BUDGET = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
@@ -43,6 +43,14 @@ class Cohort:
     def settings(self) -> Settings:
         """The options that all members share (and the first member's scalars)."""
         return self.runs[0].settings
+
+    @property
+    def label(self) -> str:
+        """What is training, in a few words: dfa 64-64-64 tanh batch."""
+        network = self.settings.network
+        sizes = (*network.channels, *network.hidden) if isinstance(network, CNN) else network.hidden_widths
+        norm = "" if network.norm == "none" else f" {network.norm} norm"
+        return f"{self.rule} {'-'.join(map(str, sizes))} {network.activation}{norm}"
 
     @property
     def steps_per_epoch(self) -> int:

@@ -35,11 +35,13 @@ _POLL_SECONDS = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """How far an execution is: runs finished, runs in all, and the share of the whole cost that is done."""
+    """How far an execution is: runs finished, runs in all, the share of the whole cost that is done, and
+    what is running."""
 
     runs_done: int
     runs: int
     share: float
+    running: tuple[str, ...]
 
 
 OnStatus = Callable[[Status], None]
@@ -170,7 +172,8 @@ class _Tracker:
             return
         done = self._before + sum(share * cohort.cost for share, cohort in zip(shares, self._todo, strict=True))
         runs = self._runs_before + sum(len(c.runs) for share, c in zip(shares, self._todo, strict=True) if share >= 1)
-        self._on_status(Status(runs, self._runs, done / self._total))
+        running = tuple(c.label for share, c in zip(shares, self._todo, strict=True) if 0 < share < 1)
+        self._on_status(Status(runs, self._runs, done / self._total, running))
 
 
 class _Datasets:

@@ -281,7 +281,12 @@ class Design(Section):
 
 
 class Claim(Section):
-    """A hypothesis, declared before the runs: the effect of going from `levels[0]` to `levels[1]`."""
+    """A hypothesis, declared before the runs: the effect of going from `levels[0]` to `levels[1]`.
+
+    `response` is a measure (its mean over hidden layers at the end of training), `<measure>_excess` (less
+    that of the BP twin's bystander), an accuracy or `accuracy_gap` (to the BP twin), in points.
+    `smallest_effect` is in its unit. `practice` says in words what `levels[1]` asks a practitioner to do;
+    with it, the report has a recommendation. Without `design`, the first that has both levels is taken."""
 
     name: str
     statement: str
