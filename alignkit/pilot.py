@@ -72,22 +72,22 @@ def tune(
 ) -> dict[str, Any]:
     """Run the pilot below `directory` (it goes on where it was stopped) and choose every arm's rates.
 
-    The winner has the best mean validation accuracy over the pilot's seeds, for regression the lowest
-    validation loss; the lower loss, then the smaller rates, break ties. A candidate that diverged under
-    any seed cannot win.
+    The winner is the smallest rate whose mean validation accuracy over the pilot's seeds (for regression,
+    validation loss) is within one standard error of the best: differences below that are noise, and
+    smaller rates are the more stable ones. A candidate that diverged under any seed cannot win.
     """
     plan, candidates = pilot_plan(study, source=source)
-    for run in plan.runs[:1]:
-        if not data.describe(run.settings.data).validation:
-            raise StudyError(
-                f"{source}: the pilot needs a validation split and the data has none. Set data.validation above 0"
-            )
+    samples = data.describe(plan.runs[0].settings.data).validation
+    if not samples:
+        raise StudyError(
+            f"{source}: the pilot needs a validation split and the data has none. Set data.validation above 0"
+        )
     execute(plan, directory, device=device, workers=workers, on_status=on_status)
     runs = store.load(directory).runs
     runs = runs[runs["run_id"].isin(list(candidates))]
     for name in ("arm", "lr", "output_lr"):
         runs[name] = [getattr(candidates[identity], name) for identity in runs["run_id"]]
-    arms = [_winner(arm, group) for arm, group in runs.groupby("arm", sort=True)]
+    arms = [_winner(arm, group, samples) for arm, group in runs.groupby("arm", sort=True)]
     undecided = [arm["cell"] or "the base options" for arm in arms if arm["lr"] is None]
     if undecided:
         raise StudyError(
@@ -102,26 +102,32 @@ def tune(
     }
 
 
-def _winner(arm: Any, runs: pd.DataFrame) -> dict[str, Any]:
+def _winner(arm: Any, runs: pd.DataFrame, samples: int) -> dict[str, Any]:
+    first, seeds = runs.iloc[0], runs["seed"].nunique()
     regression = runs["validation_accuracy"].isna().all()
-    mean = (
-        runs.groupby(["lr", "output_lr"])[["validation_accuracy", "validation_loss", "diverged"]].mean().reset_index()
-    )
-    mean = mean[mean["diverged"] == 0]
-    first = runs.iloc[0]
     chosen: dict[str, Any] = {"arm": arm, "rule": first["rule"], "cell": first["cell"], "lr": None, "output_lr": None}
+    grouped = runs.groupby(["lr", "output_lr"])
+    mean = grouped[["validation_accuracy", "validation_loss", "diverged"]].mean()
+    mean["loss_error"] = grouped["validation_loss"].std(ddof=1).fillna(0.0) / np.sqrt(seeds)
+    mean = mean[mean["diverged"] == 0].reset_index()
     if mean.empty:
         return chosen
-    mean = mean.assign(rank=-mean["validation_accuracy"].fillna(0.0) if not regression else 0.0)
-    best = mean.sort_values(["rank", "validation_loss", "lr", "output_lr"]).iloc[0]
+    if regression:
+        best = mean.loc[mean["validation_loss"].idxmin()]
+        as_good = mean["validation_loss"] <= best["validation_loss"] + best["loss_error"]
+    else:
+        accuracy = mean["validation_accuracy"].max()
+        error = np.sqrt(accuracy * (1 - accuracy) / (samples * seeds))
+        as_good = mean["validation_accuracy"] >= accuracy - error
+    winner = mean[as_good].sort_values(["lr", "output_lr"]).iloc[0]
     tried = np.unique(runs["lr"])
     return {
         **chosen,
-        "lr": float(best["lr"]),
-        "output_lr": float(best["output_lr"]),
-        "validation_accuracy": None if regression else round(float(best["validation_accuracy"]), 4),
-        "validation_loss": round(float(best["validation_loss"]), 4),
-        "at_edge": bool(len(tried) > 1 and best["lr"] in (tried[0], tried[-1])),
+        "lr": float(winner["lr"]),
+        "output_lr": float(winner["output_lr"]),
+        "validation_accuracy": None if regression else round(float(winner["validation_accuracy"]), 4),
+        "validation_loss": round(float(winner["validation_loss"]), 4),
+        "at_edge": bool(len(tried) > 1 and winner["lr"] in (tried[0], tried[-1])),
     }
 
 

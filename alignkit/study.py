@@ -303,7 +303,7 @@ class Claim(Section):
 
 class Pilot(Section):
     """How each arm's learning rate is tuned: the grid, seeds of its own, and where the outcome is kept.
-    The winner has the best mean validation accuracy (for regression, the lowest validation loss)."""
+    The smallest rate within one standard error of the best validation accuracy (for regression, loss) wins."""
 
     lr: tuple[Positive, ...]
     output_lr: tuple[Positive, ...] = ()

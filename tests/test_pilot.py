@@ -1,0 +1,70 @@
+"""How a pilot chooses rates."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from alignkit.errors import StudyError
+from alignkit.pilot import _winner, pilot_plan, rates_of, rates_text, read_rates
+from alignkit.study import Study
+
+
+def runs(candidates, *, seeds=2, accuracy=True):
+    """One arm's runs from {(lr, output_lr): (accuracy, loss, diverged)}, the same under every seed."""
+    rows = [
+        {
+            "rule": "dfa", "cell": "", "seed": seed, "lr": lr, "output_lr": output_lr,
+            "validation_accuracy": values[0] if accuracy else float("nan"), "validation_loss": values[1] + 0.001 * seed,
+            "diverged": values[2],
+        }
+        for (lr, output_lr), values in candidates.items()
+        for seed in range(seeds)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def chosen(candidates, **kind):
+    winner = _winner("arm", runs(candidates, **kind), 300)
+    return winner["lr"], winner["output_lr"]
+
+
+def test_the_smallest_rate_within_one_standard_error_wins():
+    # at .95 over 600 samples the standard error is .0089
+    candidates = {(0.01, 0.1): (0.935, 0.3, False), (0.1, 0.1): (0.945, 0.25, False), (0.3, 0.1): (0.95, 0.2, False)}
+    assert chosen(candidates) == (0.1, 0.1)
+    assert chosen(candidates, seeds=600) == (0.3, 0.1)
+
+
+def test_a_candidate_that_diverged_cannot_win():
+    assert chosen({(0.1, 0.1): (0.9, 0.4, False), (1.0, 0.1): (0.99, 0.1, True)}) == (0.1, 0.1)
+    assert chosen({(1.0, 0.1): (0.99, 0.1, True)}) == (None, None)
+
+
+def test_regression_goes_by_loss():
+    candidates = {(0.01, 0.1): (0, 0.5, False), (0.1, 0.1): (0, 0.2003, False), (0.3, 0.1): (0, 0.2, False)}
+    assert chosen(candidates, accuracy=False) == (0.1, 0.1)
+
+
+def test_a_pilot_runs_every_candidate_of_every_arm_once():
+    raw = {
+        "name": "t", "seeds": 2, "rules": ["bp", "dfa"], "pilot": {"lr": [0.1, 0.3], "output_lr": [0.1], "seeds": [9]},
+        "designs": {"d": {"factors": {"network.width": [8, 16], "feedback.normalised": [True, False]}}},
+    }  # fmt: skip
+    plan, candidates = pilot_plan(Study.parse(raw))
+    assert len(plan.runs) == (2 + 4) * 2 and {run.seed for run in plan.runs} == {9}
+    assert len({candidate.arm for candidate in candidates.values()}) == 6
+    assert all(not run.settings.probe.groups for run in plan.runs)
+
+
+def test_a_rate_cannot_be_a_factor_and_tuned():
+    raw = {"name": "t", "pilot": {"lr": [0.1]}, "designs": {"d": {"factors": {"training.lr": [0.1, 0.2]}}}}
+    with pytest.raises(StudyError, match=r"training\.lr is a factor of the study and is tuned by its pilot"):
+        pilot_plan(Study.parse(raw))
+
+
+def test_outcomes_survive_their_file(tmp_path):
+    outcome = {"format": 1, "study": "t", "seeds": [9], "arms": [{"arm": "a", "lr": 0.1, "output_lr": 0.3}]}
+    (tmp_path / "rates.json").write_text(rates_text(outcome))
+    assert read_rates(tmp_path / "rates.json") == outcome
+    assert rates_of(outcome) == {"a": (0.1, 0.3)}
