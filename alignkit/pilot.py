@@ -113,7 +113,7 @@ def _winner(arm: Any, runs: pd.DataFrame, samples: int) -> dict[str, Any]:
     if mean.empty:
         return chosen
     if regression:
-        best = mean.loc[mean["validation_loss"].idxmin()]
+        best = mean.sort_values("validation_loss").iloc[0]
         as_good = mean["validation_loss"] <= best["validation_loss"] + best["loss_error"]
     else:
         accuracy = mean["validation_accuracy"].max()
