@@ -162,13 +162,30 @@ def write_cohort(directory: Path, cohort_id: str, tables: dict[str, pd.DataFrame
     for file in aside.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    os.replace(aside, final)
+    try:
+        os.replace(aside, final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        shutil.rmtree(aside)  # another command wrote the same cohort meanwhile: the same records
 
 
 def clear_unfinished(directory: Path) -> None:
-    """Remove what killed writers left aside."""
+    """Remove what killed writers left aside; a folder's name ends in its writer's process id."""
     for entry in (directory / "records").glob(".*"):
-        shutil.rmtree(entry, ignore_errors=True)
+        writer = entry.name.rpartition(".")[2]
+        if not (writer.isdigit() and _runs(int(writer))):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_to_the_same_tables(study, finished, tmp_path, caps
     process.communicate()
     before = {path.name for path in out.glob("records/[!.]*")}
     assert before, "no cohort had finished before the kill"
-    (out / "records" / ".torn.1").mkdir()  # what a writer leaves that is killed while it writes
+    (out / "records" / ".torn.4194304").mkdir()  # what a writer leaves that is killed while it writes
     assert call("run", study, "--out", out, "--workers", 1)[0] == 0
     capsys.readouterr()
     for table in ("runs", "checkpoints", "layers"):
