@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -20,8 +23,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Measure, test and explain how far learning signals point the way that back-propagation would.",
 )
+NARROW = 60
+"""Columns below which a table is printed as lines."""
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -32,6 +37,23 @@ DataOption = Annotated[
 ]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core, one on a GPU.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from alignkit import __version__
+
+        console.print(f"alignkit {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Measure, test and explain how far learning signals point the way that back-propagation would."""
 
 
 @app.command()
@@ -68,11 +90,7 @@ def run(
             )
             raise typer.Exit(130) from None
     diverged = int(records.runs["diverged"].sum())
-    console.print(
-        f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""),
-        highlight=False,
-        soft_wrap=True,
-    )
+    _say(f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""))
 
 
 @app.command()
@@ -87,7 +105,7 @@ def report(directory: DirectoryArgument) -> None:
         verdicts = evaluate(records)
         page = write_report(records, directory)
     _print_verdicts(verdicts)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    _say(f"Report: {page}")
 
 
 @app.command()
@@ -123,14 +141,15 @@ def records(
 def validate(study: StudyArgument, data: DataOption = None) -> None:
     """Check a study and its data without running anything."""
     from alignkit.execute import plan_cohorts
+    from alignkit.pilot import pilot_plan
     from alignkit.run import open_study, study_plan
 
     source = open_study(study, data_path=data)
     planned = study_plan(source, rates=None)
     plan_cohorts(planned, device="cpu")
-    console.print(
-        f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs", highlight=False, soft_wrap=True
-    )
+    if source.study.pilot is not None:
+        pilot_plan(source.study, source=str(source.path))
+    _say(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs")
 
 
 @app.command()
@@ -164,7 +183,7 @@ def plan(
         "largest cohort",
         "data",
         f"time with {workers} worker{'s' * (workers > 1)}",
-        title=source.study.title or source.study.name,
+        title=escape(source.study.title or source.study.name),
     )
     for name, stage in stages:
         from alignkit.estimate import estimate
@@ -181,17 +200,15 @@ def plan(
             _duration(cost.seconds / workers),
         )
     console.print(table)
-    console.print(
-        f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; rules "
-        f"{', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}",
-        highlight=False,
-        soft_wrap=True,
+    _say(
+        f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; "
+        f"rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}"
     )
     for note in planned.notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        _say(note)
     if cells:
         for cell in dict.fromkeys(run.cell for run in planned.runs if run.rule != "bp" or len(source.study.rules) == 1):
-            console.print(f"  {cell or 'the base options'}", highlight=False, soft_wrap=True)
+            _say(f"  {cell or 'the base options'}")
 
 
 @app.command()
@@ -217,6 +234,10 @@ def pilot(
         raise AlignkitError(
             f'{source.path}: [pilot] names no file for its rates. Add rates = "{source.study.name}.rates.json"'
         )
+    if not os.access(source.committed_rates.parent, os.W_OK):
+        raise AlignkitError(
+            f"{source.committed_rates.parent}: cannot be written. Copy the study to a folder of your own"
+        )
     device = choose_device(device)
     with tempfile.TemporaryDirectory() as temporary, _progress(source.study.name) as begin:
         outcome = tune(
@@ -225,12 +246,13 @@ def pilot(
         )  # fmt: skip
     write_text(source.committed_rates, rates_text(outcome))
     edge = sum(arm["at_edge"] for arm in outcome["arms"])
-    console.print(
-        f"{len(outcome['arms'])} arms tuned: {source.committed_rates}"
-        + (f". {edge} have their best rate at the grid's edge" if edge else ""),
-        highlight=False,
-        soft_wrap=True,
-    )
+    at_edge = f". {edge} have their best rate at the grid's edge" if edge else ""
+    _say(f"{len(outcome['arms'])} arms tuned: {source.committed_rates}{at_edge}")
+
+
+def _say(text: str) -> None:
+    """A line as it is: no markup, no colours, no breaks."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_verdicts(verdicts: Any) -> None:
@@ -242,11 +264,15 @@ def _print_verdicts(verdicts: Any) -> None:
     table = Table("claim", "verdict", "effect", "95% interval", "p (adjusted)", "seeds")
     for verdict in verdicts:
         response = verdict.claim.response
-        table.add_row(
-            verdict.claim.statement, verdict.verdict, change(verdict.estimate, response),
-            change_interval(verdict.interval, response), p_text(verdict.p_adjusted), str(verdict.n_seeds),
+        row = (
+            escape(verdict.claim.statement), verdict.verdict, change(verdict.estimate, response),
+            escape(change_interval(verdict.interval, response)), p_text(verdict.p_adjusted), str(verdict.n_seeds),
         )  # fmt: skip
-    console.print(table)
+        table.add_row(*row)
+        if console.width < NARROW:
+            _say(f"{verdict.claim.statement}: {', '.join(row[1:4])}")
+    if console.width >= NARROW:
+        console.print(table)
 
 
 @contextmanager
@@ -286,7 +312,8 @@ def _plain_progress(title: str, *, every: float = 10.0) -> Any:
             return
         last = now
         parts = [f"{status.runs_done}/{status.runs} runs", clock.left(status.share), "; ".join(status.running[:2])]
-        print(f"{title}: {', '.join(part for part in parts if part)}", flush=True)
+        with suppress(BrokenPipeError):  # the work goes on when nobody reads
+            print(f"{title}: {', '.join(part for part in parts if part)}", flush=True)
 
     return show
 
@@ -317,12 +344,29 @@ def _bytes(count: float) -> str:
     return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
+def _complain(message: str) -> None:
+    errors.print(f"alignkit: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """The entry point: turns errors of the user's into one message and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show ° still gets its table
     try:
         app()
     except AlignkitError as error:
-        errors.print(f"alignkit: {error}", markup=False, highlight=False, soft_wrap=True)
+        _complain(str(error))
+        sys.exit(2)
+    except BrokenPipeError:  # the reader (head, say) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _complain("out of memory. Ask for smaller networks, or fewer --workers")
+        sys.exit(2)
+    except OSError as error:
+        place = error.filename or "standard output"
+        _complain(f"{place}: {error.strerror}. Free or change the place, and run the same command again")
         sys.exit(2)
     except KeyboardInterrupt:
         errors.print("Stopped.")

@@ -84,7 +84,7 @@ def cohorts(plan: Plan, data: dict[str, DataShape], *, device: str) -> list[Coho
         pieces = math.ceil(len(runs) / most)
         for piece in range(pieces):
             members = tuple(runs[len(runs) * piece // pieces : len(runs) * (piece + 1) // pieces])
-            found.append(Cohort(_cohort_id(members), members[0].rule, members, shape))
+            found.append(Cohort(cohort_id(members), members[0].rule, members, shape))
     return sorted(found, key=lambda cohort: (-cohort.cost, cohort.cohort_id))
 
 
@@ -137,5 +137,6 @@ def _shape_key(run: Run) -> str:
     return json.dumps({"rule": run.rule, **dumped}, sort_keys=True)
 
 
-def _cohort_id(runs: tuple[Run, ...]) -> str:
+def cohort_id(runs: tuple[Run, ...]) -> str:
+    """Identifies a cohort by its members, in their order."""
     return hashlib.blake2b("".join(run.run_id for run in runs).encode(), digest_size=8).hexdigest()

@@ -267,14 +267,14 @@ def _image_rows(section: Images, folder: ImageFolder) -> dict[str, tuple[str, np
     rows = {}
     if "validation" in orders:
         rows["validation"] = ("validation", orders["validation"])
-    elif section.validation:
-        if section.validation >= len(train):
+    elif held_out := len(train) // 10 if section.validation is None else section.validation:
+        if held_out >= len(train):
             raise DataError(
                 f"data.validation: expected fewer than the {len(train)} training images of {section.path}; "
-                f"got {section.validation}. Ask for fewer, or 0 for none"
+                f"got {held_out}. Ask for fewer, or 0 for none"
             )
-        rows["validation"] = ("train", train[-section.validation :])
-        train = train[: -section.validation]
+        rows["validation"] = ("train", train[-held_out:])
+        train = train[:-held_out]
     rows["train"] = ("train", _first(train, section.train_samples, "train"))
     rows["test"] = ("test", _first(orders["test"], section.test_samples, "test"))
     return rows

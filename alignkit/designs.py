@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alignkit.columns import CHECKPOINTS, LAYERS, RUNS
 from alignkit.errors import StudyError
 from alignkit.rules import WITHOUT_FEEDBACK
 from alignkit.study import SECTIONS, Design, Settings, Study
+
+RESERVED = {*RUNS, *CHECKPOINTS, *LAYERS} - {"lr", "output_lr", "width"}
+"""Names that a factor cannot have; those left out are options' own."""
+
+MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def _factors(raw: Mapping[str, Any], place: str, prefix: str = "") -> Iterator[F
                 continue
             if not isinstance(value, list) or not value or "." not in path:
                 raise StudyError(f"{place}.factors.{path}: expected section.key = [level, level, …]; got {value!r}")
-            yield Factor(column_name(path), tuple(Level(_plain(level), ((path, level),)) for level in value))
+            yield Factor(column_name(path), tuple(Level(plain(level), ((path, level),)) for level in value))
         elif isinstance(value, dict) and value and all(isinstance(level, dict) for level in value.values()):
             levels = tuple(Level(level, tuple(flat(overrides).items())) for level, overrides in value.items())
             yield Factor(key, levels)
@@ -82,15 +89,12 @@ def _listed_factors(design: Design) -> Iterator[Factor]:
             if value not in values.setdefault(path, []):
                 values[path].append(value)
     for path, levels in values.items():
-        yield Factor(column_name(path), tuple(Level(_plain(level), ((path, level),)) for level in levels))
+        yield Factor(column_name(path), tuple(Level(plain(level), ((path, level),)) for level in levels))
 
 
 def cells_of(design: Design, factors: tuple[Factor, ...], place: str) -> tuple[list[dict[str, Any]], str]:
     """The cells of a design as dotted overrides, and a note on what a fraction gives up."""
-    for factor in factors:
-        values = [str(level.value) for level in factor.levels]
-        if len(set(values)) != len(values):
-            raise StudyError(f"{place}.factors: {factor.name} names a level twice: {values}. Leave one out")
+    _check_factors(design, factors, place)
     if design.kind == "cells":
         if not design.cells:
             raise StudyError(
@@ -105,6 +109,31 @@ def cells_of(design: Design, factors: tuple[Factor, ...], place: str) -> tuple[l
     if design.kind == "fraction":
         return _fraction(design, factors, place)
     return [_combined(levels) for levels in itertools.product(*(factor.levels for factor in factors))], ""
+
+
+def _check_factors(design: Design, factors: tuple[Factor, ...], place: str) -> None:
+    """Factors must have names and levels that tables can tell apart, and not undo one another."""
+    names: set[str] = set()
+    owners: dict[str, str] = {}
+    for factor in factors:
+        values = [level.value for level in factor.levels]
+        if any(a == b for a, b in itertools.combinations(values, 2)):
+            raise StudyError(f"{place}.factors: {factor.name} names a level twice: {values}. Leave one out")
+        if factor.name in RESERVED:
+            raise StudyError(
+                f'{place}.factors: "{factor.name}" is a column of the tables. Give the factor another name'
+            )
+        if factor.name in names:
+            raise StudyError(f'{place}.factors: two factors are called "{factor.name}". Leave one out')
+        names.add(factor.name)
+        for path in factor.paths if design.kind in ("grid", "fraction") else ():
+            other = owners.setdefault(path, factor.name)
+            if other != factor.name:
+                raise StudyError(f"{place}.factors: {other} and {factor.name} both set {path}. Let one of them set it")
+    if design.kind == "cells" and design.factors:
+        raise StudyError(f'{place}: factors belong to the other kinds; kind = "cells" lists its cells. Leave one out')
+    if math.prod(len(factor.levels) for factor in factors) > MOST_CELLS and design.kind in ("grid", "fraction"):
+        raise StudyError(f'{place}: more than {MOST_CELLS:,} cells. Take fewer levels, or kind = "one_at_a_time"')
 
 
 def _combined(levels: tuple[Level, ...]) -> dict[str, Any]:
@@ -181,7 +210,7 @@ def levels_of(rule: str, settings: Settings, declared: dict[str, tuple[Factor, .
         if found.get(factor.name) is not None:
             continue
         if len(factor.paths) == 1 and factor.name == column_name(next(iter(factor.paths))):
-            found[factor.name] = _plain(_option(settings, next(iter(factor.paths))))
+            found[factor.name] = plain(_option(settings, next(iter(factor.paths))))
         else:
             matching = (
                 level.value
@@ -198,13 +227,13 @@ def _option(settings: Settings, path: str) -> Any:
 
 
 def _same(option: Any, written: Any) -> bool:
-    return bool(_plain(option) == _plain(written))
+    return bool(plain(option) == plain(written))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A level as a table holds it: lists become text, a missing option stays missing."""
     if isinstance(value, list | tuple):
-        return "-".join(str(_plain(item)) for item in value)
+        return "-".join(str(plain(item)) for item in value)
     if hasattr(value, "model_dump"):
         value = value.model_dump(exclude_unset=True)
     return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value

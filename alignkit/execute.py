@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,10 +25,11 @@ from typing import Any
 import torch
 
 from alignkit import data, store
-from alignkit.cohorts import Cohort, DataShape, cohorts, data_key
+from alignkit.cohorts import Cohort, DataShape, cohort_id, cohorts, data_key, member_bytes
 from alignkit.errors import AlignkitError, RecordsError, StudyError
 from alignkit.layers import layer_shapes
 from alignkit.plan import Plan, Run
+from alignkit.rules import RULES, rule_class
 from alignkit.train import train_cohort
 
 _POLL_SECONDS = 0.2
@@ -80,16 +82,41 @@ def default_workers(device: str) -> int:
 
 
 def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
-    """The plan's cohorts on a kind of device, checked against the data before anything runs."""
+    """The plan's cohorts on a kind of device, checked against rules, data and memory before anything runs."""
+    for rule in dict.fromkeys(run.rule for run in plan.runs):
+        with _placed(plan.source):
+            rule_class(rule)
+    described: dict[str, data.DatasetShape] = {}
     shapes: dict[str, DataShape] = {}
     for run in plan.runs:
         key = data_key(run.settings)
-        if key not in shapes:
-            described = data.describe(run.settings.data)
-            shapes[key] = DataShape(described.shape, described.outputs, described.train)
-            _check_against_data(run, described)
-        layer_shapes(run.settings, shapes[key].shape, shapes[key].outputs)
+        with _placed(f"{plan.source}: {run.cell}" if run.cell else plan.source):
+            if key not in described:
+                described[key] = data.describe(run.settings.data)
+                shapes[key] = DataShape(described[key].shape, described[key].outputs, described[key].train)
+            _check_against_data(run, described[key])
+            layer_shapes(run.settings, shapes[key].shape, shapes[key].outputs)
+            needed, there = member_bytes(run.settings, shapes[key]), _memory()
+            if needed > there:
+                raise StudyError(
+                    f"network: one run needs {needed / 2**30:,.0f} GiB of memory and this machine has "
+                    f"{there / 2**30:,.0f}. Use smaller layers"
+                )
     return cohorts(plan, shapes, device=device.split(":")[0])
+
+
+@contextlib.contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Name the study, and the cell at fault, in front of an error."""
+    try:
+        yield
+    except StudyError as error:
+        raise StudyError(f"{place}: {error}") from None
+
+
+def _memory() -> int:
+    """The machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _check_against_data(run: Run, described: data.DatasetShape) -> None:
@@ -145,15 +172,17 @@ def prepare(plan: Plan, directory: Path) -> None:
         raise RecordsError(f"{directory}: has records but no study.json. Restore it, or choose another --out")
     try:
         (directory / "records").mkdir(parents=True, exist_ok=True)
+        store.clear_unfinished(directory)
+        store.write_text(known, plan.study.to_json())
+        store.write_text(directory / "plan.json", plan.to_json())
     except OSError as error:
         raise RecordsError(f"{directory}: cannot be made or written ({error.strerror}). Choose another --out") from None
-    store.clear_unfinished(directory)
-    store.write_text(known, plan.study.to_json())
-    store.write_text(directory / "plan.json", plan.to_json())
 
 
 def _unfinished(cohort: Cohort, finished: set[str]) -> Cohort:
-    return dataclasses.replace(cohort, runs=tuple(run for run in cohort.runs if run.run_id not in finished))
+    """What is left of a cohort. A part of one is a cohort of its own, with a folder of its own."""
+    left = tuple(run for run in cohort.runs if run.run_id not in finished)
+    return cohort if left == cohort.runs else dataclasses.replace(cohort, runs=left, cohort_id=cohort_id(left))
 
 
 class _Tracker:
@@ -195,7 +224,9 @@ def _finish(
     cohort: Cohort, datasets: _Datasets, directory: Path, device: str, progress: Callable[[float], None]
 ) -> None:
     started = time.perf_counter()
-    tables = train_cohort(cohort, datasets.get(cohort, device), device=device, progress=progress)
+    dataset = datasets.get(cohort, device)
+    with _own_rule(cohort.rule):
+        tables = train_cohort(cohort, dataset, device=device, progress=progress)
     timing = {
         "seconds": round(time.perf_counter() - started, 3),
         "runs": len(cohort.runs),
@@ -207,10 +238,24 @@ def _finish(
 
 
 @contextlib.contextmanager
+def _own_rule(rule: str) -> Iterator[None]:
+    """Say where a rule of the user's own failed, in a sentence."""
+    try:
+        yield
+    except (AlignkitError, _Stopped):
+        raise
+    except Exception as error:
+        if rule in RULES:
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise StudyError(f'rule "{rule}": {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})') from None
+
+
+@contextlib.contextmanager
 def one_thread(device: str) -> Iterator[None]:
     """On a CPU, compute with one thread inside: sums then have one order on every machine."""
     threads = torch.get_num_threads()
-    if device == "cpu":
+    if device.startswith("cpu"):
         torch.set_num_threads(1)
     try:
         yield
@@ -250,18 +295,27 @@ def _ignored_interrupts() -> Iterator[None]:
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(directory: Path, device: str, shares: Any, parent: int) -> None:
-    if device == "cpu":
+def _start_worker(directory: Path, device: str, shares: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if device.startswith("cpu"):
         torch.set_num_threads(1)
-    _worker.update(directory=directory, device=device, shares=shares, parent=parent, datasets=_Datasets())
+    _worker.update(directory=directory, device=device, shares=shares, datasets=_Datasets())
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _work(cohort: Cohort, index: int) -> None:
-    shares, parent = _worker["shares"], _worker["parent"]
+    shares = _worker["shares"]
 
     def progress(share: float) -> None:
         shares[index] = min(share, 0.999)
-        if shares[-1] or os.getppid() != parent:
+        if shares[-1]:
             raise _Stopped
 
     _finish(cohort, _worker["datasets"], _worker["directory"], _worker["device"], progress)
@@ -274,7 +328,7 @@ def _run_in_processes(todo: Sequence[Cohort], directory: Path, device: str, work
     context = multiprocessing.get_context("spawn")
     shares = context.Array("d", len(todo) + 1, lock=False)  # the last element tells workers to stop
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(directory, device, shares, os.getpid())
+        workers, mp_context=context, initializer=_start_worker, initargs=(directory, device, shares)
     )
     try:
         with _ignored_interrupts():  # inherited by the workers that submitting starts: Ctrl-C is ours to answer
@@ -292,10 +346,3 @@ def _run_in_processes(todo: Sequence[Cohort], directory: Path, device: str, work
     finally:
         shares[len(todo)] = 1.0
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def timing_of(directory: Path) -> float:
-    """Seconds of computing that the records below a directory took, over all workers."""
-    return sum(
-        json.loads((folder / "timing.json").read_text())["seconds"] for folder in store.finished_cohorts(directory)
-    )

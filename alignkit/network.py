@@ -17,6 +17,7 @@ from torch import Tensor
 
 from alignkit.batched import matmul
 from alignkit.convolution import convolve, convolve_back, kernel_gradient
+from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout, Parameters
@@ -171,6 +172,12 @@ class Network:
             self._write_gradients(depth, passed.error, passed, gradients)
         for layer in range(depth - 1, 0, -1):
             signal = rule.teaching_signal(layer, passed, delta)
+            if signal is not None and signal.shape != passed.hidden[layer - 1].shape:
+                expected = list(passed.hidden[layer - 1].shape)
+                raise StudyError(
+                    f"{type(rule).__name__}.teaching_signal: expected [E, N, d_l] = {expected} at hidden layer "
+                    f"{layer}; got {list(signal.shape)}"
+                )
             delta = None if signal is None else self.pull_back(layer, signal, passed, gradients)
             signals[layer - 1], deltas[layer - 1] = signal, delta
             if gradients is not None and delta is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from alignkit import data, store
+from alignkit.designs import declared_factors, flat
 from alignkit.errors import StudyError
 from alignkit.execute import OnStatus, execute
 from alignkit.plan import Plan, Run, arm_id, expand, run_id
@@ -42,7 +44,11 @@ def pilot_plan(study: Study, *, source: str = "study") -> tuple[Plan, dict[str, 
             "Rates tuned on the seeds they are judged by are no longer tuned apart"
         )
     base = expand(study, fingerprint=data.fingerprint, seeds=pilot.seeds, source=source)
-    _refuse_rate_factors(base, source)
+    _refuse_rate_factors(study, source)
+    if not data.describe(base.runs[0].settings.data).validation:
+        raise StudyError(
+            f"{source}: the pilot needs a validation split and the data has none. Set data.validation above 0"
+        )
     quiet = {"measures": (), "log_steps": 0, "every_epochs": 0, "steps": (), "evaluation_samples": 1}
     runs: dict[str, Run] = {}
     candidates: dict[str, Candidate] = {}
@@ -78,10 +84,6 @@ def tune(
     """
     plan, candidates = pilot_plan(study, source=source)
     samples = data.describe(plan.runs[0].settings.data).validation
-    if not samples:
-        raise StudyError(
-            f"{source}: the pilot needs a validation split and the data has none. Set data.validation above 0"
-        )
     execute(plan, directory, device=device, workers=workers, on_status=on_status)
     runs = store.load(directory).runs
     runs = runs[runs["run_id"].isin(list(candidates))]
@@ -140,11 +142,15 @@ def read_rates(path: Path) -> dict[str, Any]:
     """A stored outcome of a pilot."""
     try:
         outcome = json.loads(path.read_text(encoding="utf-8"))
-        rates_of(outcome)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        rates = [rate for pair in rates_of(outcome).values() for rate in pair]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise StudyError(
-            f"{path}: expected the outcome of a pilot; got: {error!r}. Make it again: alignkit pilot STUDY"
+            f"{path}: expected the outcome of a pilot, as JSON; got something else. "
+            "Delete it and run again, or make it anew: alignkit pilot STUDY"
         ) from None
+    for rate in rates:
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+            raise StudyError(f"{path}: expected positive learning rates; got {rate!r}. Delete the file and run again")
     if outcome.get("format") != RATES_FORMAT:
         raise StudyError(
             f"{path}: expected rates of format {RATES_FORMAT}; got {outcome.get('format')!r}. "
@@ -166,10 +172,11 @@ def covers(rates: Mapping[str, tuple[float, float]], study: Study) -> bool:
     return all(arm_id(run.rule, run.settings, data.fingerprint) in rates for run in runs)
 
 
-def _refuse_rate_factors(plan: Plan, source: str) -> None:
-    for factor in ("lr", "output_lr"):
-        if factor in plan.factors:
+def _refuse_rate_factors(study: Study, source: str) -> None:
+    tuned = {"training.lr", "training.output_lr"}
+    for name, factors in declared_factors(study, source).items():
+        set_there = {path for factor in factors for path in factor.paths} | set(flat(study.designs[name].base))
+        for path in sorted(tuned & set_there):
             raise StudyError(
-                f"{source}: training.{factor} is a factor of the study and is tuned by its pilot. "
-                "Leave one of the two out"
+                f"{source}: designs.{name} sets {path}, which the study's pilot tunes. Leave one of the two out"
             )

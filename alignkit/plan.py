@@ -6,14 +6,14 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from alignkit.columns import FORMAT_VERSION, MEASURE_COLUMNS, RUNS
-from alignkit.designs import Factor, cell_text, cells_of, declared_factors, flat, levels_of
+from alignkit.designs import Factor, cell_text, cells_of, declared_factors, flat, levels_of, plain
 from alignkit.errors import StudyError, nearest
 from alignkit.rules import WITHOUT_FEEDBACK
-from alignkit.study import SECTIONS, Claim, Design, Settings, Study, validated
+from alignkit.study import MEASURES, SECTIONS, Claim, Design, Settings, Study, validated
 
 ENGINE_VERSION = 1
 """Raised when the same settings and seed would train or measure differently."""
@@ -43,7 +43,8 @@ class Plan:
     study: Study
     runs: tuple[Run, ...]
     factors: tuple[str, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    source: str = "study"
 
     @property
     def cells(self) -> int:
@@ -59,7 +60,9 @@ class Plan:
             }
             for run in self.runs
         ]  # fmt: skip
-        return json.dumps({"format": FORMAT_VERSION, "factors": list(self.factors), "runs": runs}, indent=0)
+        return json.dumps(
+            {"format": FORMAT_VERSION, "study": self.study.name, "factors": list(self.factors), "runs": runs}, indent=0
+        )
 
 
 def expand(
@@ -91,12 +94,12 @@ def expand(
         notes += [f"{name}: {note}"] if note else []
         for overrides in cells:
             settings = resolve(study, {**flat(design.base), **overrides}, place)
-            for rule, seed in itertools.product(study.rules, seeds or study.seed_list):
+            for rule, seed in itertools.product(study.rules, study.seed_list if seeds is None else seeds):
                 run = _run(study, settings, rule, seed, declared, fingerprint, rates, place)
                 known = merged.get(run.run_id, run)
                 merged[run.run_id] = _in_design(known, name)
     factors = tuple(dict.fromkeys(factor.name for factors in declared.values() for factor in factors))
-    plan = Plan(study, tuple(merged.values()), factors, tuple(notes))
+    plan = Plan(study, tuple(merged.values()), factors, tuple(notes), source)
     for claim in study.claims:
         _check_claim(claim, plan, f"{source}: claim {claim.name}")
     return plan
@@ -115,10 +118,18 @@ def _check_claim(claim: Claim, plan: Plan, place: str) -> None:
             f'{place}: there is no response "{claim.response}"; {nearest(claim.response, responses)}, or a '
             "measure with _excess"
         )
-    levels = {str(run.levels[claim.factor]) for run in plan.runs if claim.design is None or claim.design in run.designs}
+    measure = claim.response.removesuffix("_excess")
+    group = next((group for group, columns in MEASURES.items() if measure in columns), None)
+    if group is not None and group not in plan.study.probe.groups:
+        raise StudyError(f'{place}: {measure} is not measured. Add "{group}" to probe.measures')
+    if group is None and claim.response.endswith("_excess"):
+        raise StudyError(f'{place}: "{claim.response}": only measures of layers have an excess over the bystander')
+    in_design = [run for run in plan.runs if claim.design is None or claim.design in run.designs]
+    levels = {run.levels[claim.factor] for run in in_design} - {None}
     for level in claim.levels:
-        if str(level) not in levels:
-            raise StudyError(f"{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), levels)}")
+        if plain(level) not in levels:
+            there = [str(level) for level in levels]
+            raise StudyError(f"{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), there)}")
 
 
 def resolve(study: Study, overrides: Mapping[str, Any], place: str) -> Settings:

@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, LAYERS, RUNS
-from alignkit.errors import RecordsError
+from alignkit.columns import FORMAT_VERSION, RUNS
+from alignkit.errors import RecordsError, StudyError
+from alignkit.files import TABLES, read_object, read_table, sha256, to_parquet, unreadable, writing
+from alignkit.files import write_text as write_text
 from alignkit.study import Study
 
-TABLES = {"runs": RUNS, "checkpoints": CHECKPOINTS, "layers": LAYERS}
-_VERSION_KEY = b"alignkit_format"
+_COHORT = re.compile(r"[0-9a-f]{16}")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.([0-9]+)")
+_TO_PLAN_ANEW = "Run the study again into the same directory: it writes this file anew and repeats no finished run"
+_TO_STUDY = "Restore the file, or run the study in a new directory"
 
 
 @dataclass(frozen=True)
 class Records:
     """What a study left: three tidy tables (see `columns.py`) and the study itself.
 
-    `missing` counts the planned runs that have no records yet.
+    `missing` counts the planned runs that have no records yet. `timing` has a row per cohort, NaN where
+    its timing.json is lost.
     """
 
     study: Study
@@ -55,31 +60,37 @@ def load(directory: str | Path) -> Records:
     directory = Path(directory)
     study = read_study(directory)
     plan = read_plan(directory)
+    if plan["study"] not in (None, study.name):
+        raise RecordsError(
+            f'{directory}: expected a plan of the study in study.json, "{study.name}"; got plan.json of the study '
+            f'"{plan["study"]}". Restore the one that is not its own'
+        )
     order = {run["run_id"]: position for position, run in enumerate(plan["runs"])}
+    holder: dict[str, Path] = {}
     parts: dict[str, list[pd.DataFrame]] = {table: [] for table in TABLES}
     timing = []
     for folder in finished_cohorts(directory):
-        for table in TABLES:
-            parts[table].append(_read_table(folder / f"{table}.parquet", table))
-        timing.append({"cohort": folder.name, **_read_json(folder / "timing.json")})
-    if not timing:
+        frames, seconds = _read_cohort(folder)
+        for run_id in frames["runs"]["run_id"]:
+            if run_id in order and run_id in holder:
+                raise RecordsError(
+                    f"{directory}: run {run_id} is recorded twice, in {holder[run_id]} and in {folder}. "
+                    "Remove one of them"
+                )
+            holder[run_id] = folder
+        for table, frame in frames.items():
+            parts[table].append(frame[frame["run_id"].isin(order)])
+        timing.append({"cohort": folder.name, "seconds": float("nan"), **seconds})
+    if holder.keys().isdisjoint(order):
         raise RecordsError(
             f"{directory}: no run has finished yet. Run the study first: alignkit run STUDY --out {directory}"
         )
     tables = {}
-    for table, frames in parts.items():
-        frame = pd.concat(frames, ignore_index=True)
-        frame = frame[frame["run_id"].isin(order)]
+    for table in TABLES:
+        frame = pd.concat(parts[table], ignore_index=True)
         keys = [frame["run_id"].map(order), *(frame[key] for key in ("step", "layer") if key in frame)]
         position = np.lexsort([key.to_numpy() for key in reversed(keys)])
         tables[table] = frame.iloc[position].reset_index(drop=True)
-    duplicated = tables["runs"]["run_id"].duplicated()
-    if duplicated.any():
-        run_id = tables["runs"]["run_id"][duplicated].iloc[0]
-        raise RecordsError(
-            f"{directory}: run {run_id} is recorded twice. Remove one of the cohort folders that hold it "
-            f"from {directory / 'records'}"
-        )
     runs = _with_plan_columns(tables["runs"], plan, study)
     return Records(
         study=study,
@@ -112,39 +123,93 @@ def _with_plan_columns(runs: pd.DataFrame, plan: dict[str, Any], study: Study) -
 
 def read_study(directory: Path) -> Study:
     path = directory / "study.json"
-    if not directory.is_dir():
+    try:
+        found, has_study = directory.is_dir(), path.exists()
+    except OSError as error:
+        raise unreadable(directory, error) from None
+    if not found:
         raise RecordsError(
             f"{directory}: no such directory. Expected one that `alignkit run STUDY --out {directory}` wrote"
         )
-    if not path.exists():
+    if not has_study:
         raise RecordsError(
             f"{directory}: not a records directory (it has no study.json). Expected one that `alignkit run` wrote"
         )
-    return Study.parse(_read_json(path), source=str(path))
+    try:
+        return Study.parse(read_object(path, _TO_STUDY), source=str(path))
+    except StudyError as error:
+        raise RecordsError(f"{error}. {_TO_STUDY}") from None
+
+
+class _PlannedRun(BaseModel):
+    model_config = ConfigDict(strict=True)
+    run_id: str
+    rule: str
+    cell: str
+    designs: str
+    bp_run_id: str
+    seed: int
+    levels: dict[str, str | bool | int | float | None]
+
+
+class _PlanFile(BaseModel):
+    """What plan.json holds."""
+
+    model_config = ConfigDict(strict=True)
+    format: int
+    study: str | None = None
+    factors: list[str]
+    runs: Annotated[list[_PlannedRun], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> _PlanFile:
+        names = list(RUNS)
+        if len({*self.factors, *names[: names.index("seed") + 1]}) != len(self.factors) + names.index("seed") + 1:
+            raise ValueError(f"expected factors with different names of their own; got {self.factors}")
+        seen: set[str] = set()
+        for run in self.runs:
+            if run.run_id in seen:
+                raise ValueError(f"expected every run once; got {run.run_id} twice")
+            if run.levels.keys() != set(self.factors):
+                raise ValueError(f"run {run.run_id}: expected levels of {self.factors}; got {list(run.levels)}")
+            seen.add(run.run_id)
+        return self
 
 
 def read_plan(directory: Path) -> dict[str, Any]:
-    plan = _read_json(directory / "plan.json")
+    path = directory / "plan.json"
+    plan = read_object(path, _TO_PLAN_ANEW)
     if plan.get("format") != FORMAT_VERSION:
         raise RecordsError(
-            f"{directory / 'plan.json'}: expected records of format {FORMAT_VERSION}; got {plan.get('format')!r}. "
+            f"{path}: expected records of format {FORMAT_VERSION}; got {plan.get('format')!r}. "
             "Read them with the alignkit that wrote them, or run the study again in a new directory"
         )
-    return plan
+    try:
+        return _PlanFile.model_validate(plan).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RecordsError(f"{path}: {place + ': ' if place else ''}{first['msg']}. {_TO_PLAN_ANEW}") from None
 
 
 def finished_cohorts(directory: Path) -> list[Path]:
+    """The folders of whole cohorts. Whatever else lies in records/ is not alignkit's, and is left alone."""
     folder = directory / "records"
-    if not folder.is_dir():
+    try:
+        return sorted(entry for entry in folder.iterdir() if _COHORT.fullmatch(entry.name) and entry.is_dir())
+    except FileNotFoundError:
         return []
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except NotADirectoryError:
+        raise RecordsError(f"{folder}: expected a folder; got a file. Move it away") from None
+    except OSError as error:
+        raise unreadable(folder, error) from None
 
 
 def finished_run_ids(directory: Path) -> set[str]:
     """The runs that have whole records: what resuming skips."""
     found: set[str] = set()
     for folder in finished_cohorts(directory):
-        found.update(_read_table(folder / "runs.parquet", "runs")["run_id"])
+        found.update(_read_table(folder, "runs")["run_id"])
     return found
 
 
@@ -152,85 +217,86 @@ def write_cohort(directory: Path, cohort_id: str, tables: dict[str, pd.DataFrame
     """Write a cohort's tables aside, then rename: they appear whole or not at all."""
     final = directory / "records" / cohort_id
     aside = directory / "records" / f".{cohort_id}.{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for table in TABLES:
-        arrow = pa.Table.from_pandas(tables[table], preserve_index=False)
-        metadata = {**(arrow.schema.metadata or {}), _VERSION_KEY: str(FORMAT_VERSION).encode()}
-        pq.write_table(arrow.replace_schema_metadata(metadata), aside / f"{table}.parquet", compression="zstd")
-    (aside / "timing.json").write_text(json.dumps(timing), encoding="utf-8")
-    for file in aside.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+    with writing(final):
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            files = {f"{table}.parquet": to_parquet(tables[table]) for table in TABLES}
+            checksums = {table: sha256(files[f"{table}.parquet"]) for table in TABLES}
+            files["timing.json"] = json.dumps({**timing, "sha256": checksums}).encode()
+            for name, content in files.items():
+                with (aside / name).open("wb") as handle:
+                    handle.write(content)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            try:
+                os.replace(aside, final)
+            except OSError:
+                if not final.exists():
+                    raise
+                if not _holds(final, set(tables["runs"]["run_id"])):
+                    raise RecordsError(
+                        f"{final}: expected nothing, or the records of the same runs; got something else that is in "
+                        "the way; remove it and run the same command again"
+                    ) from None
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _holds(folder: Path, run_ids: set[str]) -> bool:
+    """Whether another command wrote these runs meanwhile: they are the same records."""
     try:
-        os.replace(aside, final)
-    except OSError:
-        if not final.is_dir():
-            raise
-        shutil.rmtree(aside)  # another command wrote the same cohort meanwhile: the same records
+        return run_ids <= set(_read_table(folder, "runs")["run_id"])
+    except RecordsError:
+        return False
 
 
 def clear_unfinished(directory: Path) -> None:
     """Remove what killed writers left aside; a folder's name ends in its writer's process id."""
     for entry in (directory / "records").glob(".*"):
-        writer = entry.name.rpartition(".")[2]
-        if not (writer.isdigit() and _runs(int(writer))):
+        unfinished = _UNFINISHED.fullmatch(entry.name)
+        if unfinished and not _runs(int(unfinished[1])):
             shutil.rmtree(entry, ignore_errors=True)
 
 
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
     return True
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+def _read_cohort(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """A cohort's tables, which must agree on their runs, and its timing."""
+    frames = {table: _read_table(folder, table) for table in TABLES}
+    run_ids = set(frames["runs"]["run_id"])
+    for table, frame in frames.items():
+        if set(frame["run_id"]) != run_ids:
+            raise RecordsError(
+                f"{folder}: damaged (expected the same runs in {table}.parquet as in runs.parquet; got others). "
+                f"{_remove(folder)}"
+            )
+    return frames, {key: value for key, value in _read_timing(folder).items() if key != "sha256"}
 
 
-def _read_json(path: Path) -> Any:
+def _read_timing(folder: Path) -> dict[str, Any]:
+    """How long a cohort took and its tables' checksums: no number depends on them, so they may be lost."""
+    path = folder / "timing.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecordsError(
-            f"{path}: missing. The records beside it cannot be read without it; run the study again into "
-            "the same directory"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RecordsError(
-            f"{path}: expected JSON; got: {error}. Restore the file, or run the study again in a new directory"
-        ) from None
+        return read_object(path, "") if path.is_file() else {}
+    except RecordsError:
+        return {}
 
 
-def _read_table(path: Path, table: str) -> pd.DataFrame:
-    mend = f"Remove the folder {path.parent} and run the same command again: only its runs are repeated"
-    try:
-        arrow = pq.read_table(path)
-    except FileNotFoundError:
-        raise RecordsError(f"{path}: missing. {mend}") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise RecordsError(f"{path}: damaged ({error}). {mend}") from None
-    version = (arrow.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
-    if version != str(FORMAT_VERSION):
-        raise RecordsError(
-            f"{path}: expected records of format {FORMAT_VERSION}; got {version}. "
-            "Read them with the alignkit that wrote them"
-        )
-    lacking = [name for name in _stored_columns(table) if name not in arrow.column_names]
-    if lacking:
-        raise RecordsError(f"{path}: lacks the column {lacking[0]}. {mend}")
-    return arrow.to_pandas()
+def _remove(folder: Path) -> str:
+    return f"Remove the folder {folder} and run the same command again: only its runs are repeated"
 
 
-def _stored_columns(table: str) -> list[str]:
-    """Columns in the files: those that the plan knows are added on loading."""
-    known_from_plan = {"study", "rule", "cell", "designs", "bp_run_id", "seed"}
-    return [name for name in TABLES[table] if table != "runs" or name not in known_from_plan]
+def _read_table(folder: Path, table: str) -> pd.DataFrame:
+    checksums = _read_timing(folder).get("sha256")
+    known = isinstance(checksums, dict) and checksums.get(table)
+    checksum = known if isinstance(known, str) else None
+    return read_table(folder / f"{table}.parquet", table, checksum=checksum, mend=_remove(folder))

@@ -90,4 +90,4 @@ def _mix64(word: Tensor) -> Tensor:
 
 def keep_threshold(rate: float) -> int:
     """The smallest 16-bit uniform (as `dropout_uniforms` gives it) that survives dropout at `rate`."""
-    return round(rate * 65536) - 32768
+    return min(round(rate * 65536), 65535) - 32768

@@ -11,16 +11,22 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from alignkit.errors import StudyError, nearest
 from alignkit.rules import check_rule
 
 Activation = Literal["tanh", "relu", "leaky_relu", "sigmoid", "gelu", "erf", "linear"]
 Stage = Literal["norm", "activation", "dropout", "pool"]
-Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+# Strict: true is no number, "8" no count, 1 no flag.
+Probability = Annotated[float, Field(strict=True, ge=0.0, lt=1.0, allow_inf_nan=False)]
+Slope = Annotated[float, Field(strict=True, ge=0.0, le=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
+Index = Annotated[int, Field(strict=True, ge=0, le=10_000_000_000)]
+Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+Flag = Annotated[bool, Field(strict=True)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 MEASURES = {
     "signal": ("signal_cosine", "signal_cosine_sd", "signal_angle_deg", "undefined"),
@@ -50,7 +56,7 @@ class Digits(Section):
     """scikit-learn's 8x8 digits (1,797 images, 10 classes), which come with alignkit."""
 
     name: Literal["digits"] = "digits"
-    shuffle_labels: bool = False
+    shuffle_labels: Flag = False
 
 
 class Teacher(Section):
@@ -58,41 +64,51 @@ class Teacher(Section):
 
     name: Literal["teacher"]
     task: Literal["classification", "regression"] = "classification"
-    samples: Annotated[int, Field(ge=20)] = 2000
+    samples: Annotated[int, Field(strict=True, ge=20, le=10_000_000)] = 2000
     inputs: Count = 32
     outputs: Count = 5
     teacher_width: Count = 32
-    teacher_depth: Annotated[int, Field(ge=0)] = 1
+    teacher_depth: Index = 1
     correlation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     noise: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
-    seed: int = 0
-    shuffle_labels: bool = False
+    seed: Seed = 0
+    shuffle_labels: Flag = False
 
 
 class Images(Section):
-    """Images in a local folder of Parquet files, in the schema of the Hugging Face hub."""
+    """Images in a local folder of Parquet files, in the schema of the Hugging Face hub. `validation` counts
+    the training images that are held out (0: none); by default, a tenth of them."""
 
     name: Literal["images"]
     path: str
-    validation: Annotated[int, Field(ge=0)] = 5000
+    validation: Index | None = None
     train_samples: Count | None = None
     test_samples: Count | None = None
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
     std: tuple[Positive, ...] | None = None
-    shuffle_labels: bool = False
+    shuffle_labels: Flag = False
 
 
 DataSection = Annotated[Digits | Teacher | Images, Field(discriminator="name")]
+
+
+def _permutation(order: tuple[str, ...]) -> tuple[str, ...]:
+    if sorted(order) != ["activation", "dropout", "norm", "pool"]:
+        raise ValueError("expected each of norm, activation, dropout, pool exactly once")
+    return order
+
+
+Order = Annotated[tuple[Stage, ...], AfterValidator(_permutation)]
 
 
 class LayerOverrides(Section):
     """What one hidden layer does differently from the network's own options."""
 
     activation: Activation | None = None
-    slope: float | None = None
+    slope: Slope | None = None
     norm: Literal["none", "batch", "layer"] | None = None
     dropout: Probability | None = None
-    order: tuple[Stage, ...] | None = None
+    order: Order | None = None
 
 
 class Network(Section):
@@ -100,25 +116,21 @@ class Network(Section):
     dropout, pooling; `layers`, one entry per hidden layer, overrides them layer by layer."""
 
     activation: Activation = "tanh"
-    slope: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    slope: Slope = 0.01
     norm: Literal["none", "batch", "layer"] = "none"
     dropout: Probability = 0.0
     input_dropout: Probability = 0.0
-    order: tuple[Stage, ...] = ("norm", "activation", "dropout", "pool")
+    order: Order = ("norm", "activation", "dropout", "pool")
     initialisation: Literal["pytorch", "xavier", "kaiming", "orthogonal", "zero"] = "pytorch"
     layers: tuple[LayerOverrides, ...] = ()
 
-    @field_validator("order")
-    @classmethod
-    def _order_is_a_permutation(cls, order: tuple[str, ...]) -> tuple[str, ...]:
-        if sorted(order) != ["activation", "dropout", "norm", "pool"]:
-            raise ValueError("expected each of norm, activation, dropout, pool exactly once")
-        return order
-
     @model_validator(mode="after")
     def _slope_has_its_activation(self) -> Network:
-        activations = {self.activation, *(layer.activation for layer in self.layers)}
-        if "slope" in self.model_fields_set and "leaky_relu" not in activations:
+        own = [layer.activation or self.activation for layer in self.layers]
+        stray = "slope" in self.model_fields_set and "leaky_relu" not in {self.activation, *own}
+        if stray or any(
+            layer.slope is not None and a != "leaky_relu" for layer, a in zip(self.layers, own, strict=True)
+        ):
             raise ValueError(
                 f'slope belongs to activation = "leaky_relu"; this network has "{self.activation}". '
                 "To vary both, declare one named factor whose levels set the two keys together"
@@ -131,7 +143,7 @@ class MLP(Network):
 
     kind: Literal["mlp"] = "mlp"
     width: Count = 64
-    depth: Count = 3
+    depth: Annotated[int, Field(strict=True, ge=1, le=1000)] = 3
     widths: tuple[Count, ...] | None = None
 
     @model_validator(mode="after")
@@ -158,7 +170,7 @@ class CNN(Network):
     kind: Literal["cnn"]
     channels: tuple[Count, ...] = (32, 64, 64)
     kernel: Count = 5
-    padding: Annotated[int, Field(ge=0)] = 2
+    padding: Index = 2
     pool: Count = 3
     pool_stride: Count = 2
     hidden: tuple[Count, ...] = (128,)
@@ -209,18 +221,18 @@ class Feedback(Section):
 
     law: Literal["gaussian", "uniform", "orthogonal"] = "gaussian"
     sharing: Literal["per_layer", "sliced"] = "per_layer"
-    normalised: bool = True
+    normalised: Flag = True
     scale: Positive = 1.0
 
 
 class Streams(Section):
     """A seed of its own for one stream of randomness; a stream left out follows the run's seed."""
 
-    initialisation: int | None = None
-    feedback: int | None = None
-    order: int | None = None
-    dropout: int | None = None
-    noise: int | None = None
+    initialisation: Seed | None = None
+    feedback: Seed | None = None
+    order: Seed | None = None
+    dropout: Seed | None = None
+    noise: Seed | None = None
 
 
 class Probe(Section):
@@ -233,16 +245,16 @@ class Probe(Section):
     and `redraws` draws from other laws."""
 
     split: Literal["test", "validation", "train"] = "test"
-    samples: Annotated[int, Field(ge=2)] = 128
-    draw: Annotated[int, Field(ge=0)] = 0
+    samples: Annotated[int, Field(strict=True, ge=2, le=10_000_000)] = 128
+    draw: Index = 0
     mode: Literal["batch", "eval", "train"] = "batch"
     measures: Literal["all", "angles"] | tuple[str, ...] = "all"
-    log_steps: Annotated[int, Field(ge=0)] = 6
-    every_epochs: Annotated[int, Field(ge=0)] = 1
-    steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    evaluation_samples: Annotated[int, Field(ge=0)] = 1000
+    log_steps: Index = 6
+    every_epochs: Index = 1
+    steps: tuple[Index, ...] = ()
+    evaluation_samples: Index = 1000
     chance: Literal["auto", "redraw"] = "auto"
-    redraws: Annotated[int, Field(ge=20)] = 200
+    redraws: Annotated[int, Field(strict=True, ge=20, le=10_000_000)] = 200
 
     @field_validator("measures")
     @classmethod
@@ -280,6 +292,12 @@ class Design(Section):
         return fraction
 
 
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"expected one or more different seeds; got {list(seeds)}")
+    return seeds
+
+
 class Claim(Section):
     """A hypothesis, declared before the runs: the effect of going from `levels[0]` to `levels[1]`.
 
@@ -288,7 +306,7 @@ class Claim(Section):
     `smallest_effect` is in its unit. `practice` says in words what `levels[1]` asks a practitioner to do;
     with it, the report has a recommendation. Without `design`, the first that has both levels is taken."""
 
-    name: str
+    name: Name
     statement: str
     practice: str = ""
     factor: str
@@ -300,6 +318,13 @@ class Claim(Section):
     rule: str = "dfa"
     design: str | None = None
 
+    @field_validator("levels")
+    @classmethod
+    def _levels_differ(cls, levels: tuple[Any, Any]) -> tuple[Any, Any]:
+        if levels[0] == levels[1]:
+            raise ValueError(f"expected two different levels, from and to; got {list(levels)}")
+        return levels
+
 
 class Pilot(Section):
     """How each arm's learning rate is tuned: the grid, seeds of its own, and where the outcome is kept.
@@ -307,9 +332,14 @@ class Pilot(Section):
 
     lr: tuple[Positive, ...]
     output_lr: tuple[Positive, ...] = ()
-    seeds: tuple[int, ...] = (1000, 1001)
+    seeds: tuple[Seed, ...] = (1000, 1001)
     epochs: Count | None = None
     rates: str | None = None
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return _different(seeds)
 
     @field_validator("lr")
     @classmethod
@@ -336,12 +366,12 @@ SECTIONS = tuple(Settings.model_fields)
 class Study(Settings):
     """A frozen description of an experiment. `Study.load(path)` reads it from a TOML file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Name
     title: str = ""
     description: str = ""
     rules: tuple[str, ...] = ("bp", "dfa")
-    seeds: Count | tuple[int, ...] = 5
-    designs: dict[str, Design] = {}
+    seeds: Count | tuple[Seed, ...] = 5
+    designs: dict[Name, Design] = {}
     claims: tuple[Claim, ...] = ()
     pilot: Pilot | None = None
 
@@ -360,9 +390,15 @@ class Study(Settings):
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
-        if isinstance(seeds, tuple) and (not seeds or len(set(seeds)) != len(seeds)):
-            raise ValueError(f"expected one or more different seeds; got {list(seeds)}")
-        return seeds
+        return _different(seeds) if isinstance(seeds, tuple) else seeds
+
+    @field_validator("claims")
+    @classmethod
+    def _claims_differ(cls, claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
+        names = [claim.name for claim in claims]
+        if len(set(names)) != len(names):
+            raise ValueError(f"expected a different name for each claim; got {names}")
+        return claims
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -377,14 +413,16 @@ class Study(Settings):
         """Read a study file; every error names the file, the key, what was expected and what came."""
         path = Path(path)
         try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+            raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             raise StudyError(
                 f"{path}: no such study file. Expected a TOML file, or the name of a shipped study"
             ) from None
-        except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-            raise StudyError(f"{path}: expected a readable TOML file; got: {error}") from None
-        except tomllib.TOMLDecodeError as error:
+        except OSError as error:
+            raise StudyError(f"{path}: expected a readable TOML file; got: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise StudyError(f"{path}: expected a readable TOML file in UTF-8; got: {error.reason}") from None
+        except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
             raise StudyError(f"{path}: not valid TOML: {error}. Mend the line that it names") from None
         return cls.parse(raw, source=str(path))
 
@@ -416,34 +454,68 @@ def validated(model: type[Model], raw: dict[str, Any], *, source: str) -> Model:
     try:
         return model.model_validate(with_tags(raw))
     except ValidationError as error:
-        lines = [_explain(model, details) for details in error.errors()]
-        raise StudyError("\n".join(f"{source}: {line}" for line in dict.fromkeys(lines))) from None
+        lines = _explanations(model, error)
+        more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+        raise StudyError("\n".join(f"{source}: {line}" for line in [*lines[:MOST_LINES], *more])) from None
 
 
-def _explain(model: type[BaseModel], details: Any) -> str:
+MOST_LINES = 10
+
+_WORDS = {
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "string_pattern_mismatch": "letters, digits, _ . and -, beginning with a letter or digit",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+}
+
+
+def _explanations(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """One line for each key at fault: what was expected there (of each alternative), what came."""
+    lines: dict[str, list[str]] = {}
+    for details in error.errors():
+        key, expected, received = _explain(model, details)
+        lines.setdefault(f"{key}\0{received}", []).append(expected)
+    explained = []
+    for place, alternatives in lines.items():
+        key, _, received = place.partition("\0")
+        text = ", or ".join(dict.fromkeys(alternatives)).replace(", or expected ", ", or ")
+        explained.append(": ".join(part for part in (key, f"{text}; got {received}" if received else text) if part))
+    return explained
+
+
+def _explain(model: type[BaseModel], details: Any) -> tuple[str, str, str]:
+    """The key of an error, what was expected there, and what came (empty where the text says it all)."""
     keys, fields = _walk(model, details["loc"])
     key, received = ".".join(keys), details["input"]
     if details["type"] == "extra_forbidden":
         owner = ".".join(keys[:-1]) or "a study"
-        return f"{key}: {owner} has no such key; {nearest(keys[-1], fields)}"
+        return key, f"{owner} has no such key; {nearest(keys[-1], fields)}", ""
     if details["type"] == "missing":
-        return f"{key}: expected this key, which is missing. Add it"
+        return key, "expected this key, which is missing. Add it", ""
     if details["type"] == "literal_error":
         expected = details["ctx"]["expected"].replace("'", '"')
         hint = ""
         if isinstance(received, str):
             options = [option.strip('" ') for option in expected.replace(" or ", ", ").split(",")]
-            hint = (
-                f"; {nearest(received, options).split(' (valid')[0]}" if "did you" in nearest(received, options) else ""
-            )
-        return f"{key}: expected {expected}; got {received!r}{hint}"
+            suggestion = nearest(received, options)
+            hint = f"; {suggestion.split(' (valid')[0]}" if suggestion.startswith("did you") else ""
+        return key, f"expected {expected}", f"{received!r}{hint}"
     if details["type"] == "union_tag_invalid":
         tag = details["ctx"]["discriminator"].strip("'")
-        return f"{key}.{tag}: expected {details['ctx']['expected_tags']}; got {details['ctx']['tag']!r}"
-    message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        return f"{key}.{tag}", f"expected {details['ctx']['expected_tags']}", repr(details["ctx"]["tag"])
     if details["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    return f"{key}: expected {message}; got {received!r}"
+        return key, details["msg"].removeprefix("Value error, "), ""
+    if key == "claims" and details["type"] == "tuple_type":
+        return key, "expected a list of tables: write [[claims]], with double brackets", ""
+    message = _WORDS.get(details["type"]) or details["msg"].removeprefix("Input should be ")
+    return key, f"expected {message}", repr(received)
 
 
 def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:

@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_to_the_same_tables(study, finished, tmp_path, caps
     process.communicate()
     before = {path.name for path in out.glob("records/[!.]*")}
     assert before, "no cohort had finished before the kill"
-    (out / "records" / ".torn.4194304").mkdir()  # what a writer leaves that is killed while it writes
+    (out / "records" / ".0123456789abcdef.4194304").mkdir()  # what a writer leaves that is killed while it writes
     assert call("run", study, "--out", out, "--workers", 1)[0] == 0
     capsys.readouterr()
     for table in ("runs", "checkpoints", "layers"):
@@ -277,7 +277,7 @@ DAMAGE = {
     "lost study": (lambda d: (d / "study.json").unlink(), "not a records directory (it has no study.json)"),
     "torn plan": (lambda d: (d / "plan.json").write_text('{"for'), "plan.json: expected JSON"),
     "old plan": (lambda d: (d / "plan.json").write_text('{"format": 0}'), "expected records of format 1; got 0"),
-    "twice": (lambda d: shutil.copytree(_cohort(d), d / "records" / "zz"), "is recorded twice"),
+    "twice": (lambda d: shutil.copytree(_cohort(d), d / "records" / ("0" * 16)), "is recorded twice"),
     "empty": (lambda d: shutil.rmtree(d / "records"), "no run has finished yet"),
 }  # fmt: skip
 
@@ -299,6 +299,47 @@ def test_removing_a_damaged_cohort_repeats_only_that_one(study, copy, finished, 
     assert call("run", study, "--out", copy, "--workers", 1)[0] == 0
     capsys.readouterr()
     assert csv(copy, "layers", capsys) == csv(finished, "layers", capsys)
+
+
+def test_a_damaged_cohort_of_a_study_that_grew_is_repeated(study, copy, tmp_path, capsys):
+    grown = tmp_path / "grown.toml"
+    grown.write_text(STUDY.replace("seeds = 6", "seeds = 8"))
+    assert call("run", grown, "--out", copy, "--workers", 1)[0] == 0
+    capsys.readouterr()
+    whole = csv(copy, "runs", capsys)
+    shutil.rmtree(_cohort(copy))
+    assert call("run", grown, "--out", copy, "--workers", 1)[0] == 0
+    capsys.readouterr()
+    assert csv(copy, "runs", capsys) == whole
+
+
+def test_brackets_in_texts_are_no_markup(study, tmp_path, capsys):
+    marked = tmp_path / "marked.toml"
+    marked.write_text(
+        STUDY.replace("Batch norm helps", "[/x] helps")
+        .replace('"Small"', '"a [/foo]"')
+        .replace("seeds = 6", "seeds = 1")
+    )
+    assert call("run", marked, "--out", tmp_path / "out", "--workers", 1)[0] == 0
+    assert call("plan", marked)[0] == 0
+    code, out = call("report", tmp_path / "out", capsys=capsys)
+    assert code == 0 and "[/x] helps" in out.out
+
+
+def test_a_rule_that_cannot_be_imported_is_refused_before_anything_runs(study, tmp_path, capsys):
+    path = tmp_path / "rule.toml"
+    path.write_text(STUDY.replace("seeds = 6", 'seeds = 6\nrules = ["bp", "dfa", "nowhere:Rule"]'))
+    for command in (["validate", path], ["run", path, "--out", tmp_path / "out"]):
+        code, out = call(*command, capsys=capsys)
+        assert code == 2 and 'rule.toml: rule "nowhere:Rule": cannot be imported' in out.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_beyond_the_machine_s_memory_is_refused(tmp_path, capsys):
+    path = tmp_path / "large.toml"
+    path.write_text(STUDY.replace("width = 16", "width = 9000000"))
+    code, out = call("validate", path, capsys=capsys)
+    assert code == 2 and "GiB of memory and this machine has" in out.err
 
 
 def test_records_of_another_study_are_not_touched(study, copy, tmp_path, capsys):

@@ -106,6 +106,26 @@ def test_a_fraction_is_balanced_and_orthogonal(denominator):
     assert "resolution" in found.notes[0] and "constant" in found.notes[0]
 
 
+def test_claims_are_about_what_is_measured_and_run():
+    claim = {
+        "name": "c",
+        "statement": "s",
+        "factor": "width",
+        "levels": [8, 16],
+        "direction": "increase",
+        "smallest_effect": 1,
+    }
+    factors = {"factors": {"network.width": [8, 16]}}
+    plan(factors, claims=[claim])
+    with pytest.raises(
+        StudyError, match=r'claim c: common_mode is not measured\. Add "common_mode" to probe\.measures'
+    ):
+        plan(factors, claims=[{**claim, "response": "common_mode"}], probe={"measures": ["signal"]})
+    with pytest.raises(StudyError, match=r"only measures of layers have an excess"):
+        plan(factors, claims=[{**claim, "response": "test_accuracy_excess"}])
+    plan({"factors": {"network.dropout": [0.0, 0.5]}}, claims=[{**claim, "factor": "dropout", "levels": [0, 0.5]}])
+
+
 BAD = {
     "factor the network lacks": ({"factors": {"network.channels": [[4], [8]]}}, r'designs\.d: network\.channels: network has no such key'),
     "level out of range": ({"factors": {"network.dropout": [0.0, 1.5]}}, r"designs\.d: network\.dropout: expected less than 1; got 1\.5"),
@@ -116,6 +136,11 @@ BAD = {
     "too few for a fraction": ({"kind": "fraction", "factors": {"network.width": [8, 16], "network.depth": [1, 2]}}, r"needs at least 3 factors of two levels; got 2"),
     "cells of a grid": ({"cells": [{"network.width": 8}]}, r'cells belong to kind = "cells"'),
     "no cells": ({"kind": "cells"}, r'kind = "cells" needs at least one cell'),
+    "two factors for one option": ({"factors": {"network.width": [8, 16], "w": {"a": {"network.width": 4}, "b": {"network.width": 5}}}}, r"width and w both set network\.width"),
+    "a factor named like a column": ({"factors": {"seed": {"a": {"network.width": 4}, "b": {"network.width": 5}}}}, r'"seed" is a column of the tables'),
+    "levels equal by value": ({"factors": {"network.dropout": [0, 0.0]}}, r"dropout names a level twice"),
+    "factors of listed cells": ({"kind": "cells", "cells": [{"network.width": 8}], "factors": {"network.depth": [1, 2]}}, r"factors belong to the other kinds"),
+    "too many cells": ({"factors": {f"streams.{s}": list(range(40)) for s in ("initialisation", "feedback", "order", "dropout")}}, r"more than 100,000 cells"),
     "bad base": ({"base": {"width": 3}}, r'"width" is no option; expected section\.key'),
 }  # fmt: skip
 

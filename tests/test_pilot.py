@@ -59,8 +59,29 @@ def test_a_pilot_runs_every_candidate_of_every_arm_once():
 
 def test_a_rate_cannot_be_a_factor_and_tuned():
     raw = {"name": "t", "pilot": {"lr": [0.1]}, "designs": {"d": {"factors": {"training.lr": [0.1, 0.2]}}}}
-    with pytest.raises(StudyError, match=r"training\.lr is a factor of the study and is tuned by its pilot"):
+    with pytest.raises(StudyError, match=r"designs\.d sets training\.lr, which the study\'s pilot tunes"):
         pilot_plan(Study.parse(raw))
+
+
+def test_a_rate_inside_a_named_factor_is_found_too():
+    named = {"rate": {"low": {"training.lr": 0.1}, "high": {"training.lr": 0.2}}}
+    with pytest.raises(StudyError, match=r"designs\.d sets training\.lr"):
+        pilot_plan(Study.parse({"name": "t", "pilot": {"lr": [0.1]}, "designs": {"d": {"factors": named}}}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        '{"format": 1, "arms": [{"arm": "a", "lr": "fast", "output_lr": 1}]}',
+        '{"format": 1, "arms": [{"arm": "a", "lr": -1, "output_lr": 1}]}',
+    ],
+)
+def test_rates_that_are_no_rates(tmp_path, text):
+    (tmp_path / "rates.json").write_text(text)
+    with pytest.raises(StudyError, match=r"rates\.json: expected"):
+        read_rates(tmp_path / "rates.json")
 
 
 def test_outcomes_survive_their_file(tmp_path):

@@ -156,11 +156,13 @@ def test_a_rule_of_the_user_s_own_is_named_by_its_module():
     assert rule_class("alignkit.rules.dfa:DFA") is DFA
     with pytest.raises(StudyError, match=r'"nowhere:Rule": cannot be imported'):
         rule_class("nowhere:Rule")
+    with pytest.raises(StudyError, match=r"expected a subclass of alignkit\.rules\.base\.Rule"):
+        rule_class("json:JSONDecoder")
     with pytest.raises(StudyError, match=r'no rule is called "dfaa"; did you mean "dfa"\?'):
         rule_class("dfaa")
 
 
-OWN_RULE = '''
+OWN_RULE = """
 from alignkit.batched import matmul
 from alignkit.rules.base import Rule
 from alignkit.rules.dfa import DFA
@@ -174,7 +176,7 @@ class TargetProjection(Rule):
     def teaching_signal(self, layer, passed, delta_above):
         target = (passed.error < 0).to(passed.error.dtype)
         return -matmul(target, self.feedback.matrices[layer - 1])
-'''
+"""
 
 
 def test_a_fifth_rule_runs_through_a_whole_study(tmp_path, monkeypatch):
@@ -191,3 +193,31 @@ def test_a_fifth_rule_runs_through_a_whole_study(tmp_path, monkeypatch):
     assert (own["test_accuracy"] > 0.4).all() and own["bp_run_id"].isin(records.runs["run_id"]).all()
     layers = records.layers[records.layers["run_id"].isin(own["run_id"])]
     assert layers["signal_cosine"].notna().all() and layers["ceiling_cosine"].isna().all()
+
+
+BROKEN = {
+    "shape": (
+        "return passed.error",
+        r"teaching_signal: expected \[E, N, d_l\] = \[1, 32, 8\] at hidden layer 1; got \[1, 32, 10\]",
+    ),
+    "mistake": (
+        "return passed.eror",
+        r'rule "broken_rules_mistake:Own": AttributeError: .*eror.*broken_rules_mistake\.py:4',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_mistakes_in_a_rule_of_the_user_s_own_are_one_sentence(tmp_path, monkeypatch, kind):
+    import alignkit
+
+    body, message = BROKEN[kind]
+    (tmp_path / f"broken_rules_{kind}.py").write_text(
+        f"from alignkit.rules.base import Rule\nclass Own(Rule):\n    def teaching_signal(self, layer, passed, delta_above):\n        {body}\n"
+    )
+    (tmp_path / "own.toml").write_text(
+        f'name = "own"\nrules = ["broken_rules_{kind}:Own"]\nseeds = 1\n[network]\nwidth = 8\ndepth = 1\n[training]\nepochs = 1\n[probe]\nsamples = 32\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(StudyError, match=message):
+        alignkit.run_study(tmp_path / "own.toml", tmp_path / "out", workers=1)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from alignkit.claims import VERDICTS, Verdict
 from alignkit.figures import row_label, save_figure
+from alignkit.files import write_bytes, writing
 from alignkit.recommend import ACCURACY, to_json
 from alignkit.report import method, results
 from alignkit.report.analysis import Analysis, analyse
@@ -31,7 +32,7 @@ from alignkit.report.words import (
     sizes,
 )
 from alignkit.stats import label_of
-from alignkit.store import Records, write_text
+from alignkit.store import Records
 
 TEMPLATES = Path(__file__).parent / "templates"
 OWN_NAMES = ("alignment_", "width_curve", "accuracy_gap", "effects", "verdicts", "final_measures", "diverged")
@@ -51,20 +52,24 @@ def write_report(records: Records, out_dir: str | Path) -> Path:
     analysis = analyse(records)
     drawn, absent = charts(analysis)
     tables = _tables(analysis)
+    files: dict[Path, bytes] = {}
     inline = []
     for chart in drawn:
         svg, pdf = save_figure(chart.figure, name=chart.name)
-        _write(out_dir / "figures" / f"{chart.name}.svg", svg)
-        _write(out_dir / "figures" / f"{chart.name}.pdf", pdf)
+        files[out_dir / "figures" / f"{chart.name}.svg"] = svg
+        files[out_dir / "figures" / f"{chart.name}.pdf"] = pdf
         inline.append(_chart_context(chart, svg))
     for table in tables.values():
-        write_text(out_dir / "tables" / f"{table.name}.csv", table.to_csv())
-        write_text(out_dir / "tables" / f"{table.name}.tex", table.to_latex())
+        files[out_dir / "tables" / f"{table.name}.csv"] = table.to_csv().encode()
+        files[out_dir / "tables" / f"{table.name}.tex"] = table.to_latex().encode()
+    files[out_dir / "recommendations.json"] = to_json(analysis.recommendations).encode()
+    page = out_dir / "index.html"
+    content = render(analysis, inline, absent, tables).encode()
+    for path, written in files.items():  # only now: what fails above leaves an earlier report as it was
+        write_bytes(path, written)
     _remove_stale(out_dir / "figures", {chart.name for chart in drawn}, (".svg", ".pdf"))
     _remove_stale(out_dir / "tables", set(tables), (".csv", ".tex"))
-    write_text(out_dir / "recommendations.json", to_json(analysis.recommendations))
-    page = out_dir / "index.html"
-    write_text(page, render(analysis, inline, absent, tables))
+    write_bytes(page, content)
     return page
 
 
@@ -232,13 +237,10 @@ def _chart_context(chart: Chart, svg: bytes) -> dict[str, Any]:
     return {"name": chart.name, "title": chart.title, "see": chart.see, "how": chart.how, "svg": Markup(markup)}
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
 def _remove_stale(folder: Path, kept: set[str], suffixes: tuple[str, ...]) -> None:
     """What an earlier report left here and this one does not have would be read as this one's."""
-    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
-        if path.suffix in suffixes and path.stem not in kept and path.stem.startswith(OWN_NAMES):
-            path.unlink()
+    with writing(folder):
+        for path in sorted(folder.glob("*")):
+            own = path.suffix in suffixes and path.stem.startswith(OWN_NAMES)
+            if own and path.stem not in kept and path.is_file():
+                path.unlink()

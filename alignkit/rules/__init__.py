@@ -30,12 +30,21 @@ def check_rule(name: str) -> None:
 
 
 def rule_class(name: str) -> Any:
-    """The class of a rule. Raises `StudyError` where a user's own cannot be imported."""
+    """The class of a rule. Raises `StudyError` where a user's own cannot be imported or is no rule."""
+    from alignkit.rules.base import Rule
+
     check_rule(name)
     module, _, attribute = RULES.get(name, name).partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a user's module may fail in any way
         raise StudyError(
-            f'rule "{name}": cannot be imported ({error}). Expected "module:Class" on the Python path'
+            f'rule "{name}": cannot be imported ({type(error).__name__}: {error}). Expected "module:Class" on the '
+            "Python path"
         ) from None
+    if not (isinstance(found, type) and issubclass(found, Rule)) or found.__abstractmethods__:
+        raise StudyError(
+            f'rule "{name}": expected a subclass of alignkit.rules.base.Rule that defines '
+            f"teaching_signal; got {found!r}"
+        )
+    return found

@@ -1,0 +1,139 @@
+"""Single files of records: written whole or not at all, read with errors that say how to mend them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, LAYERS, RUNS
+from alignkit.errors import RecordsError
+
+TABLES = {"runs": RUNS, "checkpoints": CHECKPOINTS, "layers": LAYERS}
+_VERSION_KEY = b"alignkit_format"
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of a text, as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file aside, then rename it into place."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        try:
+            aside.write_bytes(content)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing `path` into a `RecordsError`."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordsError(
+            f"{path}: cannot be written ({error.strerror or error}). Mend that and run the same command again"
+        ) from None
+
+
+def unreadable(path: Path, error: OSError) -> RecordsError:
+    return RecordsError(
+        f"{path}: cannot be read ({error.strerror or error}). Check its permissions and its disk: "
+        "it may well be whole, so keep it"
+    )
+
+
+def read_bytes(path: Path, mend: str) -> bytes:
+    try:
+        if path.is_dir():
+            raise RecordsError(f"{path}: expected a file; got a folder. {mend}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise RecordsError(f"{path}: missing. {mend}") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def read_object(path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        value = json.loads(read_bytes(path, mend))
+    except (ValueError, RecursionError) as error:
+        raise RecordsError(f"{path}: expected JSON; got: {error}. {mend}") from None
+    if not isinstance(value, dict):
+        raise RecordsError(f"{path}: expected a JSON object; got {type(value).__name__}. {mend}")
+    return value
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def to_parquet(frame: pd.DataFrame) -> bytes:
+    """A table as the bytes of a Parquet file, with the format version in its metadata."""
+    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    metadata = {**(arrow.schema.metadata or {}), _VERSION_KEY: str(FORMAT_VERSION).encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(arrow.replace_schema_metadata(metadata), sink, compression="zstd", write_page_checksum=True)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def read_table(path: Path, table: str, *, checksum: str | None, mend: str) -> pd.DataFrame:
+    """The table of this name in a Parquet file, checked: its bytes, its columns and their types."""
+    content = read_bytes(path, mend)
+    try:
+        arrow = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        arrow.validate(full=True)
+    except Exception as error:  # whatever a damaged file may bring forth in the decoder
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise RecordsError(f"{path}: damaged ({reason}). {mend}") from None
+    version = (arrow.schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
+    if version != str(FORMAT_VERSION):
+        raise RecordsError(
+            f"{path}: expected records of format {FORMAT_VERSION}; got {version}. "
+            "Read them with the alignkit that wrote them"
+        )
+    columns = _stored_columns(table)
+    for name, kind in columns.items():
+        if arrow.column_names.count(name) != 1:
+            raise RecordsError(f"{path}: lacks the column {name}. {mend}")
+        column = arrow.column(name)
+        if not _FITS[kind](column.type) or (column.null_count and kind not in ("float64", "Int64")):
+            gaps = f" with {column.null_count} gaps" if column.null_count else ""
+            raise RecordsError(f"{path}: column {name}: expected {kind}; got {column.type}{gaps}. {mend}")
+    if checksum is not None and checksum != sha256(content):
+        raise RecordsError(f"{path}: damaged (its checksum is not that of timing.json). {mend}")
+    if not arrow.num_rows:
+        raise RecordsError(f"{path}: damaged (expected at least one row; got none). {mend}")
+    frame: pd.DataFrame = arrow.select(list(columns)).to_pandas(ignore_metadata=True)
+    return frame.astype({name: kind for name, kind in columns.items() if kind == "Int64"})
+
+
+_FITS = {
+    "string": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+    "float64": pa.types.is_floating,
+    "int64": pa.types.is_integer,
+    "Int64": pa.types.is_integer,
+    "bool": pa.types.is_boolean,
+}
+
+
+def _stored_columns(table: str) -> dict[str, str]:
+    """Columns in the files, and their types: those that the plan knows are added on loading."""
+    known_from_plan = {"study", "rule", "cell", "designs", "bp_run_id", "seed"}
+    return {name: kind for name, (kind, _) in TABLES[table].items() if table != "runs" or name not in known_from_plan}
