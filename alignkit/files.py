@@ -120,7 +120,8 @@ def read_table(path: Path, table: str, *, checksum: str | None, mend: str) -> pd
         raise RecordsError(f"{path}: damaged (its checksum is not that of timing.json). {mend}")
     if not arrow.num_rows:
         raise RecordsError(f"{path}: damaged (expected at least one row; got none). {mend}")
-    frame: pd.DataFrame = arrow.select(list(columns)).to_pandas(ignore_metadata=True)
+    plain = arrow.select(list(columns)).replace_schema_metadata()  # pandas reads its own part even to ignore it
+    frame: pd.DataFrame = plain.to_pandas()
     return frame.astype({name: kind for name, kind in columns.items() if kind == "Int64"})
 
 

@@ -191,6 +191,8 @@ def decode(encoded: bytes | None, place: str, mode: str | None) -> np.ndarray:
         )
     try:
         with Image.open(io.BytesIO(encoded)) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
             wanted = mode or ("L" if image.mode in ("1", "L") else "RGB")
             array = np.asarray(image.convert(wanted))
     except Exception as error:  # Pillow's decoders raise many kinds for broken bytes

@@ -2,7 +2,7 @@
 
 DIR/study.json            the study, defaults left out
 DIR/plan.json             what each run is: its rule, cell, seed, factor levels, cohort
-DIR/records/<cohort>/     runs.parquet, checkpoints.parquet, layers.parquet, timing.json
+DIR/records/<cohort>/     runs.parquet, checkpoints.parquet, layers.parquet, timing.json (and checksums)
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class _PlannedRun(BaseModel):
     cell: str
     designs: str
     bp_run_id: str
-    seed: int
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     levels: dict[str, str | bool | int | float | None]
 
 
@@ -284,9 +284,8 @@ def _read_cohort(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]
 
 def _read_timing(folder: Path) -> dict[str, Any]:
     """How long a cohort took and its tables' checksums: no number depends on them, so they may be lost."""
-    path = folder / "timing.json"
     try:
-        return read_object(path, "") if path.is_file() else {}
+        return read_object(folder / "timing.json", "")
     except RecordsError:
         return {}
 

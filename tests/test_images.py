@@ -451,3 +451,9 @@ def test_real_cifar10():
     assert torch.bincount(loaded.test.targets).tolist() == [1000] * 10
     means = loaded.train.inputs.mean(dim=(0, 2, 3), dtype=torch.float64)
     assert (means - torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64)).abs().max() < 0.005
+
+
+def test_images_of_more_than_eight_bits_are_refused():
+    deep = encoded(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000)
+    with pytest.raises(DataError, match=r"row 3: .*more than 8 bits a channel"):
+        images.decode(deep, "row 3", None)
