@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from alignkit.batched import elementwise, matmul
+from alignkit.batched import elementwise, length, matmul
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def unit(vectors: Tensor) -> Tensor:
     vectors = vectors.double()
     largest = vectors.abs().amax(-1, keepdim=True)
     scaled = vectors / largest  # 0/0 is NaN: a zero vector has no direction
-    return scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    return scaled / length(scaled)[..., None]
 
 
 def cosine(u: Tensor, v: Tensor) -> Tensor:
@@ -40,8 +40,8 @@ def angle_deg(u: Tensor, v: Tensor) -> Tensor:
 
 def unit_angle_deg(u: Tensor, v: Tensor) -> Tensor:
     """`angle_deg` of vectors that already have length 1."""
-    apart = torch.linalg.vector_norm(u - v, dim=-1)
-    along = torch.linalg.vector_norm(u + v, dim=-1)
+    apart = length(u - v)
+    along = length(u + v)
     return torch.rad2deg(2.0 * elementwise(torch.atan2, apart, along))
 
 
@@ -84,7 +84,7 @@ def ceiling(matrix: Tensor, references: Tensor, *, sum_zero: bool) -> Tensor:
     singular, rows = torch.stack([part.S for part in parts]), torch.stack([part.Vh for part in parts])
     tolerance = max(matrix.shape[1:]) * torch.finfo(torch.float64).eps * singular[:, :1] * 16
     usable = rows * (singular > tolerance)[..., None]
-    return torch.linalg.vector_norm(matmul(unit(references), usable.mT), dim=-1).clamp_max(1.0)
+    return length(matmul(unit(references), usable.mT)).clamp_max(1.0)
 
 
 def common_mode(signals: Tensor) -> Tensor:

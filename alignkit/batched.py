@@ -17,21 +17,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CACHE_LINE = 64
+SMALL_PRODUCT = 2**20
+"""Multiplications below which a batch of one may take a kernel of its own."""
+
 VECTOR_LOOP = 32
 """Elements that every vectorised loop's stride divides."""
 
 
 def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """a [E, n, k] @ b [E, k, m], plus a bias [E, m] that is added to every row; `out` receives it."""
-    if a.is_cuda or (_in_step(a) and _in_step(b) and a.shape[1] * b.shape[2] * a.itemsize % CACHE_LINE == 0):
+    product = _product(a, b, bias)
+    return product if out is None else out.copy_(product)
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    aligned = _in_step(a) and _in_step(b) and a.shape[1] * b.shape[2] * a.itemsize % CACHE_LINE == 0
+    if not (a.is_cuda or aligned):
+        pairs = [(_from_start(a[e]), _from_start(b[e])) for e in range(len(a))]
         if bias is None:
-            return torch.bmm(a, b) if out is None else torch.bmm(a, b, out=out)
-        return torch.baddbmm(bias[:, None], a, b)
-    members = []
-    for e in range(len(a)):
-        left, right = _from_start(a[e]), _from_start(b[e])
-        members.append(torch.mm(left, right) if bias is None else torch.addmm(bias[e].clone(), left, right))
-    return torch.stack(members) if out is None else torch.stack(members, out=out)
+            return torch.stack([torch.mm(left, right) for left, right in pairs])
+        return torch.stack([torch.addmm(bias[e].clone(), *pair) for e, pair in enumerate(pairs)])
+    if len(a) == 1 and a[0].numel() * b.shape[2] <= SMALL_PRODUCT and not a.is_cuda:
+        # a batch of one takes kernels of its own: compute it twice, as if in company
+        a, b = a.expand(2, *a.shape[1:]), b.expand(2, *b.shape[1:])
+        bias = None if bias is None else bias.expand(2, *bias.shape[1:])
+        return (torch.bmm(a, b) if bias is None else torch.baddbmm(bias[:, None], a, b))[:1]
+    return torch.bmm(a, b) if bias is None else torch.baddbmm(bias[:, None], a, b)
+
+
+def length(vectors: Tensor) -> Tensor:
+    """Euclidean lengths along the last axis. (`vector_norm` has a kernel of its own for a single result.)"""
+    return torch.sqrt((vectors * vectors).sum(-1))
 
 
 def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:

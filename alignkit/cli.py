@@ -225,7 +225,7 @@ def pilot(
     import tempfile
 
     from alignkit.execute import choose_device, default_workers
-    from alignkit.pilot import rates_text, tune
+    from alignkit.pilot import rates_text, read_rates, tune
     from alignkit.run import open_study
     from alignkit.store import write_text
 
@@ -244,6 +244,11 @@ def pilot(
             source.study, out or Path(temporary), device=device, workers=workers or default_workers(device),
             on_status=begin("tuning rates"), source=str(source.path),
         )  # fmt: skip
+    if source.committed_rates.exists():  # arms of other data that were tuned alike stay
+        before = read_rates(source.committed_rates)
+        if before.get("pilot") == outcome["pilot"]:
+            arms = {arm["arm"]: arm for arm in [*before["arms"], *outcome["arms"]]}
+            outcome["arms"] = sorted(arms.values(), key=lambda arm: arm["arm"])
     write_text(source.committed_rates, rates_text(outcome))
     edge = sum(arm["at_edge"] for arm in outcome["arms"])
     at_edge = f". {edge} have their best rate at the grid's edge" if edge else ""

@@ -98,8 +98,11 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     training = settings.training
     number = 8 if training.dtype == "float64" else 4
     weights = Layout.of({(i, "weight"): layer.weight for i, layer in enumerate(layers)}, output_layer=len(layers)).size
-    copies = 4 + (2 if training.optimiser == "adam" else bool(training.momentum)) + (training.update == "norm_matched")
-    feedback = sum(data.outputs * layer.size for layer in layers[:-1])
+    # parameters, two gradients, those before the step, one temporary; the probe's two; the optimiser's memory
+    copies = (
+        5 + 2 * ("gradient" in settings.probe.groups) + (2 if training.optimiser == "adam" else bool(training.momentum))
+    )
+    feedback = max(weights, sum(data.outputs * layer.size for layer in layers[:-1]))
     units = sum(math.prod(layer.input) + layer.weight[0] * _op_positions(layer) for layer in layers)
     probed = settings.probe.samples * units * (6 * number + 6 * 8)
     trained = training.batch_size * units * 6 * number

@@ -106,7 +106,8 @@ def load(section: Digits | Teacher | Images) -> Dataset:
     if section.shuffle_labels:
         inputs, targets = arrays["train"]
         arrays["train"] = inputs, targets[_permutation(len(targets), "shuffled labels")]
-    splits = {split: Split(*map(torch.from_numpy, pair)) for split, pair in arrays.items()}
+    # cloned: torch aligns what it allocates, NumPy does not (see batched.py)
+    splits = {split: Split(*(torch.from_numpy(array).clone() for array in pair)) for split, pair in arrays.items()}
     return Dataset(
         name=described.name,
         task=described.task,

@@ -34,6 +34,7 @@ class Factor:
 
     name: str
     levels: tuple[Level, ...]
+    option: str | None = None  # the one option whose value the level is; None where levels have names
 
     @property
     def paths(self) -> set[str]:
@@ -52,10 +53,21 @@ def column_name(path: str) -> str:
 
 def declared_factors(study: Study, source: str) -> dict[str, tuple[Factor, ...]]:
     """The factors of every design of a study, by the design's name."""
-    return {
+    declared = {
         name: tuple(_factors(design.factors, f"{source}: designs.{name}")) + tuple(_listed_factors(design))
         for name, design in study.designs.items()
     }
+    meanings: dict[tuple[str, str], tuple[Any, str]] = {}
+    for name, factors in declared.items():
+        for factor, level in ((owner, level) for owner in factors for level in owner.levels):
+            meaning = tuple(sorted((path, str(plain(value))) for path, value in level.overrides))
+            known, elsewhere = meanings.setdefault((factor.name, str(level.value)), (meaning, name))
+            if known != meaning:
+                raise StudyError(
+                    f"{source}: designs.{name}: {factor.name} = {level.value} means something else in "
+                    f"designs.{elsewhere}. Give one of the two another name"
+                )
+    return declared
 
 
 def _factors(raw: Mapping[str, Any], place: str, prefix: str = "") -> Iterator[Factor]:
@@ -69,7 +81,7 @@ def _factors(raw: Mapping[str, Any], place: str, prefix: str = "") -> Iterator[F
                 continue
             if not isinstance(value, list) or not value or "." not in path:
                 raise StudyError(f"{place}.factors.{path}: expected section.key = [level, level, …]; got {value!r}")
-            yield Factor(column_name(path), tuple(Level(plain(level), ((path, level),)) for level in value))
+            yield Factor(column_name(path), tuple(Level(plain(level), ((path, level),)) for level in value), path)
         elif isinstance(value, dict) and value and all(isinstance(level, dict) for level in value.values()):
             levels = tuple(Level(level, tuple(flat(overrides).items())) for level, overrides in value.items())
             yield Factor(key, levels)
@@ -89,26 +101,34 @@ def _listed_factors(design: Design) -> Iterator[Factor]:
             if value not in values.setdefault(path, []):
                 values[path].append(value)
     for path, levels in values.items():
-        yield Factor(column_name(path), tuple(Level(plain(level), ((path, level),)) for level in levels))
+        yield Factor(column_name(path), tuple(Level(plain(level), ((path, level),)) for level in levels), path)
 
 
-def cells_of(design: Design, factors: tuple[Factor, ...], place: str) -> tuple[list[dict[str, Any]], str]:
-    """The cells of a design as dotted overrides, and a note on what a fraction gives up."""
+@dataclass(frozen=True)
+class Cell:
+    """A combination of levels: the options it sets (dotted), and the levels it was declared with."""
+
+    overrides: dict[str, Any]
+    levels: dict[str, Any]
+
+
+def cells_of(design: Design, factors: tuple[Factor, ...], place: str) -> tuple[list[Cell], str]:
+    """The cells of a design, and a note on what a fraction gives up."""
     _check_factors(design, factors, place)
     if design.kind == "cells":
         if not design.cells:
             raise StudyError(
                 f'{place}: kind = "cells" needs at least one cell; got none. Add cells = [{{"network.width" = 32}}, …]'
             )
-        return [flat(cell) for cell in design.cells], ""
+        return [Cell(flat(cell), {}) for cell in design.cells], ""
     if design.cells:
         raise StudyError(f'{place}: cells belong to kind = "cells"; this design is a {design.kind}')
     if design.kind == "one_at_a_time":
-        alone = [dict(level.overrides) for factor in factors for level in factor.levels]
-        return [{}, *alone], ""
+        alone = [_cell((factor,), (level,)) for factor in factors for level in factor.levels]
+        return [Cell({}, {}), *alone], ""
     if design.kind == "fraction":
         return _fraction(design, factors, place)
-    return [_combined(levels) for levels in itertools.product(*(factor.levels for factor in factors))], ""
+    return [_cell(factors, levels) for levels in itertools.product(*(factor.levels for factor in factors))], ""
 
 
 def _check_factors(design: Design, factors: tuple[Factor, ...], place: str) -> None:
@@ -136,11 +156,12 @@ def _check_factors(design: Design, factors: tuple[Factor, ...], place: str) -> N
         raise StudyError(f'{place}: more than {MOST_CELLS:,} cells. Take fewer levels, or kind = "one_at_a_time"')
 
 
-def _combined(levels: tuple[Level, ...]) -> dict[str, Any]:
-    return {path: value for level in levels for path, value in level.overrides}
+def _cell(factors: tuple[Factor, ...], levels: tuple[Level, ...]) -> Cell:
+    overrides = {path: value for level in levels for path, value in level.overrides}
+    return Cell(overrides, {factor.name: level.value for factor, level in zip(factors, levels, strict=True)})
 
 
-def _fraction(design: Design, factors: tuple[Factor, ...], place: str) -> tuple[list[dict[str, Any]], str]:
+def _fraction(design: Design, factors: tuple[Factor, ...], place: str) -> tuple[list[Cell], str]:
     """A regular fraction of the two-level factors, of the highest resolution and least aberration."""
     halvings = int(design.fraction.partition("/")[2]).bit_length() - 1
     two_level = [factor for factor in factors if len(factor.levels) == 2]
@@ -159,7 +180,7 @@ def _fraction(design: Design, factors: tuple[Factor, ...], place: str) -> tuple[
     for levels in itertools.product(*(enumerate(factor.levels) for factor in factors)):
         row = tuple(index for factor, (index, _) in zip(factors, levels, strict=True) if len(factor.levels) == 2)
         if row in chosen:
-            cells.append(_combined(tuple(level for _, level in levels)))
+            cells.append(_cell(factors, tuple(level for _, level in levels)))
     words = [tuple(sorted((*word, basic + i))) for i, word in enumerate(generators)]
     resolution = len(min(defining_words(words), key=len))
     relations = ", ".join("·".join(two_level[i].name for i in word) for word in words)
@@ -198,27 +219,34 @@ def best_generators(factors: int, halvings: int) -> list[tuple[int, ...]]:
     return best[1]
 
 
-def levels_of(rule: str, settings: Settings, declared: dict[str, tuple[Factor, ...]]) -> dict[str, Any]:
-    """The level of every factor of the study that these settings stand for; None where none applies."""
+def levels_of(
+    rule: str, settings: Settings, declared: dict[str, tuple[Factor, ...]], cell: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The level of every factor of the study: that of the cell, or the one that its settings stand for.
+
+    None where a factor does not apply, or where no level (or no single one) stands for the settings.
+    """
     found: dict[str, Any] = {}
     for factor in (factor for factors in declared.values() for factor in factors):
         if rule in WITHOUT_FEEDBACK and all(
             path.split(".")[0] == "feedback" or path == "streams.feedback" for path in factor.paths
         ):
             found[factor.name] = None
-            continue
-        if found.get(factor.name) is not None:
-            continue
-        if len(factor.paths) == 1 and factor.name == column_name(next(iter(factor.paths))):
-            found[factor.name] = plain(_option(settings, next(iter(factor.paths))))
-        else:
-            matching = (
-                level.value
-                for level in factor.levels
-                if all(_same(_option(settings, p), v) for p, v in level.overrides)
-            )
-            found[factor.name] = next(matching, None)
+        elif factor.option is not None:
+            found[factor.name] = plain(_option(settings, factor.option))
+        elif factor.name in cell:
+            found[factor.name] = cell[factor.name]
+        elif found.get(factor.name) is None:
+            found[factor.name] = _standing_for(settings, factor)
     return found
+
+
+def _standing_for(settings: Settings, factor: Factor) -> Any:
+    """The most specific level whose options are all those of the settings; None on a tie."""
+    matching = [level for level in factor.levels if all(_same(_option(settings, p), v) for p, v in level.overrides)]
+    most = max((len(level.overrides) for level in matching), default=0)
+    best = [level.value for level in matching if len(level.overrides) == most]
+    return best[0] if len(best) == 1 else None
 
 
 def _option(settings: Settings, path: str) -> Any:

@@ -12,7 +12,7 @@ import torch
 
 from alignkit.cohorts import Cohort, member_bytes
 from alignkit.data import Dataset, Split, Task
-from alignkit.execute import one_thread
+from alignkit.execute import reproducible
 from alignkit.probe import schedule
 from alignkit.train import train_cohort
 
@@ -52,7 +52,8 @@ def _kind(cohort: Cohort) -> str:
     settings = cohort.settings
     network = settings.network.model_dump_json(exclude={"slope", "initialisation"})
     probe = settings.probe.model_dump_json(exclude={"draw"})
-    return f"{cohort.rule} {network} {settings.training.batch_size} {settings.training.optimiser} {probe} {cohort.data}"
+    training = settings.training.model_dump_json(exclude={"lr", "output_lr", "epochs"})
+    return f"{cohort.rule} {network} {training} {settings.feedback.law} {probe} {cohort.data}"
 
 
 def _time(cohort: Cohort, device: str) -> tuple[float, float]:
@@ -85,7 +86,7 @@ def _time(cohort: Cohort, device: str) -> tuple[float, float]:
         "random", task, cohort.data.shape, cohort.data.outputs, split(batch * TIMED_STEPS), held_out, held_out, ""
     )
     at: list[float] = []
-    with one_thread(device):
+    with reproducible(device):
         started = time.perf_counter()
         train_cohort(
             small, dataset.to(device, dtype), device=device, progress=lambda share: at.append(time.perf_counter())

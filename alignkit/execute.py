@@ -129,6 +129,11 @@ def _check_against_data(run: Run, described: data.DatasetShape) -> None:
         raise StudyError(
             'training.loss: regression has no classes for "cross_entropy". Set training.loss = "squared_error"'
         )
+    if training.batch_size == 1 and any(
+        layer.options is not None and layer.options.norm == "batch"
+        for layer in layer_shapes(run.settings, described.shape, described.outputs)
+    ):
+        raise StudyError("training.batch_size: batch norm needs batches of at least 2 samples; got 1")
     available = getattr(described, probe.split)
     if not available:
         raise StudyError(f'probe.split: the data has no {probe.split} split. Use "test"')
@@ -252,20 +257,26 @@ def _own_rule(rule: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_thread(device: str) -> Iterator[None]:
-    """On a CPU, compute with one thread inside: sums then have one order on every machine."""
+def reproducible(device: str) -> Iterator[None]:
+    """Arithmetic that is the same on every machine of a kind, inside.
+
+    On a CPU one thread, so that sums have one order; on a GPU no TF32, which rounds to ten bits.
+    """
     threads = torch.get_num_threads()
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     if device.startswith("cpu"):
         torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 def _run_here(todo: Sequence[Cohort], directory: Path, device: str, tracker: _Tracker) -> None:
     datasets, shares, told = _Datasets(), [0.0] * len(todo), 0.0
-    with one_thread(device):
+    with reproducible(device):
         for index, cohort in enumerate(todo):
 
             def progress(share: float, index: int = index) -> None:
@@ -297,8 +308,6 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(directory: Path, device: str, shares: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if device.startswith("cpu"):
-        torch.set_num_threads(1)
     _worker.update(directory=directory, device=device, shares=shares, datasets=_Datasets())
 
 
@@ -318,7 +327,8 @@ def _work(cohort: Cohort, index: int) -> None:
         if shares[-1]:
             raise _Stopped
 
-    _finish(cohort, _worker["datasets"], _worker["directory"], _worker["device"], progress)
+    with reproducible(_worker["device"]):
+        _finish(cohort, _worker["datasets"], _worker["directory"], _worker["device"], progress)
     shares[index] = 1.0
 
 

@@ -82,4 +82,5 @@ def fa_matrix(feedback: Feedback, *, shape: tuple[int, ...], layer: int, seed: i
 
 def stack(matrices: Sequence[np.ndarray], like: Tensor) -> Tensor:
     """Members' matrices as one tensor [E, …] of the type and on the device of `like`."""
-    return torch.from_numpy(np.stack(matrices)).to(device=like.device, dtype=like.dtype)
+    # cloned: torch aligns what it allocates, NumPy does not (see batched.py)
+    return torch.from_numpy(np.stack(matrices)).to(device=like.device, dtype=like.dtype).clone()

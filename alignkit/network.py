@@ -182,6 +182,9 @@ class Network:
             signals[layer - 1], deltas[layer - 1] = signal, delta
             if gradients is not None and delta is not None:
                 self._write_gradients(layer, delta, passed, gradients)
+            elif gradients is not None:
+                for view in gradients.of_layer(layer).values():
+                    view.zero_()
         return signals, deltas
 
     def with_fixed_statistics(self, passed: Pass) -> Pass:

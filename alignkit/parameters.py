@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alignkit.batched import length
+
 ALIGNMENT = 32
 """Every parameter starts at, and every member's row is, a multiple of this many elements: vectorised
 loops then have no remainder, whose rounding could differ from member to member."""
@@ -68,7 +70,11 @@ class Parameters:
 
     def _view(self, key: Key) -> Tensor:
         shape, start = self.layout.shapes[key], self.layout.starts[key]
-        return self.flat[:, start : start + math.prod(shape)].view(-1, *shape)
+        strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        # Not view(): for one member that would forget the row's length, which tells how members are aligned.
+        return self.flat.as_strided(
+            (len(self.flat), *shape), (self.layout.size, *strides), self.flat.storage_offset() + start
+        )
 
 
 class SGD:
@@ -116,8 +122,8 @@ class Adam:
 def match_norms(gradients: Parameters, reference: Parameters) -> None:
     """Give every parameter's gradient the length of the reference's, in place; zero stays zero."""
     for key, gradient in gradients.views.items():
-        own = gradient.flatten(1).norm(dim=1)
-        wanted = reference.views[key].flatten(1).norm(dim=1)
+        own = length(gradient.flatten(1))
+        wanted = length(reference.views[key].flatten(1))
         factor = torch.where(own > 0, wanted / own, torch.zeros_like(own))
         gradient *= factor.view(-1, *(1 for _ in gradient.shape[1:]))
 

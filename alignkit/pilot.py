@@ -37,12 +37,6 @@ def pilot_plan(study: Study, *, source: str = "study") -> tuple[Plan, dict[str, 
     pilot = study.pilot
     if pilot is None:
         raise StudyError(f"{source}: has no [pilot] section to tune rates by. Add one, with lr = [0.03, 0.1, 0.3]")
-    if set(pilot.seeds) & set(study.seed_list):
-        raise StudyError(
-            f"{source}: pilot.seeds: expected seeds that the study itself does not use; got "
-            f"{list(pilot.seeds)} of both. "
-            "Rates tuned on the seeds they are judged by are no longer tuned apart"
-        )
     base = expand(study, fingerprint=data.fingerprint, seeds=pilot.seeds, source=source)
     _refuse_rate_factors(study, source)
     if not data.describe(base.runs[0].settings.data).validation:
@@ -55,7 +49,7 @@ def pilot_plan(study: Study, *, source: str = "study") -> tuple[Plan, dict[str, 
     for run in base.runs:
         arm = arm_id(run.rule, run.settings, data.fingerprint)
         for lr, output_lr in itertools.product(pilot.lr, pilot.output_lr or (None,)):
-            output = lr if output_lr is None else output_lr
+            output = output_lr or run.settings.training.output_lr or lr
             training = run.settings.training.model_copy(
                 update={"lr": lr, "output_lr": output, "epochs": pilot.epochs or run.settings.training.epochs}
             )
@@ -99,7 +93,7 @@ def tune(
     return {
         "format": RATES_FORMAT,
         "study": study.name,
-        "seeds": list(study.pilot.seeds) if study.pilot else [],
+        "pilot": pilot_options(study),
         "arms": arms,
     }
 
@@ -131,6 +125,11 @@ def _winner(arm: Any, runs: pd.DataFrame, samples: int) -> dict[str, Any]:
         "validation_loss": round(float(winner["validation_loss"]), 4),
         "at_edge": bool(len(tried) > 1 and winner["lr"] in (tried[0], tried[-1])),
     }
+
+
+def pilot_options(study: Study) -> dict[str, Any]:
+    """What an outcome depends on beside the arms: rates that were tuned otherwise do not serve."""
+    return study.pilot.model_dump(mode="json", exclude={"rates"}) if study.pilot else {}
 
 
 def rates_of(outcome: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
@@ -166,8 +165,11 @@ def rates_text(outcome: Mapping[str, Any]) -> str:
     return f'{{{head}, "arms": [\n  {arms}\n]}}\n'
 
 
-def covers(rates: Mapping[str, tuple[float, float]], study: Study) -> bool:
-    """Whether every arm of the study has its rates."""
+def serves(outcome: Mapping[str, Any], study: Study) -> bool:
+    """Whether the outcome is that of the study's own pilot, and every arm of the study has its rates."""
+    if outcome.get("pilot") != pilot_options(study):
+        return False
+    rates = rates_of(outcome)
     runs = expand(study, fingerprint=data.fingerprint, seeds=study.seed_list[:1]).runs
     return all(arm_id(run.rule, run.settings, data.fingerprint) in rates for run in runs)
 

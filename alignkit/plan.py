@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.columns import FORMAT_VERSION, MEASURE_COLUMNS, RUNS
-from alignkit.designs import Factor, cell_text, cells_of, declared_factors, flat, levels_of, plain
+from alignkit.designs import cell_text, cells_of, declared_factors, flat, levels_of, plain
 from alignkit.errors import StudyError, nearest
 from alignkit.rules import WITHOUT_FEEDBACK
 from alignkit.study import MEASURES, SECTIONS, Claim, Design, Settings, Study, validated
@@ -92,10 +92,12 @@ def expand(
         place = f"{source}: designs.{name}"
         cells, note = cells_of(design, declared.get(name, ()), place)
         notes += [f"{name}: {note}"] if note else []
-        for overrides in cells:
-            settings = resolve(study, {**flat(design.base), **overrides}, place)
+        base = resolve(study, flat(design.base), place)
+        for cell in cells:
+            settings = resolve(study, {**flat(design.base), **cell.overrides}, place)
             for rule, seed in itertools.product(study.rules, study.seed_list if seeds is None else seeds):
-                run = _run(study, settings, rule, seed, declared, fingerprint, rates, place)
+                levels = levels_of(rule, settings, declared, cell.levels)
+                run = _run(settings, base, rule, seed, levels, "bp" in study.rules, fingerprint, rates, place)
                 known = merged.get(run.run_id, run)
                 merged[run.run_id] = _in_design(known, name)
     factors = tuple(dict.fromkeys(factor.name for factors in declared.values() for factor in factors))
@@ -168,17 +170,18 @@ def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
 
 
 def _run(
-    study: Study,
     settings: Settings,
+    base: Settings,
     rule: str,
     seed: int,
-    declared: dict[str, tuple[Factor, ...]],
+    levels: dict[str, Any],
+    with_bp: bool,
     fingerprint: Fingerprint,
     rates: Rates | None,
     place: str,
 ) -> Run:
     def tuned(rule: str) -> Settings:
-        own = _without_feedback(study, settings) if rule in WITHOUT_FEEDBACK else settings
+        own = _without_feedback(settings, base) if rule in WITHOUT_FEEDBACK else settings
         if rates is None:
             return own
         key = arm_id(rule, own, fingerprint)
@@ -188,19 +191,19 @@ def _run(
                 "Run the pilot again: alignkit pilot STUDY"
             )
         lr, output_lr = rates[key]
-        return own.model_copy(update={"training": own.training.model_copy(update={"lr": lr, "output_lr": output_lr})})
+        training = own.training.model_copy(update={"lr": lr, "output_lr": output_lr})
+        return own.model_copy(update={"training": training})
 
-    levels = levels_of(rule, settings, declared)
     own = tuned(rule)
-    bp_run_id = run_id("bp", tuned("bp"), seed, fingerprint) if "bp" in study.rules else ""
+    bp_run_id = run_id("bp", tuned("bp"), seed, fingerprint) if with_bp else ""
     return Run(run_id(rule, own, seed, fingerprint), rule, cell_text(levels), seed, own, levels, bp_run_id=bp_run_id)
 
 
-def _without_feedback(study: Study, settings: Settings) -> Settings:
-    """The study's own feedback in place of the cell's: cells that differ in it alone are one BP arm,
-    whose bystander is the feedback that the study's base names."""
-    streams = settings.streams.model_copy(update={"feedback": study.streams.feedback})
-    return settings.model_copy(update={"feedback": study.feedback, "streams": streams})
+def _without_feedback(settings: Settings, base: Settings) -> Settings:
+    """The design's base feedback in place of the cell's: cells that differ in it alone are one BP arm,
+    whose bystander is the feedback of the base."""
+    streams = settings.streams.model_copy(update={"feedback": base.streams.feedback})
+    return settings.model_copy(update={"feedback": base.feedback, "streams": streams})
 
 
 def _in_design(run: Run, name: str) -> Run:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit import angles
-from alignkit.batched import matmul
+from alignkit.batched import length, matmul
 from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
 from alignkit.rules.base import Rule
@@ -114,7 +114,9 @@ class Probe:
                 found["jacobian_cosine"] = self._jacobian_cosine(index + 1, jacobians[index])
             layers.append(found)
         columns = {name: torch.stack([found[name] for found in layers], 1).cpu().numpy() for name in layers[0]}
-        return columns, output_cosine(network, passed).cpu().numpy()
+        last = (len(network.layers), "weight")
+        own = matmul(passed.error.mT, passed.inputs[-1]) if gradients[0] is None else gradients[0].views[last]
+        return columns, output_cosine(network, passed, own).cpu().numpy()
 
     def _signal(self, s: LayerSignals) -> dict[str, Tensor]:
         cosines = s.cosines
@@ -177,10 +179,10 @@ class Probe:
             if signal is None:
                 return {"chance_z": _undefined(s.t), "chance_p": _undefined(s.t)}
             redrawn.append(angles.cosine(signal, s.g).nanmean(1))
-        null = torch.stack(redrawn)  # [K, E]
-        beyond = (null.abs() >= observed.abs()).sum(0)
-        p = torch.where(observed.isnan(), torch.nan, (beyond + 1.0) / (len(null) + 1.0))
-        return {"chance_z": (observed - null.mean(0)) / null.std(0), "chance_p": p}
+        null = torch.stack(redrawn, 1)  # [E, K]
+        beyond = (null.abs() >= observed[:, None].abs()).sum(1)
+        p = torch.where(observed.isnan(), torch.nan, (beyond + 1.0) / (null.shape[1] + 1.0))
+        return {"chance_z": (observed - null.mean(1)) / _nan_sd(null), "chance_p": p}
 
     def _jacobians(self, passed: Pass) -> list[Tensor]:
         """The mean Jacobian dy/dh_l of the batch, [E, C, d_l] for each hidden layer.
@@ -223,14 +225,13 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
         old = before.views[layer, "weight"].double()
         moved = network.weight(layer).double() - old
         cosines.append(angles.frobenius_cosine(moved, -bp_gradient.views[layer, "weight"]))
-        length = old.flatten(1).norm(dim=1)
-        ratios.append(torch.where(length > 0, moved.flatten(1).norm(dim=1) / length, torch.nan))
+        before_length = length(old.flatten(1))
+        ratios.append(torch.where(before_length > 0, length(moved.flatten(1)) / before_length, torch.nan))
     return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
 
 
-def output_cosine(network: Network, passed: Pass) -> Tensor:
-    """The engine's output-weight gradient against autograd's, [E]: 1, or the engine is wrong."""
-    own = matmul(passed.error.transpose(1, 2), passed.inputs[-1])
+def output_cosine(network: Network, passed: Pass, own: Tensor) -> Tensor:
+    """The rule's output-weight gradient `own` [E, C, d] against autograd's, [E]: 1, or the engine is wrong."""
     references = [_autograd_output_gradient(network, passed, member) for member in range(len(own))]
     return angles.frobenius_cosine(own, torch.stack(references))
 
@@ -264,7 +265,7 @@ def _undefined(like: Tensor) -> Tensor:
 
 
 def _length(signal: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(signal.flatten(2).double(), dim=-1)
+    return length(signal.flatten(2).double())
 
 
 def _nan_sd(values: Tensor) -> Tensor:

@@ -51,7 +51,11 @@ def open_study(name: str | Path, *, data_path: str | None = None) -> Source:
         path = shipped[str(name)]
     study = Study.load(path)
     if data_path is not None:
-        known = study.data if isinstance(study.data, Images) else Images(name="images", path=data_path)
+        known = (
+            study.data
+            if isinstance(study.data, Images)
+            else Images(name="images", path=data_path, shuffle_labels=study.data.shuffle_labels)
+        )
         study = study.model_copy(update={"data": known.model_copy(update={"path": data_path})})
     return Source(study, path)
 
@@ -98,9 +102,9 @@ def known_rates(source: Source, out: Path | None) -> dict[str, tuple[float, floa
     places = [source.committed_rates, out / "rates.json" if out is not None else None]
     for place in places:
         if place is not None and place.exists():
-            rates = pilot.rates_of(pilot.read_rates(place))
-            if pilot.covers(rates, source.study):
-                return rates
+            outcome = pilot.read_rates(place)
+            if pilot.serves(outcome, source.study):
+                return pilot.rates_of(outcome)
     return None
 
 

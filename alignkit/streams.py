@@ -15,8 +15,6 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-STREAMS = ("initialisation", "feedback", "order", "dropout", "noise")
-
 
 def _key(seed: int, stream: str, layer: int, step: int) -> np.ndarray:
     digest = hashlib.blake2b(f"{seed}/{stream}/{layer}/{step}".encode(), digest_size=16).digest()

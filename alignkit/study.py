@@ -232,7 +232,6 @@ class Streams(Section):
     feedback: Seed | None = None
     order: Seed | None = None
     dropout: Seed | None = None
-    noise: Seed | None = None
 
 
 class Probe(Section):
@@ -399,6 +398,16 @@ class Study(Settings):
         if len(set(names)) != len(names):
             raise ValueError(f"expected a different name for each claim; got {names}")
         return claims
+
+    @model_validator(mode="after")
+    def _pilot_has_seeds_of_its_own(self) -> Study:
+        shared = sorted(set(self.pilot.seeds) & set(self.seed_list)) if self.pilot else []
+        if shared:
+            raise ValueError(
+                f"pilot.seeds: expected seeds that the study itself does not use; got {shared} of both. "
+                "Rates tuned on the seeds they are judged by are no longer tuned apart"
+            )
+        return self
 
     @property
     def seed_list(self) -> tuple[int, ...]:

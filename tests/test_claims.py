@@ -83,7 +83,12 @@ def test_the_family_decides_how_many_seeds_are_needed() -> None:
 
 def test_untestable_claims_still_count_in_their_family() -> None:
     alone = judged(angle_effects={"network.norm": -6.0})
-    beside = judged({}, {"name": "c2", "factor": "nrm"}, {"name": "c3", "levels": ["none", "layer"]}, angle_effects={"network.norm": -6.0})
+    beside = judged(
+        {},
+        {"name": "c2", "factor": "nrm"},
+        {"name": "c3", "levels": ["none", "layer"]},
+        angle_effects={"network.norm": -6.0},
+    )
     assert beside[0].p_adjusted == pytest.approx(3 * alone[0].p_adjusted)
     assert 'did you mean "norm"' in beside[1].reason and "no run has" in beside[2].reason
     assert {verdict.verdict for verdict in beside[1:]} == {"undecided"}

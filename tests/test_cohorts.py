@@ -41,6 +41,34 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "network,inputs,outputs,batch",
+    [([24], 8, 1, 16), ([10], 12, 1, 16), ([16, 4], 4, 10, 8), ([8], 8, 3, 4)],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_products_too_are_the_same_alone_and_in_company(network, inputs, outputs, batch, dtype):
+    task = "regression" if outputs == 1 else "classification"
+    section = {"name": "teacher", "task": task, "inputs": inputs, "outputs": outputs, "samples": 200}
+    study = {
+        "data": section, "network": {"widths": network}, "probe": {"samples": 11, "log_steps": 2, "redraws": 20},
+        "training": {"epochs": 1, "batch_size": batch, "dtype": dtype, "loss": "squared_error" if outputs == 1 else "cross_entropy"},
+        "feedback": {"law": "uniform"},
+    }  # fmt: skip
+    dataset = data.load(Study.parse({"name": "t", **study}).data).to("cpu", getattr(torch, dtype))
+    shape = DataShape(dataset.shape, dataset.outputs, len(dataset.train))
+    full = train_cohort(cohort(5, data_shape=shape, **study), dataset)
+    alone = train_cohort(cohort(1, first=3, data_shape=shape, **study), dataset)
+    for table, frame in alone.items():
+        same = full[table][full[table]["run_id"].isin(frame["run_id"])].reset_index(drop=True)
+        pd.testing.assert_frame_equal(same, frame.reset_index(drop=True), check_exact=True)
+
+
+def test_data_and_feedback_start_at_a_cache_line():
+    for _ in range(20):
+        loaded = data.load(Study.parse({"name": "t"}).data)
+        assert loaded.train.inputs.data_ptr() % 64 == 0 and loaded.test.inputs.data_ptr() % 64 == 0
+
+
 @pytest.mark.parametrize("rule", ["dfa", "bp", "fa"])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_an_mlp_member_has_identical_records_alone_in_two_and_in_32(settings, rule):

@@ -57,6 +57,42 @@ def test_named_levels_set_several_options():
     ]
 
 
+def test_a_cell_keeps_the_names_that_it_was_declared_with():
+    levels = {"base": {}, "bn": {"network.norm": "batch"}, "relu": {"network.activation": "relu"}}
+    assert [run.levels["practice"] for run in plan({"factors": {"practice": levels}}).runs] == ["base", "bn", "relu"]
+    nested = {
+        "leaky": {"network.activation": "leaky_relu"},
+        "half": {"network.activation": "leaky_relu", "network.slope": 0.5},
+    }
+    assert [run.levels["unit"] for run in plan({"factors": {"unit": nested}}).runs] == ["leaky", "half"]
+    sizes = {"small": {"network.width": 8}, "large": {"network.width": 64}}
+    assert [run.levels["size"] for run in plan({"factors": {"size": sizes}}).runs] == ["small", "large"]
+
+
+def test_another_design_s_level_is_the_most_specific_that_fits():
+    units = {
+        "leaky": {"network.activation": "leaky_relu"},
+        "half": {"network.activation": "leaky_relu", "network.slope": 0.5},
+    }
+    raw = {
+        "name": "t", "seeds": 1, "rules": ["dfa"], "network": {"activation": "leaky_relu", "slope": 0.5},
+        "designs": {"a": {"factors": {"unit": units}}, "b": {"factors": {"network.width": [8]}}},
+    }  # fmt: skip
+    found = expand(Study.parse(raw), fingerprint=lambda section: "x").runs
+    assert [run.levels["unit"] for run in found if "b" in run.designs] == ["half"]
+
+
+def test_a_level_means_one_thing_in_all_designs():
+    raw = {
+        "name": "t", "designs": {
+            "a": {"factors": {"unit": {"x": {"network.activation": "relu"}}}},
+            "b": {"factors": {"unit": {"x": {"network.activation": "gelu"}}}},
+        },
+    }  # fmt: skip
+    with pytest.raises(StudyError, match=r"designs\.b: unit = x means something else in designs\.a"):
+        expand(Study.parse(raw), fingerprint=lambda section: "x")
+
+
 def test_lists_are_levels_too():
     found = plan({"factors": {"network.widths": [[8, 2, 8], [8, 8, 8]]}})
     assert [run.levels["widths"] for run in found.runs] == ["8-2-8", "8-8-8"]

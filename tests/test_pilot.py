@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from alignkit.errors import StudyError
-from alignkit.pilot import _winner, pilot_plan, rates_of, rates_text, read_rates
+from alignkit.pilot import _winner, pilot_options, pilot_plan, rates_of, rates_text, read_rates, serves
 from alignkit.study import Study
 
 
@@ -89,3 +89,20 @@ def test_outcomes_survive_their_file(tmp_path):
     (tmp_path / "rates.json").write_text(rates_text(outcome))
     assert read_rates(tmp_path / "rates.json") == outcome
     assert rates_of(outcome) == {"a": (0.1, 0.3)}
+
+
+def test_rates_that_were_tuned_otherwise_do_not_serve():
+    raw = {"name": "t", "seeds": 2, "pilot": {"lr": [0.1], "seeds": [9]}}
+    study = Study.parse(raw)
+    plan, candidates = pilot_plan(study)
+    arms = [{"arm": c.arm, "lr": c.lr, "output_lr": c.output_lr} for c in candidates.values()]
+    outcome = {"format": 1, "pilot": pilot_options(study), "arms": arms}
+    assert serves(outcome, study)
+    assert not serves(outcome, Study.parse({**raw, "pilot": {"lr": [0.1, 0.3], "seeds": [9]}}))
+    assert not serves({**outcome, "arms": arms[:1]}, study)
+
+
+def test_the_output_layer_s_own_rate_is_kept_unless_it_is_tuned():
+    raw = {"name": "t", "seeds": 1, "training": {"output_lr": 5e-4}, "pilot": {"lr": [0.1, 0.3], "seeds": [9]}}
+    _, candidates = pilot_plan(Study.parse(raw))
+    assert {(c.lr, c.output_lr) for c in candidates.values()} == {(0.1, 5e-4), (0.3, 5e-4)}

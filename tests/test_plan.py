@@ -56,3 +56,12 @@ def test_tuned_rates_enter_the_id_and_must_cover_every_arm():
     rates.popitem()
     with pytest.raises(StudyError, match=r"no tuned rate for rule .* alignkit pilot"):
         expand(study, fingerprint=lambda section: "x", rates=rates)
+
+
+def test_the_bystander_is_the_feedback_of_the_design_s_base():
+    found = plan(
+        {"base": {"feedback.law": "orthogonal", "streams.feedback": 7}, "factors": {"feedback.scale": [1.0, 2.0]}},
+        rules=["bp", "dfa"],
+    )
+    (bp,) = [run for run in found.runs if run.rule == "bp"]
+    assert bp.settings.feedback.law == "orthogonal" and bp.settings.streams.feedback == 7
