@@ -24,7 +24,8 @@ def test_early_alignment_and_accuracy_on_cifar10(cifar10):
             # 5e-4 x 128 = 0.064 in mean convention for the hidden layers, 5e-4 for the output layer
             "training": {"lr": 5e-4, "reduction": "sum", "output_reduction": "mean", "batch_size": 128, "epochs": 2},
             "feedback": {"sharing": "sliced"},
-            "probe": {"samples": 128, "measures": ["signal"], "log_steps": 0, "evaluation_samples": 0},
+            # 1,024 images are eight probes of 128, which alone would move a mean by .01 to .03
+            "probe": {"samples": 1024, "measures": ["signal"], "log_steps": 0, "evaluation_samples": 0},
         }
     )  # fmt: skip
     (cohort,) = plan_cohorts(expand(study, fingerprint=data.fingerprint), device="cpu")
