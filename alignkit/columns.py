@@ -77,13 +77,3 @@ LAYERS = {
 }
 
 MEASURE_COLUMNS = tuple(name for name in LAYERS if name not in tuple(LAYERS)[:7])
-
-
-def to_markdown() -> str:
-    """The three tables' columns as Markdown, for the documentation."""
-    lines = []
-    for title, columns in (("runs", RUNS), ("checkpoints", CHECKPOINTS), ("layers", LAYERS)):
-        lines += [f"### `{title}`", "", "| column | type | meaning |", "|---|---|---|"]
-        lines += [f"| `{name}` | {kind} | {meaning} |" for name, (kind, meaning) in columns.items()]
-        lines.append("")
-    return "\n".join(lines)

@@ -249,7 +249,7 @@ def _own_rule(rule: str) -> Iterator[None]:
         yield
     except (AlignkitError, _Stopped):
         raise
-    except Exception as error:
+    except Exception as error:  # code that is not ours may fail in any way
         if rule in RULES:
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -13,7 +13,8 @@ from alignkit.columns import FORMAT_VERSION, MEASURE_COLUMNS, RUNS
 from alignkit.designs import cell_text, cells_of, declared_factors, flat, levels_of, plain
 from alignkit.errors import StudyError, nearest
 from alignkit.rules import WITHOUT_FEEDBACK
-from alignkit.study import MEASURES, SECTIONS, Claim, Design, Settings, Study, validated
+from alignkit.study import MEASURES, SECTIONS, Claim, Design, Settings, Study
+from alignkit.validation import validated
 
 ENGINE_VERSION = 1
 """Raised when the same settings and seed would train or measure differently."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from alignkit.errors import StudyError, nearest
 from alignkit.rules import check_rule
+from alignkit.validation import validated
 
 Activation = Literal["tanh", "relu", "leaky_relu", "sigmoid", "gelu", "erf", "linear"]
 Stage = Literal["norm", "activation", "dropout", "pool"]
@@ -444,114 +445,3 @@ class Study(Settings):
         """The study as canonical JSON, defaults left out: what its records keep beside them."""
         dumped = self.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(dumped, sort_keys=True, indent=1, ensure_ascii=False)
-
-
-def with_tags(raw: dict[str, Any]) -> dict[str, Any]:
-    """Name the default data and network where a study leaves `data.name` or `network.kind` out."""
-    raw = dict(raw)
-    for section, tag, default in (("data", "name", "digits"), ("network", "kind", "mlp")):
-        if isinstance(raw.get(section), dict):
-            raw[section] = {tag: default, **raw[section]}
-    return raw
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def validated(model: type[Model], raw: dict[str, Any], *, source: str) -> Model:
-    """`model.model_validate(raw)`, with errors that a reader of the file can act on."""
-    try:
-        return model.model_validate(with_tags(raw))
-    except ValidationError as error:
-        lines = _explanations(model, error)
-        more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
-        raise StudyError("\n".join(f"{source}: {line}" for line in [*lines[:MOST_LINES], *more])) from None
-
-
-MOST_LINES = 10
-
-_WORDS = {
-    "tuple_type": "a list",
-    "dict_type": "a table",
-    "model_type": "a table",
-    "model_attributes_type": "a table",
-    "string_pattern_mismatch": "letters, digits, _ . and -, beginning with a letter or digit",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "string_type": "text",
-}
-
-
-def _explanations(model: type[BaseModel], error: ValidationError) -> list[str]:
-    """One line for each key at fault: what was expected there (of each alternative), what came."""
-    lines: dict[str, list[str]] = {}
-    for details in error.errors():
-        key, expected, received = _explain(model, details)
-        lines.setdefault(f"{key}\0{received}", []).append(expected)
-    explained = []
-    for place, alternatives in lines.items():
-        key, _, received = place.partition("\0")
-        text = ", or ".join(dict.fromkeys(alternatives)).replace(", or expected ", ", or ")
-        explained.append(": ".join(part for part in (key, f"{text}; got {received}" if received else text) if part))
-    return explained
-
-
-def _explain(model: type[BaseModel], details: Any) -> tuple[str, str, str]:
-    """The key of an error, what was expected there, and what came (empty where the text says it all)."""
-    keys, fields = _walk(model, details["loc"])
-    key, received = ".".join(keys), details["input"]
-    if details["type"] == "extra_forbidden":
-        owner = ".".join(keys[:-1]) or "a study"
-        return key, f"{owner} has no such key; {nearest(keys[-1], fields)}", ""
-    if details["type"] == "missing":
-        return key, "expected this key, which is missing. Add it", ""
-    if details["type"] == "literal_error":
-        expected = details["ctx"]["expected"].replace("'", '"')
-        hint = ""
-        if isinstance(received, str):
-            options = [option.strip('" ') for option in expected.replace(" or ", ", ").split(",")]
-            suggestion = nearest(received, options)
-            hint = f"; {suggestion.split(' (valid')[0]}" if suggestion.startswith("did you") else ""
-        return key, f"expected {expected}", f"{received!r}{hint}"
-    if details["type"] == "union_tag_invalid":
-        tag = details["ctx"]["discriminator"].strip("'")
-        return f"{key}.{tag}", f"expected {details['ctx']['expected_tags']}", repr(details["ctx"]["tag"])
-    if details["type"] == "value_error":
-        return key, details["msg"].removeprefix("Value error, "), ""
-    if key == "claims" and details["type"] == "tuple_type":
-        return key, "expected a list of tables: write [[claims]], with double brackets", ""
-    message = _WORDS.get(details["type"]) or details["msg"].removeprefix("Input should be ")
-    return key, f"expected {message}", repr(received)
-
-
-def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:
-    """The dotted key of an error, without the tags that pydantic adds, and the names valid there."""
-    tagged: dict[str, type[BaseModel]] = {
-        "digits": Digits,
-        "teacher": Teacher,
-        "images": Images,
-        "mlp": MLP,
-        "cnn": CNN,
-    }
-    children: dict[str, type[BaseModel]] = {
-        "training": Training, "feedback": Feedback, "streams": Streams, "probe": Probe,
-        "pilot": Pilot, "designs": Design, "claims": Claim, "layers": LayerOverrides,
-    }  # fmt: skip
-    keys: list[str] = []
-    current: type[BaseModel] = model
-    for part in location:
-        if isinstance(part, str) and part in tagged and keys and keys[-1] in ("data", "network"):
-            current = tagged[part]
-            continue
-        if (isinstance(part, str) and any(mark in part for mark in "[]()")) or part in (
-            "constrained-int",
-            "int",
-            "str",
-        ):
-            continue
-        keys.append(str(part))
-        current = children.get(str(part), current)
-    return keys, list(current.model_fields)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from alignkit.network import Member, Network, Pass
-from alignkit.study import Settings, with_tags
+from alignkit.study import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Norm
+from alignkit.validation import with_tags
 
 
 def members_of(count: int = 3, *, dtype: str = "float64", **sections: dict[str, Any]) -> list[Member]:

@@ -1,0 +1,118 @@
+"""From what a study file says to a validated model, or to errors that a reader of the file can act on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from alignkit.errors import StudyError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MOST_LINES = 10
+
+_WORDS = {
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "string_pattern_mismatch": "letters, digits, _ . and -, beginning with a letter or digit",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+}
+
+
+def with_tags(raw: dict[str, Any]) -> dict[str, Any]:
+    """Name the default data and network where a study leaves `data.name` or `network.kind` out."""
+    raw = dict(raw)
+    for section, tag, default in (("data", "name", "digits"), ("network", "kind", "mlp")):
+        if isinstance(raw.get(section), dict):
+            raw[section] = {tag: default, **raw[section]}
+    return raw
+
+
+def validated(model: type[Model], raw: dict[str, Any], *, source: str) -> Model:
+    """`model.model_validate(raw)`, with errors that a reader of the file can act on."""
+    try:
+        return model.model_validate(with_tags(raw))
+    except ValidationError as error:
+        lines = _explanations(model, error)
+        more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+        raise StudyError("\n".join(f"{source}: {line}" for line in [*lines[:MOST_LINES], *more])) from None
+
+
+def _explanations(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """One line for each key at fault: what was expected there (of each alternative), what came."""
+    lines: dict[str, list[str]] = {}
+    for details in error.errors():
+        key, expected, received = _explain(model, details)
+        lines.setdefault(f"{key}\0{received}", []).append(expected)
+    explained = []
+    for place, alternatives in lines.items():
+        key, _, received = place.partition("\0")
+        text = ", or ".join(dict.fromkeys(alternatives)).replace(", or expected ", ", or ")
+        explained.append(": ".join(part for part in (key, f"{text}; got {received}" if received else text) if part))
+    return explained
+
+
+def _explain(model: type[BaseModel], details: Any) -> tuple[str, str, str]:
+    """The key of an error, what was expected there, and what came (empty where the text says it all)."""
+    keys, fields = _walk(model, details["loc"])
+    key, received = ".".join(keys), details["input"]
+    if details["type"] == "extra_forbidden":
+        owner = ".".join(keys[:-1]) or "a study"
+        return key, f"{owner} has no such key; {nearest(keys[-1], fields)}", ""
+    if details["type"] == "missing":
+        return key, "expected this key, which is missing. Add it", ""
+    if details["type"] == "literal_error":
+        expected = details["ctx"]["expected"].replace("'", '"')
+        hint = ""
+        if isinstance(received, str):
+            options = [option.strip('" ') for option in expected.replace(" or ", ", ").split(",")]
+            suggestion = nearest(received, options)
+            hint = f"; {suggestion.split(' (valid')[0]}" if suggestion.startswith("did you") else ""
+        return key, f"expected {expected}", f"{received!r}{hint}"
+    if details["type"] == "union_tag_invalid":
+        tag = details["ctx"]["discriminator"].strip("'")
+        return f"{key}.{tag}", f"expected {details['ctx']['expected_tags']}", repr(details["ctx"]["tag"])
+    if details["type"] == "value_error":
+        return key, details["msg"].removeprefix("Value error, "), ""
+    if key == "claims" and details["type"] == "tuple_type":
+        return key, "expected a list of tables: write [[claims]], with double brackets", ""
+    message = _WORDS.get(details["type"]) or details["msg"].removeprefix("Input should be ")
+    return key, f"expected {message}", repr(received)
+
+
+def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:
+    """The dotted key of an error, without the names that pydantic adds for unions, and the keys valid there."""
+    keys: list[str] = []
+    current = [model]
+    for part in map(str, location):
+        field = next((m.model_fields[part] for m in current if part in m.model_fields), None)
+        tagged = [m for m in current if part in _tags(m)]
+        if field is not None:
+            keys.append(part)
+            current = _models(field.annotation) or current
+        elif tagged and keys:
+            current = tagged
+        elif part not in ("constrained-int", "int", "str") and not set(part) & set("[]()"):
+            keys.append(part)
+    return keys, sorted({name for m in current for name in m.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models inside an annotation, whatever lists, unions and tables they are wrapped in."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _tags(model: type[BaseModel]) -> set[str]:
+    """The names by which a union tells this model from others: literals with a single value."""
+    literals = (field.annotation for field in model.model_fields.values() if get_origin(field.annotation) is Literal)
+    return {str(get_args(literal)[0]) for literal in literals if len(get_args(literal)) == 1}
