@@ -36,7 +36,10 @@ CHECKPOINTS = {
     "step": ("int64", "updates made so far"),
     "epoch": ("float64", "step divided by the updates of an epoch"),
     "mode": ("string", "mode of the measured forward pass: batch, eval or train"),
-    "output_cosine": ("float64", "the rule's output-weight gradient against autograd's: always 1 (NaN where it is zero), a self-test"),
+    "output_cosine": (
+        "float64",
+        "self-test, always 1: the rule's output-weight gradient against autograd's (NaN where it is 0)",
+    ),
     "train_loss": ("float64", "loss on the training split (its first evaluation_samples)"),
     "validation_loss": ("float64", "loss on the validation split"),
     "test_loss": ("float64", "loss on the test split"),

@@ -72,6 +72,9 @@ STYLE: Any = {
     "ytick.major.size": 3,
 }
 
+MOST_LABEL_CHARACTERS = 26
+"""What fits below a small panel side by side; longer labels are turned."""
+
 
 def alignment_over_training(
     records: Records, *, rules: Sequence[str], design: str | None = None, response: str = "signal_angle_deg"
@@ -138,15 +141,20 @@ def alignment_by_factor(
             for _, row in means.iterrows():
                 axes.plot(places, row, color=colour, alpha=0.35, lw=0.8, marker="o", ms=2.2)
             axes.plot(places, means.mean(), color=colour, lw=2, marker="o", ms=5, mec="white", mew=0.8)
+            crowded = sum(map(len, levels)) > MOST_LABEL_CHARACTERS
             axes.set_xticks(list(places), levels)
+            if crowded:
+                axes.tick_params(axis="x", labelrotation=30)
+                for label in axes.get_xticklabels():
+                    label.set(ha="right", rotation_mode="anchor")
             axes.set_xlim(-0.35, len(levels) - 0.65)
             axes.xaxis.grid(False)
             effect = members[-1]
             text = f"{signed(effect.estimate, digits_of(response))}{_unit(response)}"
             if np.isfinite(effect.interval).all():
                 text += f" {interval_text(effect.interval, digits_of(response))}"
-            which = f"{levels[-1]} less {levels[0]}: " if len(levels) > 2 else ""
-            axes.set_title(f"{factor.replace('_', ' ')}\n{which}{text}", loc="left")
+            which = f"\n{levels[-1]} less {levels[0]}" if len(levels) > 2 else ""
+            axes.set_title(f"{factor.replace('_', ' ')}{which}\n{text}", loc="left")
             axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         for axes in panels[::2]:
             axes.set_ylabel(_axis(response, short=True))

@@ -442,6 +442,6 @@ class Study(Settings):
         return validated(cls, raw, source=source)
 
     def to_json(self) -> str:
-        """The study as canonical JSON, defaults left out: what its records keep beside them."""
+        """The study as JSON, defaults left out, in its own order: what its records keep beside them."""
         dumped = self.model_dump(mode="json", exclude_defaults=True)
-        return json.dumps(dumped, sort_keys=True, indent=1, ensure_ascii=False)
+        return json.dumps(dumped, indent=1, ensure_ascii=False)

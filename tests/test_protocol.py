@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from alignkit import data
@@ -28,10 +29,13 @@ def test_early_alignment_and_accuracy_on_cifar10(cifar10):
             "probe": {"samples": 1024, "measures": ["signal"], "log_steps": 0, "evaluation_samples": 0},
         }
     )  # fmt: skip
-    (cohort,) = plan_cohorts(expand(study, fingerprint=data.fingerprint), device="cpu")
-    tables = train_cohort(cohort, data.load(study.data))
-    cosine = tables["layers"].groupby(["epoch", "layer"])["signal_cosine"].mean()
-    accuracy = 100 * tables["checkpoints"].groupby("epoch")["test_accuracy"].mean()
+    dataset = data.load(study.data)
+    planned = plan_cohorts(expand(study, fingerprint=data.fingerprint), device="cpu")
+    found = [train_cohort(cohort, dataset) for cohort in planned]
+    layers, checkpoints = (pd.concat(tables[name] for tables in found) for name in ("layers", "checkpoints"))
+    cosine = layers.groupby(["epoch", "layer"])["signal_cosine"].mean()
+    accuracy = 100 * checkpoints.groupby("epoch")["test_accuracy"].mean()
+    print(cosine, accuracy)
     for epoch, cosines, points in ((1, (0.24, 0.11, 0.04), 30.0), (2, (0.41, 0.21, 0.08), 36.6)):
         for layer, (wanted, tolerance) in enumerate(zip(cosines, (0.03, 0.03, 0.02), strict=True), start=1):
             assert cosine[epoch, layer] == pytest.approx(wanted, abs=tolerance)
