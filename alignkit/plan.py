@@ -12,7 +12,7 @@ from typing import Any
 from alignkit.columns import FORMAT_VERSION, MEASURE_COLUMNS, RUNS
 from alignkit.designs import cell_text, cells_of, declared_factors, flat, levels_of, plain
 from alignkit.errors import StudyError, nearest
-from alignkit.rules import WITHOUT_FEEDBACK
+from alignkit.rules import WITHOUT_FEEDBACK, rule_identity
 from alignkit.study import MEASURES, SECTIONS, Claim, Design, Settings, Study
 from alignkit.validation import validated
 
@@ -157,7 +157,9 @@ def resolve(study: Study, overrides: Mapping[str, Any], place: str) -> Settings:
 
 def run_id(rule: str, settings: Settings, seed: int, fingerprint: Fingerprint) -> str:
     """A hash of everything that determines a run: defaults left out, so that a later option voids nothing."""
-    return _hash({"engine": ENGINE_VERSION, "rule": rule, "seed": seed, **_determinants(settings, fingerprint)})
+    return _hash(
+        {"engine": ENGINE_VERSION, "rule": rule_identity(rule), "seed": seed, **_determinants(settings, fingerprint)}
+    )
 
 
 def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
@@ -167,7 +169,7 @@ def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
         determined["training"].pop(key, None)
     for section in ("probe", "streams", *(["feedback"] if rule in WITHOUT_FEEDBACK else [])):
         determined.pop(section, None)
-    return _hash({"rule": rule, **determined})
+    return _hash({"rule": rule_identity(rule), **determined})
 
 
 def _run(

@@ -283,6 +283,12 @@ class Design(Section):
     cells: tuple[dict[str, Any], ...] = ()
     base: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _fraction_is_of_a_fraction(self) -> Design:
+        if "fraction" in self.model_fields_set and self.kind != "fraction":
+            raise ValueError(f'fraction belongs to kind = "fraction"; this design is a {self.kind}')
+        return self
+
     @field_validator("fraction")
     @classmethod
     def _fraction_is_a_power_of_two(cls, fraction: str) -> str:

@@ -65,3 +65,12 @@ def test_the_bystander_is_the_feedback_of_the_design_s_base():
     )
     (bp,) = [run for run in found.runs if run.rule == "bp"]
     assert bp.settings.feedback.law == "orthogonal" and bp.settings.streams.feedback == 7
+
+
+def test_a_rule_of_the_user_s_own_is_known_by_its_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    ids = []
+    for code in ("first = 1\n", "second = 2\n", "first = 1\n"):
+        (tmp_path / "some_rule.py").write_text(code)
+        ids.append(plan({}, rules=["some_rule:Own"]).runs[0].run_id)
+    assert ids[0] == ids[2] != ids[1]

@@ -34,6 +34,7 @@ BAD = {
         r"claims\.0\.direction: expected this key, which is missing",
     ),
     "fraction": ('[designs.d]\nkind = "fraction"\nfraction = "1/3"', r'designs\.d\.fraction: expected "1/2", "1/4"'),
+    "fraction of a grid": ('[designs.d]\nfraction = "1/2"', r'designs\.d: fraction belongs to kind = "fraction"; this design is a grid'),
     "name": ('name = "a/b"', r"name: expected"),
     "true is no number": ("[training]\nlr = true", r"training\.lr: expected a number; got True"),
     "text is no number": ('[network]\nwidth = "8"', r"network\.width: expected a whole number; got '8'"),
