@@ -27,7 +27,12 @@ def unit(vectors: Tensor) -> Tensor:
 
 def cosine(u: Tensor, v: Tensor) -> Tensor:
     """cos(u, v) along the last axis, [...]."""
-    return (unit(u) * unit(v)).sum(-1).clamp(-1.0, 1.0)
+    return unit_cosine(unit(u), unit(v))
+
+
+def unit_cosine(u: Tensor, v: Tensor) -> Tensor:
+    """`cosine` of vectors that already have length 1."""
+    return (u * v).sum(-1).clamp(-1.0, 1.0)
 
 
 def angle_deg(u: Tensor, v: Tensor) -> Tensor:

@@ -102,6 +102,7 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     copies = (
         5 + 2 * ("gradient" in settings.probe.groups) + (2 if training.optimiser == "adam" else bool(training.momentum))
     )
+    # FA keeps a matrix for every weight, DFA only [C, d_l] a layer: the larger is reckoned with
     feedback = max(weights, sum(data.outputs * layer.size for layer in layers[:-1]))
     units = sum(math.prod(layer.input) + layer.weight[0] * _op_positions(layer) for layer in layers)
     probed = settings.probe.samples * units * (6 * number + 6 * 8)

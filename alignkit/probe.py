@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -63,15 +64,20 @@ class LayerSignals:
     above: Tensor | None
     passed: Pass
 
-    @property
+    @cached_property
+    def units(self) -> tuple[Tensor, Tensor]:
+        """t and g at length 1, float64; NaN where they have no direction."""
+        return angles.unit(self.t), angles.unit(self.g)
+
+    @cached_property
     def undefined(self) -> Tensor:
         """Samples [E, N] with no direction in either place."""
-        return angles.unit(self.t).isnan().any(-1) | angles.unit(self.g).isnan().any(-1)
+        return self.units[0].isnan().any(-1) | self.units[1].isnan().any(-1)
 
-    @property
+    @cached_property
     def cosines(self) -> Tensor:
         """cos(t_n, g_n) [E, N], NaN where undefined."""
-        return angles.cosine(self.t, self.g)
+        return angles.unit_cosine(*self.units)
 
 
 class Probe:
@@ -123,7 +129,7 @@ class Probe:
         return {
             "signal_cosine": cosines.nanmean(1),
             "signal_cosine_sd": _nan_sd(cosines),
-            "signal_angle_deg": angles.angle_deg(s.t, s.g).nanmean(1),
+            "signal_angle_deg": angles.unit_angle_deg(*s.units).nanmean(1),
             "undefined": s.undefined.sum(1),
         }
 
