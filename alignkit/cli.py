@@ -85,6 +85,7 @@ def run(
         except KeyboardInterrupt:
             errors.print(
                 f"Stopped. What had finished is kept in {out}; the same command goes on from there.",
+                markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
