@@ -7,6 +7,7 @@ from importlib import metadata
 
 import numpy as np
 
+from alignkit import __version__
 from alignkit.columns import LAYERS
 from alignkit.report.analysis import Analysis
 from alignkit.report.toml_text import toml_text
@@ -14,7 +15,7 @@ from alignkit.report.words import count, listed, number, rule_name, sizes
 from alignkit.stats import in_design, label_of, minimum_seeds, run_summaries
 from alignkit.study import Images, Settings
 
-ANALYSED_WITH = ("alignkit", "numpy", "pandas", "scipy", "statsmodels", "matplotlib")
+ANALYSED_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib")
 
 
 def facts(analysis: Analysis) -> list[tuple[str, str]]:
@@ -220,7 +221,7 @@ def _range(seeds: tuple[int, ...]) -> str:
 
 
 def _versions() -> str:
-    found = []
+    found = [f"alignkit {__version__}"]
     for name in ANALYSED_WITH:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found.append(f"{name} {metadata.version(name)}")
