@@ -292,15 +292,13 @@ def _run_here(todo: Sequence[Cohort], directory: Path, device: str, tracker: _Tr
 
 
 @contextlib.contextmanager
-def _ignored_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back, not lose it: it arrives at the end. Processes started inside never receive it."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 _worker: dict[str, Any] = {}
@@ -341,7 +339,7 @@ def _run_in_processes(todo: Sequence[Cohort], directory: Path, device: str, work
         workers, mp_context=context, initializer=_start_worker, initargs=(directory, device, shares)
     )
     try:
-        with _ignored_interrupts():  # inherited by the workers that submitting starts: Ctrl-C is ours to answer
+        with _interrupts_held():  # by the workers that submitting starts, for good: Ctrl-C is ours to answer
             pending: set[Future[None]] = {pool.submit(_work, cohort, index) for index, cohort in enumerate(todo)}
         while pending:
             done, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
