@@ -126,7 +126,8 @@ def test_a_killed_run_goes_on_to_the_same_tables(study, finished, tmp_path, caps
     assert not list(out.glob("records/.*"))
 
 
-def test_ctrl_c_keeps_what_had_finished_and_exits_130(study, tmp_path):
+@pytest.mark.parametrize("seconds", [0, 3], ids=["while workers start", "while they train"])
+def test_ctrl_c_keeps_what_had_finished_and_exits_130(tmp_path, seconds):
     out = tmp_path / "interrupted"
     long = tmp_path / "long.toml"
     long.write_text(
@@ -140,9 +141,14 @@ def test_ctrl_c_keeps_what_had_finished_and_exits_130(study, tmp_path):
     )
     line = process.stdout.readline()  # the first status: the work has begun
     assert "training" in line
-    time.sleep(3)
+    time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     assert process.returncode == 130, errors
     assert "the same command goes on from there" in errors and "Traceback" not in errors
 
