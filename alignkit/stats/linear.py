@@ -1,0 +1,421 @@
+"""A model's fixed effects on a table, and what every fit of them has in common.
+
+`Design` turns a formula or a list of factors into a model matrix; `LinearFit` holds coefficients with
+their covariance. How the covariance and its degrees of freedom come about is the fit's own business, so
+marginal means and contrasts work alike on a fit within seeds, a pooled one and a mixed one.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import patsy  # type: ignore[import-untyped,unused-ignore]
+from scipy import stats
+
+from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.levels import level_column, level_order, numeric_levels
+
+Interactions = int | Literal["all"]
+
+FUNCTIONS: dict[str, Any] = {
+    "np": np, "log": np.log, "log2": np.log2, "log10": np.log10, "sqrt": np.sqrt, "exp": np.exp,
+    "abs": np.abs, "maximum": np.maximum, "minimum": np.minimum,
+}  # fmt: skip
+"""What a formula may call, besides patsy's own I, center and standardize."""
+
+_PATSY = ("I", "center", "standardize")
+_CATEGORICAL = re.compile(r"""^(?:C\(\s*)?(?:Q\(\s*(["'])(?P<quoted>.*)\1\s*\)|(?P<plain>[^\W\d]\w*))(?:\s*\))?$""")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Design:
+    """The fixed effects of a model on the rows of a table.
+
+    Factors are coded as deviations (they sum to zero over the levels), so that a term's coefficients are
+    effects around the mean of the cells, and a test of a main effect stays one beside interactions.
+
+    formula : the model as text, and `response`, the column that it describes.
+    factors : categorical factors and their levels as text, in `level_order`.
+    covariates : numeric predictors and their means over the rows used, where a reference grid holds them.
+    x : [n, p], the model matrix; y : [n], the response, in the response's unit.
+    names : the p coefficient names, such as "norm[batch]" or "norm[batch]:log2(width)".
+    terms : each term's columns of `x`, the intercept included as "Intercept".
+    index : which rows of the table were used; `dropped` counts those with a missing value.
+    """
+
+    formula: str
+    response: str
+    factors: dict[str, tuple[str, ...]]
+    covariates: dict[str, float]
+    x: np.ndarray
+    y: np.ndarray
+    names: tuple[str, ...]
+    terms: dict[str, tuple[int, ...]]
+    index: pd.Index
+    dropped: int = 0
+    matrix_info: Any = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        table: pd.DataFrame,
+        formula_or_factors: str | Sequence[str],
+        *,
+        response: str = "value",
+        interactions: Interactions | None = None,
+    ) -> Design:
+        """The model matrix of a formula, or of factors with their interactions up to an order (2 by default).
+
+        A column named plainly is a categorical factor whatever its type: `width` has a coefficient per
+        level. A number is written as one: `log2(width)`, `I(position)`, `center(log2(width))`. A covariate
+        that interacts with a factor should be centred, or the factor's main effect is its effect where
+        the covariate is 0.
+
+        Rows in which the response or a predictor is missing or not finite are left out and counted.
+        Raises `AnalysisError` for unknown columns, for factors with one level, and for terms that the
+        rows cannot tell apart, which it names.
+
+        >>> table = pd.DataFrame({"width": [8, 8, 64, 64], "norm": ["no", "yes"] * 2, "value": [1.0, 2, 3, 5]})
+        >>> Design.of(table, "log2(width) + norm").names
+        ('Intercept', 'norm[no]', 'log2(width)')
+        """
+        formula = _formula(table, formula_or_factors, interactions)
+        model = _parse(formula)
+        if model.lhs_termlist:
+            response = _left_hand_side(model, response)
+        if response not in table.columns:
+            raise AnalysisError(f'expected a column "{response}"; {nearest(response, map(str, table.columns))}')
+        # Whoever writes a term names every factor in it, and each is either a column's levels or a number.
+        atoms = {atom: _predictor(atom, table) for term in model.rhs_termlist for atom in term.factors}
+        categorical = dict.fromkeys(name for name, columns in atoms.values() if columns is None)
+        numeric = dict.fromkeys(name for _, columns in atoms.values() for name in columns or ())
+        if response in categorical or response in numeric:
+            raise AnalysisError(f'"{response}" is the response; expected it on the left of the model alone: {formula}')
+        data: dict[Hashable, Any] = {name: level_column(table[name]) for name in categorical}
+        y = _numbers(table[response], response)
+        used = np.isfinite(y)
+        for name in numeric:
+            data[_number_name(name)] = _numbers(table[name], name)
+            used &= np.isfinite(data[_number_name(name)])
+        for name in categorical:
+            used &= data[name].notna().to_numpy()
+        if not used.any():
+            raise AnalysisError(
+                f"expected rows with a {response} and every predictor of {formula}; got {len(table):,} rows, none "
+                "complete. Look for missing values"
+            )
+        factors = {}
+        for name in categorical:
+            levels = level_order(data[name][used])
+            if len(levels) < 2:
+                raise AnalysisError(
+                    f'factor "{name}": expected at least two levels; got {", ".join(levels)} alone. '
+                    "Leave it out of the model"
+                )
+            factors[name] = tuple(levels)
+        covariates = {name: float(data[_number_name(name)][used].mean()) for name in numeric if name not in factors}
+        values = {name: pd.Categorical(data[name][used], categories=list(factors[name])) for name in factors}
+        values |= {_number_name(name): data[_number_name(name)][used] for name in numeric}
+        matrix, label = _matrix(model, atoms, values, formula)
+        info = matrix.design_info
+        terms = {
+            ":".join(label[factor.code] for factor in term.factors) or "Intercept": tuple(
+                range(columns.start, columns.stop)
+            )
+            for term, columns in info.term_slices.items()
+        }
+        x = np.ascontiguousarray(matrix)
+        if not np.isfinite(x).all():
+            bad = [term for term, columns in terms.items() if not np.isfinite(x[:, columns]).all()]
+            raise AnalysisError(f"{', '.join(bad)}: not a finite number in every row. Transform or drop those rows")
+        require_rank(x, terms, hint=_many_levels(factors, int(used.sum())))
+        return cls(
+            formula=formula,
+            response=response,
+            factors=factors,
+            covariates=covariates,
+            x=x,
+            y=y[used],
+            names=tuple(_column_label(name, label) for name in info.column_names),
+            terms=terms,
+            index=table.index[used],
+            dropped=int((~used).sum()),
+            matrix_info=info,
+        )
+
+    def rows(self, grid: pd.DataFrame) -> np.ndarray:
+        """The model matrix [m, p] of a reference grid, which has a column per factor and covariate."""
+        values: dict[str, Any] = {}
+        for name in (*self.factors, *self.covariates):
+            if name not in grid.columns:
+                raise AnalysisError(f'expected the grid to have a column "{name}"; {nearest(name, map(str, grid))}')
+        for name, levels in self.factors.items():
+            texts = level_column(grid[name])
+            unknown = [text for text in level_order(texts) if text not in levels]
+            if unknown or texts.isna().any():
+                what = ", ".join(unknown) or "a missing level"
+                raise AnalysisError(f'factor "{name}": expected one of {", ".join(levels)}; got {what}')
+            values[name] = pd.Categorical(texts, categories=list(levels))
+            # A factor may also stand in the model as a number: then its levels are numbers.
+            if (numbers := numeric_levels(texts)) is not None:
+                values[_number_name(name)] = np.array(numbers)
+        values |= {_number_name(name): _numbers(grid[name], name) for name in self.covariates}
+        if not (self.factors or self.covariates):
+            return np.ones((len(grid), 1))
+        return np.asarray(patsy.build_design_matrices([self.matrix_info], values, NA_action="raise")[0])
+
+    @property
+    def missing_note(self) -> tuple[str, ...]:
+        """How many rows had no value, as the warning of a fit; empty where none was left out."""
+        total = len(self.y) + self.dropped
+        return (f"{self.dropped:,} of {total:,} rows left out: a value is missing",) if self.dropped else ()
+
+
+@dataclass(frozen=True)
+class FTest:
+    """A joint test that combinations of coefficients are all 0: F on `df` and `df_error` degrees of freedom."""
+
+    statistic: float
+    df: float
+    df_error: float
+    p: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LinearFit:
+    """Coefficients [p] of a design and their covariance [p, p], in the unit of the response.
+
+    `residual_df` are the degrees of freedom of every linear combination, unless a fit overrides `df`
+    (Satterthwaite) and `f_test` (a joint test of several).
+    """
+
+    design: Design
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    n_seeds: int
+    method: str
+    residual_df: float = float("nan")
+    warnings: tuple[str, ...] = ()
+
+    def df(self, weights: np.ndarray) -> float:
+        """Degrees of freedom of the combination `weights` [p] of the coefficients."""
+        return self.residual_df
+
+    def f_test(self, weights: np.ndarray) -> FTest:
+        """Whether all rows of `weights` [q, p] have a combination of 0: Wald's F on q and `residual_df`."""
+        weights = np.atleast_2d(weights)
+        values = weights @ self.coefficients
+        statistic = float(values @ np.linalg.solve(weights @ self.covariance @ weights.T, values)) / len(weights)
+        return FTest(statistic, len(weights), self.residual_df, f_p(statistic, len(weights), self.residual_df))
+
+    def anova(self) -> pd.DataFrame:
+        """One row per term but the intercept: F, df, df_error and p, each term given all the others (type III)."""
+        rows = []
+        for term, columns in self.design.terms.items():
+            if term != "Intercept":
+                test = self.f_test(np.eye(len(self.coefficients))[list(columns)])
+                rows.append((term, test.df, test.df_error, test.statistic, test.p))
+        return pd.DataFrame(rows, columns=["term", "df", "df_error", "F", "p"])
+
+    def to_frame(self, *, level: float = 0.95) -> pd.DataFrame:
+        """One row per coefficient: estimate, standard error, t interval, t, df and p."""
+        frame = pd.DataFrame({"coefficient": self.design.names, "estimate": self.coefficients})
+        df = np.array([self.df(row) for row in np.eye(len(self.coefficients))])
+        return frame.assign(**t_columns(self.coefficients, np.sqrt(np.diag(self.covariance)), df, level=level))
+
+
+def t_columns(
+    estimate: np.ndarray, se: np.ndarray, df: np.ndarray, *, null: float = 0.0, level: float = 0.95
+) -> dict[str, np.ndarray]:
+    """The t statistic of estimates against `null`, with interval and p; NaN where there is no standard error."""
+    usable = (se > 0) & (df > 0)
+    safe_se, safe_df = np.where(usable, se, np.nan), np.where(usable, df, np.nan)
+    t = (estimate - null) / safe_se
+    half = stats.t.ppf((1 + level) / 2, safe_df) * safe_se
+    return {
+        "se": se,
+        "low": estimate - half,
+        "high": estimate + half,
+        "t": t,
+        "df": df,
+        "p": 2 * stats.t.sf(np.abs(t), safe_df),
+    }
+
+
+def f_p(statistic: float, df: float, df_error: float) -> float:
+    """The upper tail of F; NaN without degrees of freedom."""
+    return float(stats.f.sf(statistic, df, df_error)) if df > 0 and df_error > 0 else float("nan")
+
+
+def independent_columns(x: np.ndarray) -> list[int]:
+    """The columns of x [n, p] that earlier columns do not already span, in order (as R's lm keeps them)."""
+    lengths = np.linalg.norm(x, axis=0)
+    basis: list[np.ndarray] = []
+    kept = []
+    for column in range(x.shape[1]):
+        if lengths[column] == 0:
+            continue
+        residual = x[:, column] / lengths[column]
+        # Twice is enough: one pass of Gram-Schmidt loses digits among nearly parallel columns.
+        for _ in range(2):
+            for unit in basis:
+                residual = residual - unit * (unit @ residual)
+        size = float(np.linalg.norm(residual))
+        if size > 1e-7:
+            kept.append(column)
+            basis.append(residual / size)
+    return kept
+
+
+def require_rank(x: np.ndarray, terms: Mapping[str, Sequence[int]], *, hint: str = "") -> None:
+    """Raise `AnalysisError` naming the terms that the rows of `x` cannot tell from earlier ones."""
+    kept = independent_columns(x)
+    if len(kept) == x.shape[1]:
+        return
+    term_of = {column: term for term, columns in terms.items() for column in columns}
+    aliases: dict[str, list[str]] = {}
+    for column in sorted(set(range(x.shape[1])) - set(kept)):
+        before = [earlier for earlier in kept if earlier < column]
+        weights = np.linalg.lstsq(x[:, before], x[:, column], rcond=None)[0] if before else np.zeros(0)
+        scale = np.abs(weights).max(initial=0.0)
+        involved = [term_of[c] for c, weight in zip(before, weights, strict=True) if abs(weight) > 1e-6 * scale]
+        aliases.setdefault(term_of[column], []).extend(involved)
+    parts = []
+    for term, others in aliases.items():
+        named = [other for other in dict.fromkeys(others) if other not in (term, "Intercept")]
+        parts.append(f"{term} is aliased with {' and '.join(named)}" if named else f"{term} has empty cells")
+    shown = "; ".join(parts[:6]) + (f"; and {len(parts) - 6} more" if len(parts) > 6 else "")
+    drop = ", ".join(list(aliases)[:6]) + (", …" if len(aliases) > 6 else "")
+    raise AnalysisError(
+        f"expected terms that the rows can tell apart; got {x.shape[1]} coefficients of rank {len(kept)}: {shown}. "
+        f"Drop {drop} (or what it is aliased with), or add the cells that are missing{hint}"
+    )
+
+
+def _formula(table: pd.DataFrame, model: str | Sequence[str], interactions: Interactions | None) -> str:
+    if isinstance(model, str):
+        if interactions is not None:
+            raise AnalysisError(
+                f'expected interactions within the formula, as in "a * b"; got interactions={interactions!r} '
+                f'beside "{model}". Give a list of factors, or leave interactions out'
+            )
+        return model.strip()
+    factors = list(model)
+    if not factors or len(set(factors)) < len(factors):
+        raise AnalysisError(f"expected a formula or a list of different factors; got {factors}")
+    atoms = [name if name.isidentifier() or name not in table.columns else f'Q("{name}")' for name in factors]
+    order = 2 if interactions is None else interactions
+    if order == "all":
+        order = len(atoms)
+    if not isinstance(order, int) or isinstance(order, bool) or order < 1:
+        raise AnalysisError(f'expected interactions to be "all" or an order of at least 1; got {order!r}')
+    joined = " + ".join(atoms)
+    return joined if order == 1 or len(atoms) == 1 else f"({joined})**{min(order, len(atoms))}"
+
+
+def _parse(formula: str) -> Any:
+    try:
+        model = patsy.ModelDesc.from_formula(formula)
+    except (patsy.PatsyError, SyntaxError) as error:
+        raise AnalysisError(
+            f'expected a model formula such as "width * norm"; got "{formula}" ({str(error).splitlines()[0]})'
+        ) from None
+    if patsy.Term([]) not in model.rhs_termlist:
+        raise AnalysisError(f'expected a model with an intercept; got "{formula}". Leave out the 0 or -1')
+    return model
+
+
+def _left_hand_side(model: Any, response: str) -> str:
+    terms = model.lhs_termlist
+    names = [factor.code for term in terms for factor in term.factors]
+    found = _CATEGORICAL.match(names[0]) if len(names) == len(terms) == 1 else None
+    if found is None or names[0].startswith("C("):
+        raise AnalysisError(
+            f"expected one column as the response; got {' + '.join(names)}. Compute it as a column of its own"
+        )
+    name = found["quoted"] or found["plain"]
+    if response not in ("value", name):
+        raise AnalysisError(f'expected one response; got "{name}" in the formula and "{response}" beside it')
+    return str(name)
+
+
+def _predictor(factor: Any, table: pd.DataFrame) -> tuple[str, tuple[str, ...] | None]:
+    """The column of a categorical factor and None, or an expression and the numeric columns in it."""
+    code = factor.code
+    if found := _CATEGORICAL.match(code):
+        name = found["quoted"] or found["plain"]
+        if name not in table.columns:
+            raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')
+        return name, None
+    try:
+        tree = ast.parse(code, mode="eval")
+    except SyntaxError:
+        raise AnalysisError(
+            f'expected a column or an expression; got "{code}". Write a name with spaces as Q("…")'
+        ) from None
+    names = dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    known = {*FUNCTIONS, *_PATSY}
+    for name in names:
+        if name not in known and name not in table.columns:
+            raise AnalysisError(f'"{code}": "{name}" is no column; {nearest(name, {*map(str, table.columns), *known})}')
+    columns = tuple(name for name in names if name not in known)
+    if not columns:
+        raise AnalysisError(f'expected a column in every term; got "{code}"')
+    return code, columns
+
+
+def _matrix(model: Any, atoms: Mapping[Any, Any], values: dict[str, Any], formula: str) -> tuple[Any, dict[str, str]]:
+    """The model matrix, every plain column in deviation coding; and what each of patsy's factors is called."""
+    if not atoms:
+        raise AnalysisError(f'expected at least one predictor; got "{formula}"')
+    swap, label = {}, {}
+    for atom, (name, columns) in atoms.items():
+        swap[atom] = patsy.EvalFactor(f"C(Q({name!r}), Sum)" if columns is None else _with_numbers(name, columns))
+        label[swap[atom].code] = name
+    terms = [patsy.Term([swap[atom] for atom in term.factors]) for term in model.rhs_termlist]
+    try:
+        with np.errstate(all="ignore"):
+            description = patsy.ModelDesc([], list(dict.fromkeys(terms)))
+            return patsy.dmatrix(description, values, patsy.EvalEnvironment([FUNCTIONS])), label
+    except patsy.PatsyError as error:
+        raise AnalysisError(f'"{formula}": {str(error).splitlines()[0]}') from None
+
+
+def _number_name(column: str) -> str:
+    """What a column is called in an expression, apart from the factor of the same name."""
+    return f"{column}_as_number"
+
+
+def _with_numbers(code: str, columns: Sequence[str]) -> str:
+    tree = ast.parse(code, mode="eval")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in columns:
+            node.id = _number_name(node.id)
+    return ast.unparse(tree)
+
+
+def _column_label(name: str, label: Mapping[str, str]) -> str:
+    for code in sorted(label, key=len, reverse=True):
+        name = name.replace(code, label[code])
+    return name.replace("[S.", "[")
+
+
+def _many_levels(factors: Mapping[str, tuple[str, ...]], n: int) -> str:
+    """A hint for a number that was named plainly, and so became a factor."""
+    many = [name for name, levels in factors.items() if len(levels) > n / 2 and numeric_levels(levels) is not None]
+    return f'. To take {many[0]} as a number, write "I({many[0]})"' if many else ""
+
+
+def _numbers(column: pd.Series, name: str) -> np.ndarray:
+    try:
+        return column.astype(float).to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise AnalysisError(
+            f'"{name}": expected numbers; got a column of {column.dtype}. Convert it, or name it plainly as a factor'
+        ) from None
