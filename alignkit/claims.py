@@ -13,7 +13,6 @@ from alignkit.stats import (
     benjamini_hochberg,
     contrast,
     equivalence_test,
-    holm,
     in_design,
     level_order,
     level_text,
@@ -43,7 +42,9 @@ class Verdict:
 
     `estimate` is in `unit`, from the first level to the second. `p` is the exact sign-flip p, and
     `p_equivalence` that of two one-sided t tests against the claim's smallest effect; the adjusted ones
-    hold within the family (Holm for confirmatory claims, Benjamini-Hochberg for exploratory ones).
+    hold within the family (`holm_joint` for confirmatory claims, so that the chance of any false verdict among
+    them is at most alpha; Benjamini-Hochberg for exploratory ones). `claim.family` is the family that it was
+    judged in: a claim that was not `declared` before the runs is exploratory, whatever it says of itself.
     """
 
     claim: Claim
@@ -52,6 +53,7 @@ class Verdict:
     levels: tuple[str, str]
     unit: str
     design: str | None
+    declared: bool = True
     estimate: float = NAN
     interval: tuple[float, float] = (NAN, NAN)
     p: float = NAN
@@ -74,7 +76,7 @@ class Verdict:
 
 VERDICT_COLUMNS = (
     "claim", "statement", "verdict", "reason", "practice", "factor", "level_from", "level_to", "response", "unit",
-    "direction", "smallest_effect", "family", "rule", "design", "estimate", "low", "high", "p", "p_adjusted",
+    "direction", "smallest_effect", "family", "declared", "rule", "design", "estimate", "low", "high", "p", "p_adjusted",
     "p_equivalence", "p_equivalence_adjusted", "df", "n_seeds", "n_cells", "learning_rates", "method", "warnings",
 )  # fmt: skip
 
@@ -85,7 +87,7 @@ def verdict_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         (
             verdict.claim.name, verdict.claim.statement, verdict.verdict, verdict.reason, verdict.claim.practice,
             verdict.claim.factor, *verdict.levels, verdict.claim.response, verdict.unit, verdict.claim.direction,
-            verdict.claim.smallest_effect, verdict.claim.family, verdict.claim.rule, verdict.design or "",
+            verdict.claim.smallest_effect, verdict.claim.family, verdict.declared, verdict.claim.rule, verdict.design or "",
             verdict.estimate, *verdict.interval, verdict.p, verdict.p_adjusted, verdict.p_equivalence,
             verdict.p_equivalence_adjusted, verdict.df, verdict.n_seeds, verdict.n_cells, verdict.learning_rates,
             verdict.method, "; ".join(verdict.warnings),
@@ -101,18 +103,40 @@ def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
     A claim is judged on one contrast per seed, averaged over the other factors of its design. It is
     "equivalent" where the effect lies within its smallest effect, "supported" or "refuted" where the
     exact sign-flip test rejects, and else "undecided"; all p-values are adjusted within the family, and
-    every declared claim counts there whether it could be tested or not. A claim that cannot be tested
-    (too few seeds, a level without runs) is undecided, and `reason` says why: nothing is raised.
+    every declared claim counts there whether it could be tested or not, was removed since or not. A claim that
+    the study's analysis plan did not hold before the runs is judged as exploration. One that cannot be
+    tested (too few seeds, a level without runs) is undecided, and `reason` says why: nothing is raised.
     """
-    measured = [_measure(records, claim, alpha=alpha) for claim in records.study.claims]
+    claims = [_as_declared(records, claim) for claim in records.study.claims]
+    removed = len(records.registration.removed(records.study)) if records.registration else 0
+    family_size = removed + sum(claim.family == "confirmatory" for claim, _ in claims)
+    measured = [
+        replace(_measure(records, claim, family_size=family_size, alpha=alpha), declared=declared)
+        for claim, declared in claims
+    ]
     verdicts: dict[int, Verdict] = {}
-    for family, adjust in (("confirmatory", holm), ("exploratory", benjamini_hochberg)):
+    for family in ("confirmatory", "exploratory"):
         members = [index for index, verdict in enumerate(measured) if verdict.claim.family == family]
-        difference = adjust([measured[index].p for index in members], count_missing=True)
-        equivalence = adjust([measured[index].p_equivalence for index in members], count_missing=True)
-        for index, p, p_equivalence in zip(members, difference, equivalence, strict=True):
-            verdicts[index] = _judge(measured[index], float(p), float(p_equivalence), alpha)
+        p = [measured[index].p for index in members]
+        p_equivalence = [measured[index].p_equivalence for index in members]
+        if family == "confirmatory":
+            untested = [NAN] * removed
+            from alignkit.stats.multiplicity import holm_joint
+
+            adjusted = holm_joint([*p, *untested], [*p_equivalence, *untested])
+        else:
+            adjusted = tuple(benjamini_hochberg(values, count_missing=True) for values in (p, p_equivalence))
+        for position, index in enumerate(members):
+            own = (float(values[position]) for values in adjusted)
+            verdicts[index] = _judge(measured[index], *own, alpha)
     return [verdicts[index] for index in range(len(measured))]
+
+
+def _as_declared(records: Records, claim: Claim) -> tuple[Claim, bool]:
+    """The claim in the family that it may be judged in, and whether it was declared before the runs."""
+    if records.registration is None or records.registration.status(claim) == "declared":
+        return claim, True
+    return claim.model_copy(update={"family": "exploratory"}), False
 
 
 def claim_design(records: Records, claim: Claim) -> str | None:
@@ -128,16 +152,26 @@ def claim_design(records: Records, claim: Claim) -> str | None:
 
 
 def claim_table(
-    records: Records, claim: Claim, *, response: str | None = None, summary: Literal["final", "auc"] = "final"
+    records: Records, claim: Claim, *, response: str | None = None, summary: Literal["final", "auc"] | None = None
 ) -> pd.DataFrame:
-    """One row per run under the claim's rule and in its design: the table that its contrast is taken on."""
-    table = run_summaries(records.runs, records.layers, response or claim.response, summary=summary)
+    """One row per run under the claim's rule and in its design: the table that its contrast is taken on.
+
+    Another `response` is taken over all layers at the end of training, unless `summary` says otherwise.
+    """
+    own = response is None
+    table = run_summaries(
+        records.runs,
+        records.layers,
+        response or claim.response,
+        summary=summary or (claim.summary if own else "final"),
+        layer=claim.layer if own else "mean",
+    )
     table = table[table["rule"] == claim.rule]
     design = claim_design(records, claim)
     return table if design is None else table[in_design(table, design)]
 
 
-def _measure(records: Records, claim: Claim, *, alpha: float) -> Verdict:
+def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) -> Verdict:
     """The contrast of a claim, not yet judged. `reason` is set where it cannot be tested."""
     levels = (level_text(claim.levels[0]) or "none", level_text(claim.levels[1]) or "none")
     blank = Verdict(claim, "undecided", "", levels, unit_of(claim.response), claim_design(records, claim))
@@ -178,10 +212,8 @@ def _measure(records: Records, claim: Claim, *, alpha: float) -> Verdict:
         method=result.method,
         warnings=tuple(notes),
     )
-    confirmatory = claim.family == "confirmatory"
-    family_size = sum(other.family == "confirmatory" for other in records.study.claims) if confirmatory else 1
     try:
-        require_seeds(result.n_seeds, family_size=family_size, alpha=alpha)
+        require_seeds(result.n_seeds, family_size=family_size if claim.family == "confirmatory" else 1, alpha=alpha)
     except AnalysisError as error:
         # The estimate stands, the tests are not made.
         return replace(measured, reason=str(error), p=NAN, p_equivalence=NAN)

@@ -118,7 +118,7 @@ def records(
 ) -> None:
     """Write one of the three tables as CSV or Parquet."""
     from alignkit.errors import nearest
-    from alignkit.store import TABLES, load
+    from alignkit.store import TABLES, load, whole_table
 
     if table not in TABLES:
         raise AlignkitError(f'--table: no table is called "{table}"; {nearest(table, TABLES)}')
@@ -126,7 +126,7 @@ def records(
         raise AlignkitError(f'--format: expected csv or parquet; got "{format}"')
     if format == "parquet" and output is None:
         raise AlignkitError("--format parquet: Parquet is no text for a terminal. Name a file with --output")
-    frame = getattr(load(directory), table)
+    frame = whole_table(load(directory), table)
     try:
         if format == "parquet":
             frame.to_parquet(output, index=False)

@@ -1,6 +1,6 @@
 """The columns of the three tables of records: their order, their types and what they mean.
 
-Besides these, `runs` has one column per factor of the study, between `seed` and `train_accuracy`.
+Besides these, `runs` has one column per factor of the study, between `held_out` and `train_accuracy`.
 Losses are means per sample. Accuracies are fractions, NaN for regression. Whatever is undefined (a
 diverged run, an absent split, a zero vector, a measure that was not asked for) is NaN.
 """
@@ -17,6 +17,7 @@ RUNS = {
     "designs": ("string", "names of the study's designs that hold the run, joined by +"),
     "bp_run_id": ("string", "the BP run of the same cell and seed (for a BP run, itself; empty where there is none)"),
     "seed": ("int64", "seed: the unit of replication"),
+    "held_out": ("bool", "whether the study holds the seed out: such runs confirm, and take no part in verdicts"),
     "train_accuracy": ("float64", "accuracy on the training split at the end, in evaluation mode"),
     "validation_accuracy": ("float64", "accuracy on the validation split at the end"),
     "test_accuracy": ("float64", "accuracy on the test split at the end"),
@@ -30,6 +31,9 @@ RUNS = {
     "steps": ("int64", "number of updates"),
     "parameters": ("int64", "number of trained parameters"),
 }
+
+FROM_PLAN = frozenset({"study", "rule", "cell", "designs", "bp_run_id", "seed", "held_out"})
+"""Columns of `runs` that its files leave out: the plan knows them."""
 
 CHECKPOINTS = {
     "run_id": ("string", "the run"),

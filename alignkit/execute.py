@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from alignkit import data, store
+from alignkit import analysis_plan, data, store
 from alignkit.cohorts import Cohort, DataShape, cohort_id, cohorts, data_key, member_bytes
 from alignkit.errors import AlignkitError, RecordsError, StudyError
 from alignkit.layers import layer_shapes
@@ -180,6 +180,7 @@ def prepare(plan: Plan, directory: Path) -> None:
         store.clear_unfinished(directory)
         store.write_text(known, plan.study.to_json())
         store.write_text(directory / "plan.json", plan.to_json())
+        analysis_plan.register(directory, plan.study, finished_runs=len(store.finished_run_ids(directory)))
     except OSError as error:
         raise RecordsError(f"{directory}: cannot be made or written ({error.strerror}). Choose another --out") from None
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, LAYERS, RUNS
+from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, FROM_PLAN, LAYERS, RUNS
 from alignkit.errors import RecordsError
 
 TABLES = {"runs": RUNS, "checkpoints": CHECKPOINTS, "layers": LAYERS}
@@ -136,5 +136,4 @@ _FITS = {
 
 def _stored_columns(table: str) -> dict[str, str]:
     """Columns in the files, and their types: those that the plan knows are added on loading."""
-    known_from_plan = {"study", "rule", "cell", "designs", "bp_run_id", "seed"}
-    return {name: kind for name, (kind, _) in TABLES[table].items() if table != "runs" or name not in known_from_plan}
+    return {name: kind for name, (kind, _) in TABLES[table].items() if table != "runs" or name not in FROM_PLAN}

@@ -96,7 +96,7 @@ def expand(
         base = resolve(study, flat(design.base), place)
         for cell in cells:
             settings = resolve(study, {**flat(design.base), **cell.overrides}, place)
-            for rule, seed in itertools.product(study.rules, study.seed_list if seeds is None else seeds):
+            for rule, seed in itertools.product(study.rules, study.every_seed if seeds is None else seeds):
                 levels = levels_of(rule, settings, declared, cell.levels)
                 run = _run(settings, base, rule, seed, levels, "bp" in study.rules, fingerprint, rates, place)
                 known = merged.get(run.run_id, run)

@@ -2,6 +2,7 @@
 
 DIR/study.json            the study, defaults left out
 DIR/plan.json             what each run is: its rule, cell, seed, factor levels, cohort
+DIR/analysis_plan.json    the claims and seeds as they were declared, and when they changed
 DIR/records/<cohort>/     runs.parquet, checkpoints.parquet, layers.parquet, timing.json (and checksums)
 """
 
@@ -11,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from alignkit import analysis_plan
+from alignkit.analysis_plan import Registration
 from alignkit.columns import FORMAT_VERSION, RUNS
 from alignkit.errors import RecordsError, StudyError
 from alignkit.files import TABLES, read_object, read_table, sha256, to_parquet, unreadable, writing
@@ -36,7 +39,9 @@ class Records:
     """What a study left: three tidy tables (see `columns.py`) and the study itself.
 
     `missing` counts the planned runs that have no records yet. `timing` has a row per cohort, NaN where
-    its timing.json is lost.
+    its timing.json is lost. `held_out` holds the same of the seeds that the study holds out, which are in
+    no table here; None where there are none. `registration` is the history of the analysis plan; None for
+    records that were not read from a directory.
     """
 
     study: Study
@@ -46,6 +51,8 @@ class Records:
     factors: tuple[str, ...]
     missing: int = 0
     timing: pd.DataFrame | None = None
+    held_out: Records | None = None
+    registration: Registration | None = None
 
 
 def load(directory: str | Path) -> Records:
@@ -91,16 +98,42 @@ def load(directory: str | Path) -> Records:
         keys = [frame["run_id"].map(order), *(frame[key] for key in ("step", "layer") if key in frame)]
         position = np.lexsort([key.to_numpy() for key in reversed(keys)])
         tables[table] = frame.iloc[position].reset_index(drop=True)
-    runs = _with_plan_columns(tables["runs"], plan, study)
-    return Records(
+    tables["runs"] = _with_plan_columns(tables["runs"], plan, study)
+    found = Records(
         study=study,
-        runs=runs,
+        runs=tables["runs"],
         checkpoints=tables["checkpoints"],
         layers=tables["layers"],
         factors=tuple(plan["factors"]),
-        missing=len(order) - len(runs),
         timing=pd.DataFrame(timing),
+        registration=analysis_plan.read(directory),
     )
+    apart = set(study.held_out_seeds)
+    planned = sum(run["seed"] in apart for run in plan["runs"])
+    judged = _of_seeds(found, held_out=False, planned=len(order) - planned)
+    if judged.runs.empty:
+        raise RecordsError(
+            f"{directory}: only runs of held-out seeds have finished yet. Go on with the study: alignkit run STUDY "
+            f"--out {directory}"
+        )
+    held_out = _of_seeds(found, held_out=True, planned=planned)
+    return replace(judged, held_out=held_out if planned and len(held_out.runs) else None)
+
+
+def _of_seeds(records: Records, *, held_out: bool, planned: int) -> Records:
+    """The part of the records whose seeds are held out, or the other one, of `planned` runs."""
+    runs = records.runs[records.runs["held_out"] == held_out].reset_index(drop=True)
+    chosen = set(runs["run_id"])
+    checkpoints, layers = (
+        table[table["run_id"].isin(chosen)].reset_index(drop=True) for table in (records.checkpoints, records.layers)
+    )
+    return replace(records, runs=runs, checkpoints=checkpoints, layers=layers, missing=planned - len(runs))
+
+
+def whole_table(records: Records, name: str) -> pd.DataFrame:
+    """A table of the records with the held-out seeds' rows below the others."""
+    parts = [getattr(part, name) for part in (records, records.held_out) if part is not None]
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
 def _with_plan_columns(runs: pd.DataFrame, plan: dict[str, Any], study: Study) -> pd.DataFrame:
@@ -113,10 +146,11 @@ def _with_plan_columns(runs: pd.DataFrame, plan: dict[str, Any], study: Study) -
         ]
     )
     described["study"] = study.name
+    described["held_out"] = described["seed"].isin(study.held_out_seeds)
     runs = runs.drop(columns=[name for name in factors if name in runs])  # a rate that is a factor
     merged = runs.merge(described, on="run_id", how="left", validate="one_to_one")
     names = list(RUNS)
-    after_seed = names.index("seed") + 1
+    after_seed = names.index("held_out") + 1
     kept = [name for name in names[after_seed:] if name not in factors]
     return merged[names[:after_seed] + factors + kept]
 
@@ -164,7 +198,10 @@ class _PlanFile(BaseModel):
     @model_validator(mode="after")
     def _is_consistent(self) -> _PlanFile:
         names = list(RUNS)
-        if len({*self.factors, *names[: names.index("seed") + 1]}) != len(self.factors) + names.index("seed") + 1:
+        if (
+            len({*self.factors, *names[: names.index("held_out") + 1]})
+            != len(self.factors) + names.index("held_out") + 1
+        ):
             raise ValueError(f"expected factors with different names of their own; got {self.factors}")
         seen: set[str] = set()
         for run in self.runs:

@@ -218,12 +218,15 @@ class Training(Section):
 class Feedback(Section):
     """The law of the feedback matrices. `sharing = "sliced"` draws one matrix for the widest layer and
     gives every layer its first columns. `normalised` scales a DFA matrix [C, d] to entries of variance
-    1/(C d), an FA matrix to variance 1/fan-in; otherwise the variance is 1. `scale` multiplies either."""
+    1/(C d), an FA matrix to variance 1/fan-in; otherwise the variance is 1. `scale` multiplies either.
+    `angle_deg` is read by the rule imposed_angle alone: how far it turns the deltas of back-propagation,
+    from 0 (back-propagation) to 180 (ascent)."""
 
     law: Literal["gaussian", "uniform", "orthogonal"] = "gaussian"
     sharing: Literal["per_layer", "sliced"] = "per_layer"
     normalised: Flag = True
     scale: Positive = 1.0
+    angle_deg: Annotated[float, Field(strict=True, ge=0.0, le=180.0, allow_inf_nan=False)] = 0.0
 
 
 class Streams(Section):
@@ -307,8 +310,11 @@ def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
 class Claim(Section):
     """A hypothesis, declared before the runs: the effect of going from `levels[0]` to `levels[1]`.
 
-    `response` is a measure (its mean over hidden layers at the end of training), `<measure>_excess` (less
-    that of the BP twin's bystander), an accuracy or `accuracy_gap` (to the BP twin), in points.
+    `response` is a measure, `<measure>_excess` (less that of the BP twin's bystander), an accuracy or
+    `accuracy_gap` (to the BP twin), in points. One number stands for a run: of a measure, the value at the
+    end of training (`summary` "final") or its average over training ("auc"), over all hidden layers
+    (`layer` "mean") or in one. A confirmatory claim is tested in the family of all of them; an
+    exploratory one suggests what to declare next.
     `smallest_effect` is in its unit. `practice` says in words what `levels[1]` asks a practitioner to do;
     with it, the report has a recommendation. Without `design`, the first that has both levels is taken."""
 
@@ -318,6 +324,8 @@ class Claim(Section):
     factor: str
     levels: tuple[Any, Any]
     response: str = "signal_angle_deg"
+    summary: Literal["final", "auc"] = "final"
+    layer: Count | Literal["mean"] = "mean"
     direction: Literal["increase", "decrease"]
     smallest_effect: Positive
     family: Literal["confirmatory", "exploratory"] = "confirmatory"
@@ -370,13 +378,17 @@ SECTIONS = tuple(Settings.model_fields)
 
 
 class Study(Settings):
-    """A frozen description of an experiment. `Study.load(path)` reads it from a TOML file."""
+    """A frozen description of an experiment. `Study.load(path)` reads it from a TOML file.
+
+    `seeds` is a count, or a list. `held_out_seeds` run as the others do and take no part in any verdict: they
+    are where a finding is confirmed."""
 
     name: Name
     title: str = ""
     description: str = ""
     rules: tuple[str, ...] = ("bp", "dfa")
     seeds: Count | tuple[Seed, ...] = 5
+    held_out_seeds: tuple[Seed, ...] = ()
     designs: dict[Name, Design] = {}
     claims: tuple[Claim, ...] = ()
     pilot: Pilot | None = None
@@ -398,6 +410,11 @@ class Study(Settings):
     def _seeds_differ(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
         return _different(seeds) if isinstance(seeds, tuple) else seeds
 
+    @field_validator("held_out_seeds")
+    @classmethod
+    def _held_out_seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return _different(seeds) if seeds else seeds
+
     @field_validator("claims")
     @classmethod
     def _claims_differ(cls, claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
@@ -408,7 +425,7 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _pilot_has_seeds_of_its_own(self) -> Study:
-        shared = sorted(set(self.pilot.seeds) & set(self.seed_list)) if self.pilot else []
+        shared = sorted(set(self.pilot.seeds) & set(self.every_seed)) if self.pilot else []
         if shared:
             raise ValueError(
                 f"pilot.seeds: expected seeds that the study itself does not use; got {shared} of both. "
@@ -416,9 +433,23 @@ class Study(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _held_out_seeds_are_held_out(self) -> Study:
+        shared = sorted(set(self.held_out_seeds) & set(self.seed_list))
+        if shared:
+            raise ValueError(
+                f"held_out_seeds: expected seeds that no verdict uses; got {shared} of seeds as well. Leave them out "
+                "of one of the two"
+            )
+        return self
+
     @property
     def seed_list(self) -> tuple[int, ...]:
         return self.seeds if isinstance(self.seeds, tuple) else tuple(range(self.seeds))
+
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        return (*self.seed_list, *self.held_out_seeds)
 
     @property
     def settings(self) -> Settings:

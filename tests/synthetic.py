@@ -114,7 +114,7 @@ def synthetic_records(
             accuracy = float("nan") if regression or diverged else min(accuracy, 1.0)
             runs[run_id] = {
                 "run_id": run_id, "study": own.name, "rule": rule, "cell": text, "designs": name,
-                "bp_run_id": f"bp|{bp_text}|{seed}" if "bp" in rules else "", "seed": seed, **levels,
+                "bp_run_id": f"bp|{bp_text}|{seed}" if "bp" in rules else "", "seed": seed, "held_out": False, **levels,
                 "train_accuracy": accuracy + 0.02, "validation_accuracy": accuracy, "test_accuracy": accuracy,
                 "train_loss": float("nan") if diverged else 0.1, "validation_loss": 0.2, "test_loss": 0.2,
                 "lr": (rates or {}).get(levels.get("norm"), 0.1), "output_lr": 0.1, "diverged": diverged,
@@ -144,7 +144,7 @@ def synthetic_records(
                     )  # fmt: skip
     factors = [column(path) for path in paths]
     names = list(RUNS)
-    cut = names.index("seed") + 1
+    cut = names.index("held_out") + 1
     table = pd.DataFrame(list(runs.values())).reindex(columns=[*names[:cut], *factors, *names[cut:]])
     table["diverged_step"] = table["diverged_step"].astype("Int64")
     return Records(

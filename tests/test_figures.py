@@ -77,7 +77,7 @@ def small_width_curve() -> bytes:
 
 def test_figures_are_the_same_bytes_in_another_process() -> None:
     script = "import hashlib, test_figures as t; print(hashlib.sha256(t.small_width_curve()).hexdigest())"
-    paths = [str(Path(__file__).parent), str(Path(figures.__file__).parents[1])]
+    paths = [str(Path(__file__).parent), str(Path(figures.__file__).parents[2])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "77"}
     other = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
     assert other.stdout.strip() == hashlib.sha256(small_width_curve()).hexdigest()

@@ -61,7 +61,7 @@ def tables_of(run_ids):
 
     runs = frame(RUNS, [{"run_id": run_id, "test_accuracy": np.nan if run_id == "r1" else 0.1} for run_id in run_ids])
     runs.loc[0, "diverged_step"] = pd.NA
-    known = ["study", "rule", "cell", "designs", "bp_run_id", "seed"]
+    known = ["study", "rule", "cell", "designs", "bp_run_id", "seed", "held_out"]
     steps = [{"run_id": run_id, "step": step} for step in (0, 5) for run_id in run_ids]
     layers = [{**row, "layer": layer, "chance_p": np.nan} for row in steps for layer in (1, 2)]
     return {"runs": runs.drop(columns=known), "checkpoints": frame(CHECKPOINTS, steps), "layers": frame(LAYERS, layers)}
@@ -126,7 +126,7 @@ def test_what_is_written_comes_back_in_the_order_of_the_plan(healthy):
     assert list(records.runs["run_id"]) == ["r0", "r1", "r2", "r3"]
     assert records.factors == ("norm", "width") and records.missing == 0
     names = list(RUNS)
-    cut = names.index("seed") + 1
+    cut = names.index("held_out") + 1
     assert list(records.runs) == [*names[:cut], "norm", "width", *names[cut:]]
     for table, columns in (("checkpoints", CHECKPOINTS), ("layers", LAYERS)):
         frame = getattr(records, table)

@@ -1,0 +1,39 @@
+"""The figures of a report: each function takes records or results and gives a matplotlib Figure."""
+
+from alignkit.figures.alignment import (
+    accuracy_gap_against_alignment,
+    alignment_by_factor,
+    alignment_over_training,
+    curves,
+    final_values,
+    width_curve,
+)
+from alignkit.figures.effects import forest
+from alignkit.figures.look import (
+    ABSENT,
+    MINUS,
+    RULE_COLOURS,
+    interval_text,
+    row_label,
+    rule_colour,
+    save_figure,
+    signed,
+)
+
+__all__ = [
+    "ABSENT",
+    "MINUS",
+    "RULE_COLOURS",
+    "accuracy_gap_against_alignment",
+    "alignment_by_factor",
+    "alignment_over_training",
+    "curves",
+    "final_values",
+    "forest",
+    "interval_text",
+    "row_label",
+    "rule_colour",
+    "save_figure",
+    "signed",
+    "width_curve",
+]
