@@ -7,11 +7,9 @@ marginal means and contrasts work alike on a fit within seeds, a pooled one and 
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,18 +17,21 @@ import patsy  # type: ignore[import-untyped,unused-ignore]
 from scipy import stats
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.formula import (
+    Interactions,
+    column_label,
+    formula_text,
+    left_hand_side,
+    model_matrix,
+    number_column,
+    number_name,
+    parse_formula,
+    predictor,
+)
 from alignkit.stats.levels import level_column, level_order, numeric_levels
 
-Interactions = int | Literal["all"]
-
-FUNCTIONS: dict[str, Any] = {
-    "np": np, "log": np.log, "log2": np.log2, "log10": np.log10, "sqrt": np.sqrt, "exp": np.exp,
-    "abs": np.abs, "maximum": np.maximum, "minimum": np.minimum,
-}  # fmt: skip
-"""What a formula may call, besides patsy's own I, center and standardize."""
-
-_PATSY = ("I", "center", "standardize")
-_CATEGORICAL = re.compile(r"""^(?:C\(\s*)?(?:Q\(\s*(["'])(?P<quoted>.*)\1\s*\)|(?P<plain>[^\W\d]\w*))(?:\s*\))?$""")
+MOST_LEVELS = 40
+"""A column with more different numbers than this was hardly meant as a categorical factor."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,7 +47,8 @@ class Design:
     x : [n, p], the model matrix; y : [n], the response, in the response's unit.
     names : the p coefficient names, such as "norm[batch]" or "norm[batch]:log2(width)".
     terms : each term's columns of `x`, the intercept included as "Intercept".
-    index : which rows of the table were used; `dropped` counts those with a missing value.
+    index : the labels of the rows used, and `used` the same as a mask over all rows of the table;
+        `dropped` counts those left out because a value is missing.
     """
 
     formula: str
@@ -58,6 +60,7 @@ class Design:
     names: tuple[str, ...]
     terms: dict[str, tuple[int, ...]]
     index: pd.Index
+    used: np.ndarray
     dropped: int = 0
     matrix_info: Any = field(default=None, repr=False)
 
@@ -85,24 +88,24 @@ class Design:
         >>> Design.of(table, "log2(width) + norm").names
         ('Intercept', 'norm[no]', 'log2(width)')
         """
-        formula = _formula(table, formula_or_factors, interactions)
-        model = _parse(formula)
+        formula = formula_text(table, formula_or_factors, interactions)
+        model = parse_formula(formula)
         if model.lhs_termlist:
-            response = _left_hand_side(model, response)
+            response = left_hand_side(model, response)
         if response not in table.columns:
             raise AnalysisError(f'expected a column "{response}"; {nearest(response, map(str, table.columns))}')
         # Whoever writes a term names every factor in it, and each is either a column's levels or a number.
-        atoms = {atom: _predictor(atom, table) for term in model.rhs_termlist for atom in term.factors}
+        atoms = {atom: predictor(atom, table) for term in model.rhs_termlist for atom in term.factors}
         categorical = dict.fromkeys(name for name, columns in atoms.values() if columns is None)
         numeric = dict.fromkeys(name for _, columns in atoms.values() for name in columns or ())
         if response in categorical or response in numeric:
             raise AnalysisError(f'"{response}" is the response; expected it on the left of the model alone: {formula}')
         data: dict[Hashable, Any] = {name: level_column(table[name]) for name in categorical}
-        y = _numbers(table[response], response)
+        y = number_column(table[response], response)
         used = np.isfinite(y)
         for name in numeric:
-            data[_number_name(name)] = _numbers(table[name], name)
-            used &= np.isfinite(data[_number_name(name)])
+            data[number_name(name)] = number_column(table[name], name)
+            used &= np.isfinite(data[number_name(name)])
         for name in categorical:
             used &= data[name].notna().to_numpy()
         if not used.any():
@@ -118,11 +121,16 @@ class Design:
                     f'factor "{name}": expected at least two levels; got {", ".join(levels)} alone. '
                     "Leave it out of the model"
                 )
+            if len(levels) > MOST_LEVELS and numeric_levels(levels) is not None:
+                raise AnalysisError(
+                    f'factor "{name}": expected at most {MOST_LEVELS} levels; got {len(levels)} different numbers. '
+                    f'To take {name} as a number, write "I({name})"'
+                )
             factors[name] = tuple(levels)
-        covariates = {name: float(data[_number_name(name)][used].mean()) for name in numeric if name not in factors}
+        covariates = {name: float(data[number_name(name)][used].mean()) for name in numeric if name not in factors}
         values = {name: pd.Categorical(data[name][used], categories=list(factors[name])) for name in factors}
-        values |= {_number_name(name): data[_number_name(name)][used] for name in numeric}
-        matrix, label = _matrix(model, atoms, values, formula)
+        values |= {number_name(name): data[number_name(name)][used] for name in numeric}
+        matrix, label = model_matrix(model, atoms, values, formula)
         info = matrix.design_info
         terms = {
             ":".join(label[factor.code] for factor in term.factors) or "Intercept": tuple(
@@ -134,7 +142,7 @@ class Design:
         if not np.isfinite(x).all():
             bad = [term for term, columns in terms.items() if not np.isfinite(x[:, columns]).all()]
             raise AnalysisError(f"{', '.join(bad)}: not a finite number in every row. Transform or drop those rows")
-        require_rank(x, terms, hint=_many_levels(factors, int(used.sum())))
+        require_rank(x, terms)
         return cls(
             formula=formula,
             response=response,
@@ -142,9 +150,10 @@ class Design:
             covariates=covariates,
             x=x,
             y=y[used],
-            names=tuple(_column_label(name, label) for name in info.column_names),
+            names=tuple(column_label(name, label) for name in info.column_names),
             terms=terms,
             index=table.index[used],
+            used=used,
             dropped=int((~used).sum()),
             matrix_info=info,
         )
@@ -164,8 +173,8 @@ class Design:
             values[name] = pd.Categorical(texts, categories=list(levels))
             # A factor may also stand in the model as a number: then its levels are numbers.
             if (numbers := numeric_levels(texts)) is not None:
-                values[_number_name(name)] = np.array(numbers)
-        values |= {_number_name(name): _numbers(grid[name], name) for name in self.covariates}
+                values[number_name(name)] = np.array(numbers)
+        values |= {number_name(name): number_column(grid[name], name) for name in self.covariates}
         if not (self.factors or self.covariates):
             return np.ones((len(grid), 1))
         return np.asarray(patsy.build_design_matrices([self.matrix_info], values, NA_action="raise")[0])
@@ -273,7 +282,7 @@ def independent_columns(x: np.ndarray) -> list[int]:
     return kept
 
 
-def require_rank(x: np.ndarray, terms: Mapping[str, Sequence[int]], *, hint: str = "") -> None:
+def require_rank(x: np.ndarray, terms: Mapping[str, Sequence[int]]) -> None:
     """Raise `AnalysisError` naming the terms that the rows of `x` cannot tell from earlier ones."""
     kept = independent_columns(x)
     if len(kept) == x.shape[1]:
@@ -294,128 +303,5 @@ def require_rank(x: np.ndarray, terms: Mapping[str, Sequence[int]], *, hint: str
     drop = ", ".join(list(aliases)[:6]) + (", …" if len(aliases) > 6 else "")
     raise AnalysisError(
         f"expected terms that the rows can tell apart; got {x.shape[1]} coefficients of rank {len(kept)}: {shown}. "
-        f"Drop {drop} (or what it is aliased with), or add the cells that are missing{hint}"
+        f"Drop {drop} (or what it is aliased with), or add the cells that are missing"
     )
-
-
-def _formula(table: pd.DataFrame, model: str | Sequence[str], interactions: Interactions | None) -> str:
-    if isinstance(model, str):
-        if interactions is not None:
-            raise AnalysisError(
-                f'expected interactions within the formula, as in "a * b"; got interactions={interactions!r} '
-                f'beside "{model}". Give a list of factors, or leave interactions out'
-            )
-        return model.strip()
-    factors = list(model)
-    if not factors or len(set(factors)) < len(factors):
-        raise AnalysisError(f"expected a formula or a list of different factors; got {factors}")
-    atoms = [name if name.isidentifier() or name not in table.columns else f'Q("{name}")' for name in factors]
-    order = 2 if interactions is None else interactions
-    if order == "all":
-        order = len(atoms)
-    if not isinstance(order, int) or isinstance(order, bool) or order < 1:
-        raise AnalysisError(f'expected interactions to be "all" or an order of at least 1; got {order!r}')
-    joined = " + ".join(atoms)
-    return joined if order == 1 or len(atoms) == 1 else f"({joined})**{min(order, len(atoms))}"
-
-
-def _parse(formula: str) -> Any:
-    try:
-        model = patsy.ModelDesc.from_formula(formula)
-    except (patsy.PatsyError, SyntaxError) as error:
-        raise AnalysisError(
-            f'expected a model formula such as "width * norm"; got "{formula}" ({str(error).splitlines()[0]})'
-        ) from None
-    if patsy.Term([]) not in model.rhs_termlist:
-        raise AnalysisError(f'expected a model with an intercept; got "{formula}". Leave out the 0 or -1')
-    return model
-
-
-def _left_hand_side(model: Any, response: str) -> str:
-    terms = model.lhs_termlist
-    names = [factor.code for term in terms for factor in term.factors]
-    found = _CATEGORICAL.match(names[0]) if len(names) == len(terms) == 1 else None
-    if found is None or names[0].startswith("C("):
-        raise AnalysisError(
-            f"expected one column as the response; got {' + '.join(names)}. Compute it as a column of its own"
-        )
-    name = found["quoted"] or found["plain"]
-    if response not in ("value", name):
-        raise AnalysisError(f'expected one response; got "{name}" in the formula and "{response}" beside it')
-    return str(name)
-
-
-def _predictor(factor: Any, table: pd.DataFrame) -> tuple[str, tuple[str, ...] | None]:
-    """The column of a categorical factor and None, or an expression and the numeric columns in it."""
-    code = factor.code
-    if found := _CATEGORICAL.match(code):
-        name = found["quoted"] or found["plain"]
-        if name not in table.columns:
-            raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')
-        return name, None
-    try:
-        tree = ast.parse(code, mode="eval")
-    except SyntaxError:
-        raise AnalysisError(
-            f'expected a column or an expression; got "{code}". Write a name with spaces as Q("…")'
-        ) from None
-    names = dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-    known = {*FUNCTIONS, *_PATSY}
-    for name in names:
-        if name not in known and name not in table.columns:
-            raise AnalysisError(f'"{code}": "{name}" is no column; {nearest(name, {*map(str, table.columns), *known})}')
-    columns = tuple(name for name in names if name not in known)
-    if not columns:
-        raise AnalysisError(f'expected a column in every term; got "{code}"')
-    return code, columns
-
-
-def _matrix(model: Any, atoms: Mapping[Any, Any], values: dict[str, Any], formula: str) -> tuple[Any, dict[str, str]]:
-    """The model matrix, every plain column in deviation coding; and what each of patsy's factors is called."""
-    if not atoms:
-        raise AnalysisError(f'expected at least one predictor; got "{formula}"')
-    swap, label = {}, {}
-    for atom, (name, columns) in atoms.items():
-        swap[atom] = patsy.EvalFactor(f"C(Q({name!r}), Sum)" if columns is None else _with_numbers(name, columns))
-        label[swap[atom].code] = name
-    terms = [patsy.Term([swap[atom] for atom in term.factors]) for term in model.rhs_termlist]
-    try:
-        with np.errstate(all="ignore"):
-            description = patsy.ModelDesc([], list(dict.fromkeys(terms)))
-            return patsy.dmatrix(description, values, patsy.EvalEnvironment([FUNCTIONS])), label
-    except patsy.PatsyError as error:
-        raise AnalysisError(f'"{formula}": {str(error).splitlines()[0]}') from None
-
-
-def _number_name(column: str) -> str:
-    """What a column is called in an expression, apart from the factor of the same name."""
-    return f"{column}_as_number"
-
-
-def _with_numbers(code: str, columns: Sequence[str]) -> str:
-    tree = ast.parse(code, mode="eval")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in columns:
-            node.id = _number_name(node.id)
-    return ast.unparse(tree)
-
-
-def _column_label(name: str, label: Mapping[str, str]) -> str:
-    for code in sorted(label, key=len, reverse=True):
-        name = name.replace(code, label[code])
-    return name.replace("[S.", "[")
-
-
-def _many_levels(factors: Mapping[str, tuple[str, ...]], n: int) -> str:
-    """A hint for a number that was named plainly, and so became a factor."""
-    many = [name for name, levels in factors.items() if len(levels) > n / 2 and numeric_levels(levels) is not None]
-    return f'. To take {many[0]} as a number, write "I({many[0]})"' if many else ""
-
-
-def _numbers(column: pd.Series, name: str) -> np.ndarray:
-    try:
-        return column.astype(float).to_numpy(dtype=float, na_value=np.nan)
-    except (TypeError, ValueError):
-        raise AnalysisError(
-            f'"{name}": expected numbers; got a column of {column.dtype}. Convert it, or name it plainly as a factor'
-        ) from None
