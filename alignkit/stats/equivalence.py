@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from alignkit.errors import AnalysisError
+from alignkit.stats.arrays import moments, t_interval, tost_p
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,12 @@ def equivalence_test(
     values = np.asarray(differences, dtype=float)
     missing = ~np.isfinite(values)
     warnings = [f"{int(missing.sum())} missing differences left out"] if missing.any() else []
-    values = values[~missing]
-    n = len(values)
-    nothing = float("nan")
-    estimate = float(values.mean()) if n else nothing
-    if n < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
+    of = moments(values)
+    n = int(of.n)
+    if not of.sd > 0:
         warnings.append("no variance between seeds to test against")
-        return EquivalenceResult(
-            estimate, (nothing, nothing), nothing, max(n - 1, 0), n, margin, alpha, warnings=tuple(warnings)
-        )
-    above = stats.ttest_1samp(values, -margin, alternative="greater")
-    below = stats.ttest_1samp(values, margin, alternative="less")
-    bounds = stats.ttest_1samp(values, 0.0).confidence_interval(1 - 2 * alpha)
-    p = float(max(above.pvalue, below.pvalue))
+    low, high = t_interval(of, level=1 - 2 * alpha)
+    p = float(tost_p(of, margin=margin))
     return EquivalenceResult(
-        estimate, (float(bounds.low), float(bounds.high)), p, n - 1, n, margin, alpha, warnings=tuple(warnings)
+        float(of.mean), (float(low), float(high)), p, max(n - 1, 0), n, margin, alpha, warnings=tuple(warnings)
     )

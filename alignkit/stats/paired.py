@@ -12,13 +12,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.arrays import (
+    DRAWS,
+    EXACT_UP_TO,
+    matched_differences,
+    moments,
+    sign_flip_p_values,
+    t_interval,
+    t_p,
+)
 from alignkit.stats.levels import level_column, level_order, level_text
-
-EXACT_UP_TO = 16
-DRAWS = 99_999
 
 
 @dataclass(frozen=True)
@@ -195,19 +200,16 @@ def paired_test(
         return PairedResult(
             nothing, (nothing, nothing), nothing, nothing, 0, 0, nothing, level, method, tuple(warnings)
         )
-    estimate = float(values.mean())
-    p = sign_flip_p(values, seed=seed)
-    interval, p_t, sd = (nothing, nothing), nothing, nothing
+    of = moments(values)
+    low, high = t_interval(of, level=level)
     if n == 1:
         warnings.append("one seed: no interval, and no test can reject")
-    elif np.ptp(values) <= 1e-12 * np.abs(values).max():
-        sd = 0.0
+    elif of.sd == 0:
         warnings.append("all seeds have the same difference: no variance to build an interval on")
-    else:
-        test = stats.ttest_1samp(values, 0.0)
-        bounds = test.confidence_interval(level)
-        interval, p_t, sd = (float(bounds.low), float(bounds.high)), float(test.pvalue), float(values.std(ddof=1))
-    return PairedResult(estimate, interval, p, p_t, n - 1, n, sd, level, method, tuple(warnings))
+    return PairedResult(
+        float(of.mean), (float(low), float(high)), sign_flip_p(values, seed=seed), float(t_p(of)), n - 1, n,
+        float(of.sd), level, method, tuple(warnings),
+    )  # fmt: skip
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray, *, seed: int = 0, draws: int = DRAWS) -> float:
@@ -217,21 +219,13 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray, *, seed: int = 0, dra
     0.25
     """
     values = np.asarray(differences, dtype=float)
-    observed = abs(values.sum())
-    # Sums that differ by rounding alone are ties, and ties count against the null's rejection.
-    threshold = observed - 1e-12 * np.abs(values).sum()
-    if len(values) <= EXACT_UP_TO:
-        # A pattern and its mirror image have the same |sum|, so the first sign stays.
-        sums = values[:1]
-        for value in values[1:]:
-            sums = np.concatenate([sums + value, sums - value])
-        return float(np.mean(np.abs(sums) >= threshold))
-    generator = np.random.default_rng(seed)
-    as_extreme = 0
-    for start in range(0, draws, 10_000):
-        signs = generator.integers(0, 2, size=(min(10_000, draws - start), len(values))) * 2 - 1
-        as_extreme += int(np.sum(np.abs(signs @ values) >= threshold))
-    return (as_extreme + 1) / (draws + 1)
+    missing = int((~np.isfinite(values)).sum())
+    if missing:
+        raise AnalysisError(
+            f"expected finite differences; got {missing} missing of {len(values)}. "
+            "Use paired_test, which leaves them out and counts them"
+        )
+    return float(sign_flip_p_values(values, seed=seed, draws=draws))
 
 
 def minimum_seeds(family_size: int = 1, alpha: float = 0.05) -> int:
@@ -279,7 +273,7 @@ def _matched(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.Series, str,
     if lost:
         warnings.append(f"{lost} of {_count(total, 'pair')} of runs left out: one or both values are missing")
     method = f"per-seed mean over {_count(difference.shape[1], 'pair')} of matched cells"
-    return difference.mean(axis="columns"), method, warnings
+    return pd.Series(matched_differences(before.to_numpy(), after.to_numpy()), index=before.index), method, warnings
 
 
 def _fraction(
