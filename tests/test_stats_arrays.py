@@ -54,10 +54,10 @@ def test_many_studies_at_once_give_what_each_gives_alone() -> None:
     low, high = t_interval(of)
     for row in (0, 1, 2, 3, 4, 6, 7):
         alone = paired_test(values[row])
-        assert (alone.n_seeds, alone.estimate) == (of.n[row], of.mean[row])
-        np.testing.assert_array_equal(
-            [*alone.interval, alone.sd, alone.p_t], [low[row], high[row], of.sd[row], t_p(of)[row]]
-        )
+        assert alone.n_seeds == of.n[row]
+        one = [alone.estimate, *alone.interval, alone.sd, alone.p_t]
+        of_many = [of.mean[row], low[row], high[row], of.sd[row], t_p(of)[row]]
+        np.testing.assert_allclose(one, of_many, rtol=1e-12)  # sums round by where the missing ones stand
         assert alone.p == p[row]
         assert equivalence_test(values[row], margin=0.5).p == pytest.approx(tost_p(of, margin=0.5)[row], nan_ok=True)
     assert np.isnan(p[5])
