@@ -8,7 +8,7 @@ marginal means and contrasts work alike on a fit within seeds, a pooled one and 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class Design:
     terms : each term's columns of `x`, the intercept included as "Intercept".
     index : the labels of the rows used, and `used` the same as a mask over all rows of the table;
         `dropped` counts those left out because a value is missing.
+    level_codes : [n, number of factors], each row's level as a position among the factor's levels.
     """
 
     formula: str
@@ -61,6 +62,7 @@ class Design:
     terms: dict[str, tuple[int, ...]]
     index: pd.Index
     used: np.ndarray
+    level_codes: np.ndarray
     dropped: int = 0
     matrix_info: Any = field(default=None, repr=False)
 
@@ -154,6 +156,7 @@ class Design:
             terms=terms,
             index=table.index[used],
             used=used,
+            level_codes=np.column_stack([np.zeros((len(x), 0), int), *(values[name].codes for name in factors)]),
             dropped=int((~used).sum()),
             matrix_info=info,
         )
@@ -179,6 +182,19 @@ class Design:
             return np.ones((len(grid), 1))
         return np.asarray(patsy.build_design_matrices([self.matrix_info], values, NA_action="raise")[0])
 
+    def keep(self, rows: np.ndarray) -> Design:
+        """The same model on some of its rows, a mask [n]; what is left out does not count as dropped."""
+        used = self.used.copy()
+        used[used] = rows
+        return replace(
+            self,
+            x=self.x[rows],
+            y=self.y[rows],
+            index=self.index[rows],
+            used=used,
+            level_codes=self.level_codes[rows],
+        )
+
     @property
     def missing_note(self) -> tuple[str, ...]:
         """How many rows had no value, as the warning of a fit; empty where none was left out."""
@@ -188,12 +204,16 @@ class Design:
 
 @dataclass(frozen=True)
 class FTest:
-    """A joint test that combinations of coefficients are all 0: F on `df` and `df_error` degrees of freedom."""
+    """A joint test that combinations of coefficients are all 0: F on `df` and `df_error` degrees of freedom.
+
+    p has both multiplied by `epsilon`, a correction for components of unequal variance; 1 is none.
+    """
 
     statistic: float
     df: float
     df_error: float
     p: float
+    epsilon: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -265,20 +285,17 @@ def f_p(statistic: float, df: float, df_error: float) -> float:
 def independent_columns(x: np.ndarray) -> list[int]:
     """The columns of x [n, p] that earlier columns do not already span, in order (as R's lm keeps them)."""
     lengths = np.linalg.norm(x, axis=0)
-    basis: list[np.ndarray] = []
+    basis = np.zeros((x.shape[0], 0))
     kept = []
-    for column in range(x.shape[1]):
-        if lengths[column] == 0:
-            continue
+    for column in np.flatnonzero(lengths):
         residual = x[:, column] / lengths[column]
         # Twice is enough: one pass of Gram-Schmidt loses digits among nearly parallel columns.
         for _ in range(2):
-            for unit in basis:
-                residual = residual - unit * (unit @ residual)
+            residual = residual - basis @ (basis.T @ residual)
         size = float(np.linalg.norm(residual))
         if size > 1e-7:
-            kept.append(column)
-            basis.append(residual / size)
+            kept.append(int(column))
+            basis = np.column_stack([basis, residual / size])
     return kept
 
 
