@@ -145,7 +145,7 @@ def interaction_contrasts(
     """
     if factor_a == factor_b:
         raise AnalysisError(f'expected two different factors; got "{factor_a}" twice')
-    labels, weights, notes = _means(fit, [factor_a, factor_b], at)
+    _, weights, notes = _means(fit, [factor_a, factor_b], at)
     levels = fit.design.factors
     names_a, rows_a = _contrast_rows(levels[factor_a], factor_a, kind, None, None)
     names_b, rows_b = _contrast_rows(levels[factor_b], factor_b, kind, None, None)
