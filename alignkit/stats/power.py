@@ -7,7 +7,7 @@ test (or by two one-sided t tests for equivalence), at the level that the smalle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,12 +16,13 @@ import pandas as pd
 from scipy import optimize, stats
 
 from alignkit.errors import AnalysisError
-from alignkit.stats.paired import EXACT_UP_TO, minimum_seeds, require_seeds
+from alignkit.stats.arrays import EXACT_UP_TO, moments, sign_flip_p_values, t_p
+from alignkit.stats.paired import minimum_seeds, require_seeds
 
 MOST_SEEDS = 100_000
 REPLICATES = 20_000
 # Sums of signed differences that one simulation may form: with 16 seeds each replicate has 32,768.
-SUMS = 2**23
+SUMS = 2**24
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,9 @@ def _difference(n: int, standardised: float, level: float, seed: int) -> tuple[f
     replicates = min(REPLICATES, SUMS // 2 ** (n - 1))
     differences = standardised + np.random.default_rng(seed).standard_normal((replicates, n))
     # The t test's power is known, so that only where the two tests disagree does chance enter.
-    disagreement = _found(differences, level).astype(float) - _found_by_t(differences, level)
+    of = moments(differences)
+    by_t = (t_p(of) < level) & (of.mean > 0)
+    disagreement = _found(differences, level).astype(float) - by_t
     error = float(disagreement.std() / np.sqrt(replicates))
     power = float(np.clip(smooth + disagreement.mean(), 0.0, 1.0))
     return power, error, f"{_test_used(n)} at the first Holm step, {replicates:,} simulated samples"
@@ -267,38 +270,9 @@ def _test_used(n: int) -> str:
 
 def _found(differences: np.ndarray, level: float) -> np.ndarray:
     """Which rows [replicates, seeds] reject towards a positive mean; NaN is a seed that was lost."""
-    if differences.shape[1] > EXACT_UP_TO:
-        return _found_by_t(differences, level)
-    # Flipping a zero changes no sum: with a 0 for a lost seed the p is that of the seeds that remain.
-    values = np.nan_to_num(differences, nan=0.0)
-    p = np.concatenate([_sign_flip_p(rows) for rows in _in_pieces(values)])
-    return np.asarray((p < level) & (values.sum(axis=1) > 0))
-
-
-def _sign_flip_p(values: np.ndarray) -> np.ndarray:
-    """`sign_flip_p` of every row."""
-    sums = values[:, :1]
-    for column in values.T[1:, :, None]:
-        sums = np.concatenate([sums + column, sums - column], axis=1)
-    threshold = np.abs(values.sum(axis=1)) - 1e-12 * np.abs(values).sum(axis=1)
-    return np.asarray(np.mean(np.abs(sums) >= threshold[:, None], axis=1))
-
-
-def _in_pieces(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows whose signed sums fit the cache together: several times faster than all at once."""
-    step = max(1, 2**16 // 2 ** (values.shape[1] - 1))
-    for start in range(0, len(values), step):
-        yield values[start : start + step]
-
-
-def _found_by_t(differences: np.ndarray, level: float) -> np.ndarray:
-    present = np.isfinite(differences)
-    n = present.sum(axis=1)
-    values = np.where(present, differences, 0.0)
-    mean = values.sum(axis=1) / np.maximum(n, 1)
-    squares = (np.where(present, values - mean[:, None], 0.0) ** 2).sum(axis=1)
-    error = np.sqrt(squares / np.maximum(n - 1, 1) / np.maximum(n, 1))
-    return np.asarray((n > 1) & (mean > stats.t.isf(level / 2, np.maximum(n - 1, 1)) * error))
+    of = moments(differences)
+    p = sign_flip_p_values(differences) if differences.shape[1] <= EXACT_UP_TO else t_p(of)
+    return np.asarray((p < level) & (of.mean > 0))
 
 
 def _t_power(n: int, standardised: float, level: float) -> float:
