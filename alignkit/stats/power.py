@@ -22,7 +22,7 @@ from alignkit.stats.paired import minimum_seeds, require_seeds
 MOST_SEEDS = 100_000
 REPLICATES = 20_000
 # Sums of signed differences that one simulation may form: with 16 seeds each replicate has 32,768.
-SUMS = 2**24
+SUMS = 2**23
 
 
 @dataclass(frozen=True)
