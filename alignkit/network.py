@@ -56,6 +56,8 @@ class Teaches(Protocol):
 
     def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None: ...
 
+    def applied_delta(self, layer: int, delta: Tensor) -> Tensor: ...
+
 
 class Network:
     """A cohort's networks: the same layers, each member with weights of its own seed.
@@ -160,9 +162,9 @@ class Network:
     ) -> tuple[list[Tensor | None], list[Tensor | None]]:
         """Walk down from the error under a rule.
 
-        Returns the teaching signals t_l [E, N, d_l] and the deltas, t_l pulled back to z_l, both in the
-        order of the hidden layers; None stands for zero. With `gradients`, also writes the update
-        directions there, summed over the batch.
+        Returns the teaching signals t_l [E, N, d_l] and the deltas, t_l pulled back to z_l and changed
+        there where the rule does so, both in the order of the hidden layers; None stands for zero. With
+        `gradients`, also writes the update directions there, summed over the batch.
         """
         depth = len(self.layers)
         delta: Tensor | None = passed.error
@@ -179,9 +181,10 @@ class Network:
                     f"{layer}; got {list(signal.shape)}"
                 )
             delta = None if signal is None else self.pull_back(layer, signal, passed, gradients)
-            signals[layer - 1], deltas[layer - 1] = signal, delta
-            if gradients is not None and delta is not None:
-                self._write_gradients(layer, delta, passed, gradients)
+            applied = None if delta is None else rule.applied_delta(layer, delta)
+            signals[layer - 1], deltas[layer - 1] = signal, applied
+            if gradients is not None and applied is not None:
+                self._write_gradients(layer, applied, passed, gradients)
             elif gradients is not None:
                 for view in gradients.of_layer(layer).values():
                     view.zero_()

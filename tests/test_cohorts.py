@@ -69,9 +69,20 @@ def test_data_and_feedback_start_at_a_cache_line():
         assert loaded.train.inputs.data_ptr() % 64 == 0 and loaded.test.inputs.data_ptr() % 64 == 0
 
 
-@pytest.mark.parametrize("rule", ["dfa", "bp", "fa"])
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_an_mlp_member_has_identical_records_alone_in_two_and_in_32(settings, rule):
+# an imposed angle needs even sizes; 38 floats still end between cache lines
+TURNED = {
+    "turned": dict(network={"widths": [38, 50]}, training={"epochs": 2, "batch_size": 33}, feedback={"angle_deg": 70.0}),
+    "turned-batch": dict(network={"width": 30, "norm": "batch"}, training={"epochs": 2, "batch_size": 25}, feedback={"angle_deg": 30.0}),
+}  # fmt: skip
+COMPANY = [(rule, name, settings) for rule in ("dfa", "bp", "fa") for name, settings in SETTINGS.items()]
+COMPANY += [("imposed_angle", name, settings) for name, settings in TURNED.items()]
+
+
+@pytest.mark.parametrize(
+    "rule,settings",
+    [pytest.param(rule, settings, id=f"{name}-{rule}") for rule, name, settings in COMPANY],
+)
+def test_an_mlp_member_has_identical_records_alone_in_two_and_in_32(rule, settings):
     dataset = small(DIGITS)
     shape = dataclasses.replace(SHAPE, train_samples=100)
     probe = {"samples": 33, "log_steps": 2}
@@ -92,16 +103,21 @@ def test_an_mlp_member_has_identical_records_alone_in_two_and_in_32(settings, ru
         {"network": {"activation": "leaky_relu", "slope": 0.5}},
         {"training": {"lr": 0.5}},
         {"feedback": {"normalised": False}},
+        {"feedback": {"angle_deg": 60.0}},
     ],
 )
 def test_members_may_differ_in_scalars(scalar):
+    rule = "imposed_angle" if "angle_deg" in scalar.get("feedback", {}) else "dfa"
     dataset, shape = small(DIGITS), dataclasses.replace(SHAPE, train_samples=100)
     base = {"network": {"width": 10, "dropout": 0.1}, "training": {"epochs": 1}, "probe": {"samples": 20}}
     if "activation" in scalar.get("network", {}):
         base["network"]["activation"] = "leaky_relu"
-    one = cohort(2, data_shape=shape, **base)
+    one = cohort(2, rule=rule, data_shape=shape, **base)
     other = cohort(
-        1, data_shape=shape, **{key: {**base.get(key, {}), **scalar.get(key, {})} for key in {*base, *scalar}}
+        1,
+        rule=rule,
+        data_shape=shape,
+        **{key: {**base.get(key, {}), **scalar.get(key, {})} for key in {*base, *scalar}},
     )
     mixed = dataclasses.replace(one, runs=(*one.runs, *other.runs))
     tables = train_cohort(mixed, dataset)["runs"]

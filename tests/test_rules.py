@@ -14,6 +14,7 @@ from alignkit.rules import RULES, rule_class
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
 from alignkit.rules.fa import FA
+from alignkit.rules.imposed_angle import ImposedAngle, skew_orthogonal
 from alignkit.rules.shallow import Shallow
 from alignkit.study import Feedback
 from alignkit.tails import training_mode
@@ -117,6 +118,114 @@ def test_normalised_feedback_keeps_a_c_th_of_the_error_s_length(law, sharing):
         matrix = dfa_matrix(feedback, outputs=10, sizes=(400, 300), layer=layer, seed=0)
         ratio = ((error @ matrix) ** 2).sum() / (error**2).sum()
         assert ratio == pytest.approx(1 / 10, rel=0.08)
+
+
+CONVOLUTIONS = {"kind": "cnn", "channels": [4, 2], "kernel": 3, "padding": 1, "pool": 2, "hidden": [6]}
+TURNED = {
+    "mlp": ({"width": 6, "depth": 3}, (5,)),
+    "batch norm and dropout": ({"widths": [6, 8], "activation": "relu", "norm": "batch", "dropout": 0.3}, (5,)),
+    "layer norm": ({"widths": [6, 8], "norm": "layer"}, (5,)),
+    "convolutions": (CONVOLUTIONS, (2, 8, 8)),
+}
+
+
+def _turned(network, shape, angle_deg, *, members=2):
+    """The deltas and gradients of a cohort under BP and under the imposed angle."""
+    cohort = members_of(members, network=network, feedback={"angle_deg": angle_deg})
+    net, x, targets = cohort_of(cohort, shape=shape, samples=7)
+    passed = net.forward(x, targets, training_mode(1))
+    found = []
+    for rule in (BP(net, cohort), ImposedAngle(net, cohort)):
+        gradients = net.parameters.like()
+        found.append((*net.backward(passed, rule, gradients), gradients))
+    return net, *found
+
+
+@pytest.mark.parametrize("size", [2, 6, 64])
+def test_the_quarter_turn_is_orthogonal_and_skew(size):
+    turn = skew_orthogonal(size, seed=3, layer=1)
+    assert np.array_equal(turn.T, -turn)
+    assert np.allclose(turn @ turn, -np.eye(size), atol=1e-13)
+    assert not np.allclose(turn, skew_orthogonal(size, seed=4, layer=1))
+    assert not np.allclose(turn, skew_orthogonal(size, seed=3, layer=2))
+
+
+def test_the_quarter_turn_prefers_no_direction():
+    """Over draws, J's entries off the diagonal have mean 0 and variance 1/(d - 1), whatever the axes."""
+    turns = np.stack([skew_orthogonal(4, seed=seed) for seed in range(2000)])
+    upper = turns[:, *np.triu_indices(4, 1)]
+    assert np.abs(upper.mean(0)).max() < 4 / np.sqrt(3 * 2000)
+    assert (upper**2).mean(0) == pytest.approx(np.full(6, 1 / 3), abs=0.03)
+
+
+@pytest.mark.parametrize("angle_deg", [0.0, 30.0, 60.0, 90.0, 135.0, 180.0])
+@pytest.mark.parametrize("network,shape", TURNED.values(), ids=TURNED)
+def test_the_imposed_angle_is_that_of_every_sample_and_gradient_at_the_same_length(network, shape, angle_deg):
+    net, (g, delta, bp), (t, turned, own) = _turned(network, shape, angle_deg)
+    cosine = np.cos(np.radians(angle_deg))
+    for layer in range(1, len(net.layers)):
+        assert torch.equal(t[layer - 1], g[layer - 1])  # below an imposed angle, too, the walk carries the true delta
+        pairs = [(delta[layer - 1].flatten(2), turned[layer - 1].flatten(2))]  # [E, N, …]: every sample of its own
+        for name in ("weight", "bias"):
+            pairs.append(tuple(gradients.views[layer, name].flatten(1) for gradients in (bp, own)))
+        for before, after in pairs:
+            lengths = before.norm(dim=-1)
+            assert torch.allclose(after.norm(dim=-1), lengths, rtol=1e-12, atol=1e-15)
+            assert torch.allclose((before * after).sum(-1), cosine * lengths**2, rtol=1e-11, atol=1e-13)
+        for name in {"gain", "shift"} & set(bp.of_layer(layer)):
+            assert torch.equal(own.views[layer, name], bp.views[layer, name])
+
+
+@pytest.mark.parametrize("network,shape", TURNED.values(), ids=TURNED)
+def test_the_turn_of_a_delta_is_that_of_its_channels_one_position_at_a_time(network, shape):
+    net, (_, delta, _), (_, turned, _) = _turned(network, shape, 70.0)
+    angle = np.radians(70.0)
+    for layer, (before, after) in enumerate(zip(delta, turned, strict=True), start=1):
+        for member in range(2):
+            turn = torch.from_numpy(skew_orthogonal(before.shape[2], seed=member, layer=layer))
+            rotation = np.cos(angle) * torch.eye(len(turn), dtype=turn.dtype) + np.sin(angle) * turn
+            wanted = torch.einsum("nc...,cd->nd...", before[member], rotation)
+            assert torch.allclose(after[member], wanted, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("network", [{}, {"activation": "relu", "norm": "batch", "dropout": 0.2}])
+def test_an_imposed_angle_of_zero_is_bp_to_the_bit(network):
+    assert torch.equal(
+        _train(BP, lambda net, rule: None, **network), _train(ImposedAngle, lambda net, rule: None, **network)
+    )
+
+
+def test_at_180_degrees_the_hidden_layers_climb_the_loss():
+    _, (_, _, bp), (_, _, own) = _turned({"width": 6, "depth": 3}, (5,), 180.0)
+    (hidden, output), (turned, same) = bp.groups, own.groups
+    assert torch.allclose(turned, -hidden, rtol=1e-12, atol=1e-15) and torch.equal(same, output)
+
+
+def test_the_probe_records_the_imposed_angle(tmp_path):
+    import alignkit
+
+    (tmp_path / "turned.toml").write_text(
+        'name = "turned"\nrules = ["bp", "imposed_angle"]\nseeds = 2\n[network]\nwidth = 16\ndepth = 2\n'
+        "[training]\nepochs = 2\n[probe]\nsamples = 64\n"
+        "[designs.dose.factors]\nfeedback.angle_deg = [0, 60]\n"
+    )
+    records = alignkit.run_study(tmp_path / "turned.toml", tmp_path / "out", workers=1)
+    # BP has no angle to vary
+    assert records.runs["rule"].value_counts().to_dict() == {"bp": 2, "imposed_angle": 4}
+    layers = records.layers.merge(records.runs[["run_id", "rule", "feedback_angle_deg"]], on="run_id")
+    for degrees, rows in layers[layers["rule"] == "imposed_angle"].groupby("feedback_angle_deg"):
+        cosine = np.cos(np.radians(degrees))
+        for column in ("delta_cosine", "gradient_cosine"):
+            assert rows[column].to_numpy() == pytest.approx(np.full(len(rows), cosine), abs=1e-6)
+        after = rows[rows["step"] > 0]  # plain SGD: the step has the angle as well
+        assert after["step_cosine"].to_numpy() == pytest.approx(np.full(len(after), cosine), abs=1e-4)
+        assert (rows["signal_cosine"] > 1 - 1e-12).all() and rows["chance_z"].isna().all()
+
+
+def test_an_angle_cannot_be_imposed_on_an_odd_number_of_units():
+    members = members_of(1, network={"widths": [6, 7]})
+    with pytest.raises(StudyError, match=r"imposed_angle: expected an even number of units .* linear2 has 7"):
+        ImposedAngle(cohort_of(members, shape=(5,))[0], members)
 
 
 def test_scales_and_normalisation_start_from_the_same_gaussian():

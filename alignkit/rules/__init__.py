@@ -19,6 +19,7 @@ RULES = {
     "bp": "alignkit.rules.bp:BP",
     "dfa": "alignkit.rules.dfa:DFA",
     "fa": "alignkit.rules.fa:FA",
+    "imposed_angle": "alignkit.rules.imposed_angle:ImposedAngle",
     "shallow": "alignkit.rules.shallow:Shallow",
 }
 

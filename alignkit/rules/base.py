@@ -30,6 +30,16 @@ class Rule(ABC):
         output error for the last hidden layer.
         """
 
+    def applied_delta(self, layer: int, delta: Tensor) -> Tensor:
+        """What updates layer l in the place of `delta`, t_l pulled back to z_l: the same unless the rule
+        changes it there.
+
+        [E, N, d] after a fully connected op, [E, N, c, H, W] after a convolution, and the result alike.
+        The layer's update and the recorded delta take the result; the walk to the layers below goes on
+        from `delta` itself.
+        """
+        return delta
+
     def projection(self, layer: int) -> Projection | None:
         """The layer's feedback as one linear map, where it is one: for ceilings and weight cosines."""
         return None
