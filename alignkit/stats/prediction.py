@@ -80,8 +80,9 @@ def prediction_error(
     there, so the model and the mean-only model both get the seed's own level from the cells that remain.
     A cell that the remaining ones do not determine (the only one with its level) is left out and counted.
 
-    Intervals are over seeds: of the mean squared error by t, of R² by the jackknife. The fits share
-    seeds, and cells are taken as they are, so both describe these seeds in these cells.
+    Intervals are over seeds, by the jackknife on the log scale, and describe these cells. Squared errors of
+    few seeds are skewed, and the fits share seeds: at a nominal 95%, simulated intervals of the error
+    covered 95% where seeds do not differ, and 86 to 93% where they do (6 to 20 seeds).
 
     Do not choose a model by it and then report the same figure: the winner's error is too small.
 
@@ -136,16 +137,22 @@ def prediction_error(
     counts = np.array([int((~lost & (codes == s)).sum()) for s in range(n_seeds)])
     used = counts > 0
     by_seed, counts, n_used = by_seed[used], counts[used], int(used.sum())
-    share = (by_seed[:, 0].sum(), by_seed[:, 1].sum())
+    total = by_seed.sum(axis=0)
+    mean_square = float(total[0] / counts.sum())
+    interval = _jackknife_interval(mean_square, (total[0] - by_seed[:, 0]) / (counts.sum() - counts), level)
+    unexplained = float(total[0] / total[1]) if total[1] > 0 else float("nan")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without = (total[0] - by_seed[:, 0]) / (total[1] - by_seed[:, 1])
+    r2_interval = _jackknife_interval(unexplained, without, level)
     return PredictionError(
         held=held,
-        rmse=float(np.sqrt(share[0] / counts.sum())),
-        interval=_root_interval(by_seed[:, 0] / counts, level),
-        r2=_r2(*share),
-        r2_interval=_jackknife_interval(by_seed, level),
-        rmse_mean=float(np.sqrt(share[1] / counts.sum())),
+        rmse=float(np.sqrt(mean_square)),
+        interval=(float(np.sqrt(interval[0])), float(np.sqrt(interval[1]))),
+        r2=1 - unexplained,
+        r2_interval=(1 - r2_interval[1], 1 - r2_interval[0]),
+        rmse_mean=float(np.sqrt(total[1] / counts.sum())),
         rmse_cell_mean=float(np.sqrt(np.mean(error_ceiling[~lost] ** 2))),
-        r2_cell_mean=_r2(float((error_ceiling[~lost] ** 2).sum()), share[1]),
+        r2_cell_mean=1 - float((error_ceiling[~lost] ** 2).sum() / total[1]) if total[1] > 0 else float("nan"),
         errors=pd.DataFrame(
             {seed: np.array(seeds, dtype=object)[codes], "fold": fold, "predicted": predicted, "error": error},
             index=design.index,
@@ -204,21 +211,11 @@ def _cell_means_of_other_seeds(
     return (means - left_out)[group]
 
 
-def _r2(model: float, mean: float) -> float:
-    return 1 - model / mean if mean > 0 else float("nan")
-
-
-def _root_interval(mean_squares: np.ndarray, level: float) -> tuple[float, float]:
-    n = len(mean_squares)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1) * mean_squares.std(ddof=1) / np.sqrt(n))
-    middle = float(mean_squares.mean())
-    return float(np.sqrt(max(middle - half, 0.0))), float(np.sqrt(middle + half))
-
-
-def _jackknife_interval(by_seed: np.ndarray, level: float) -> tuple[float, float]:
-    n = len(by_seed)
-    estimate = _r2(*by_seed.sum(axis=0))
-    without = np.array([_r2(*(by_seed.sum(axis=0) - row)) for row in by_seed])
-    pseudo = n * estimate - (n - 1) * without
-    half = float(stats.t.ppf((1 + level) / 2, n - 1) * pseudo.std(ddof=1) / np.sqrt(n))
-    return estimate - half, estimate + half
+def _jackknife_interval(estimate: float, without: np.ndarray, level: float) -> tuple[float, float]:
+    """The interval of a positive figure from its values without each seed, by t on the log scale."""
+    n = len(without)
+    if not (estimate > 0 and (without > 0).all()):
+        return (float("nan"), float("nan"))
+    logs = np.log(without)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt((n - 1) / n * ((logs - logs.mean()) ** 2).sum()))
+    return float(estimate * np.exp(-half)), float(estimate * np.exp(half))
