@@ -1,0 +1,57 @@
+"""The fitted models, one simulated study at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from alignkit.calibration.rates import Tally, tally
+from alignkit.calibration.scenarios import Scenario, factorial_runs, run_table
+from alignkit.errors import AnalysisError
+from alignkit.stats.linear import LinearFit
+
+ALPHA = 0.05
+MODEL = "a + b"
+
+
+def _within_seeds(table: pd.DataFrame) -> LinearFit:
+    from alignkit.stats.factorial import fit_factorial
+
+    return fit_factorial(table, MODEL)
+
+
+# A model is a name and a fit of a table with columns seed, a (2 levels), b (4 levels) and value; its F
+# tests of a and b are counted. What fits other tables has an evaluation of its own in `run.EVALUATIONS`.
+MODELS: dict[str, Callable[[pd.DataFrame], LinearFit]] = {
+    "factorial within seeds": _within_seeds,
+}
+TERMS = {"a": "type I error, 2 levels", "b": "type I error, 4 levels"}
+
+
+def evaluate_models(scenario: Scenario, studies: int, generator: np.random.Generator) -> list[Tally]:
+    """Each model's rate of rejecting a factor of two and one of four levels, neither of which has an effect.
+
+    Only over-rejection is an error here: Greenhouse and Geisser's correction, and Satterthwaite's df where
+    a variance is estimated as 0, are known to be careful. An interval of the two-level effect misses
+    exactly when its test rejects.
+    """
+    runs = factorial_runs(scenario, studies, generator)
+    tables = [run_table(study, ("a", "b")) for study in runs]
+    tallies = []
+    for name, fit in MODELS.items():
+        p = np.array([_p_values(fit, table) for table in tables])
+        for column, quantity in enumerate(TERMS.values()):
+            rejected, defined = p[:, column] < ALPHA, np.isfinite(p[:, column])
+            tallies.append(tally("models", name, quantity, rejected, target=ALPHA, side="at most", defined=defined))
+    return tallies
+
+
+def _p_values(fit: Callable[[pd.DataFrame], LinearFit], table: pd.DataFrame) -> list[float]:
+    try:
+        fitted = fit(table)
+    except AnalysisError:
+        return [np.nan] * len(TERMS)
+    identity = np.eye(len(fitted.coefficients))
+    return [fitted.f_test(identity[list(fitted.design.terms[term])]).p for term in TERMS]

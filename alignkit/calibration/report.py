@@ -1,0 +1,223 @@
+"""The calibration on paper: every figure as JSON and CSV, a table to read, one figure to look at."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignkit.calibration.rates import Calibration, Rate, Section
+from alignkit.calibration.scenarios import CELLS, Scenario
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MARKS = {True: " ✓", False: " ✗", None: ""}
+SECTIONS: dict[Section, tuple[str, str]] = {
+    "one claim": (
+        "One claim",
+        "One contrast per seed. The target of the exact test is the largest size up to 5% that its p-values allow. The "
+        "functions for one study analyse a sample of the tables, and must give the same numbers.",
+    ),
+    "family": (
+        "A family of ten claims",
+        "The claims are independent. A false verdict is a difference where there is none, or an equivalence at the "
+        "margin.",
+    ),
+    "models": (
+        "Fitted models",
+        "Factors of two and of four levels without an effect. Only over-rejection is an error; an interval of the "
+        "two-level effect misses exactly when its test rejects.",
+    ),
+    "power": (
+        "Power",
+        "The effect is 1 sd of the per-seed contrast in a complete study; the margin is 5 of its standard errors. The "
+        "target of the t test is that of the noncentral t.",
+    ),
+    "comparison": (
+        "For comparison, not offered",
+        "A pooled regression with a block per seed takes the runs of a seed as independent; bootstrap intervals over "
+        "few seeds are too short. None of them has to be in bounds.",
+    ),
+}  # fmt: skip
+
+
+def write_calibration(result: Calibration, out: str | Path) -> Path:
+    """Write calibration.json, .csv, .md and .svg into `out`, and give the path of the Markdown page.
+
+    The same result gives the same bytes.
+    """
+    from alignkit.figures import save_figure
+    from alignkit.files import write_bytes, write_text
+
+    out = Path(out)
+    csv = io.StringIO()
+    result.to_frame().to_csv(csv, index=False, lineterminator="\n", float_format="%.6g")
+    write_text(out / "calibration.csv", csv.getvalue())
+    write_text(out / "calibration.json", json.dumps(_json(result), indent=1, allow_nan=False) + "\n")
+    write_bytes(out / "calibration.svg", save_figure(calibration_figure(result), name="calibration")[0])
+    page = out / "calibration.md"
+    write_text(page, calibration_page(result))
+    return page
+
+
+def calibration_page(result: Calibration) -> str:
+    """The calibration as Markdown: what was found, then a row per scenario and a column per method."""
+    lines = [
+        "# Calibration",
+        "",
+        f"How often alignkit's tests and intervals err, in simulated studies whose truth is known: "
+        f"{result.replicates:,} per scenario for the paired methods (of ten claims each), "
+        f"{result.model_replicates:,} for the models.",
+        "",
+        _summary(result),
+        "",
+        "![Error rates of every method at a nominal 5%](calibration.svg)",
+        "",
+        "## How to read it",
+        "",
+        f"A study has a run per seed and cell, {CELLS} cells per level of a factor (the models: 2 by 4 cells). Seeds "
+        "and cells differ. The unit is the residual sd at a factor's first level. *Effect sd* is how much a factor's "
+        "effect varies over seeds, *sd ratio* the residual sd at its last level, *missing* the share of runs without a "
+        "value, lost at random. In the *skewed* studies residuals and effects are exponential: a stress test, which is "
+        "not required to be in bounds.",
+        "",
+        f"✓ and ✗ say whether the rate's simultaneous {result.confidence:.0%} Monte Carlo interval (Clopper-Pearson, "
+        f'Bonferroni over {result.tested} figures) allows the target. "= 5%" is wrong on either side, "≤ 5%" only '
+        "above. A rate without a mark is reported. Intervals and counts are in calibration.csv.",
+        "",
+    ]
+    for section, (title, text) in SECTIONS.items():
+        rates = [rate for rate in result.rates if rate.section == section]
+        if rates:
+            lines += [f"## {title}", "", text, "", *_table(rates), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def calibration_figure(result: Calibration) -> Figure:
+    """Every error rate at a nominal 5%: a row per method, a dot per scenario, hollow where out of bounds."""
+    import matplotlib as mpl
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MultipleLocator, PercentFormatter
+
+    from alignkit.figures.look import FAINT, INK, STYLE, finish, ordered_colours, panels_of
+
+    shown = [rate for rate in result.rates if rate.target in (0.05, 0.95) or rate.quantity == "type I error"]
+    shown = [rate for rate in shown if rate.trials]
+    rows = list(dict.fromkeys((rate.method, rate.quantity) for rate in shown))
+    seeds = sorted({rate.scenario.n_seeds for rate in shown})
+    colours = dict(zip(seeds, ordered_colours(len(seeds)), strict=True))
+    offered = {(rate.method, rate.quantity) for rate in shown if rate.section != "comparison"}
+    rows.sort(key=lambda row: row not in offered)
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = panels_of(1, columns=1, height=0.36 * len(rows), extra=1.2)
+        axes.axvline(0.05, color=INK, lw=0.8)
+        for rate in shown:
+            y = rows.index((rate.method, rate.quantity)) + 0.12 + 0.2 * (seeds.index(rate.scenario.n_seeds) - 1)
+            x = 1 - rate.rate if rate.target == 0.95 else rate.rate
+            colour = FAINT if rate.scenario.skewed else colours[rate.scenario.n_seeds]
+            marker = "D" if rate.scenario.skewed else "o"
+            axes.plot(x, y, marker, ms=3.2, mew=0.9, color=colour, mfc="white" if rate.inside is False else colour)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+        for y, (method, quantity) in enumerate(rows):
+            kind = "" if quantity in ("coverage", "type I error") else f": {quantity.removeprefix('type I error, ')}"
+            place = axes.get_yaxis_transform()
+            name = axes.text(
+                0.995, y - 0.36, f"{method}{kind}", transform=place, fontsize=7.5, ha="right", va="center", bbox=box
+            )
+            name.set_in_layout(False)
+        if len(offered) < len(rows):
+            axes.axhline(len(offered) - 0.62, color=FAINT, lw=0.7, ls=":")
+            axes.annotate("not offered:", (0.0, len(offered) - 0.6), (3, -3), fontsize=7.5, color=INK, va="top",
+                          xycoords=axes.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
+        axes.set_ylim(len(rows) - 0.5, -0.75)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MultipleLocator(0.05))
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_xlabel("rejected, or not covered, though the null is true (nominal 5%)")
+        handles = [Line2D([], [], ls="", marker="o", ms=4, color=colours[n], label=f"{n} seeds") for n in seeds]
+        handles.append(Line2D([], [], ls="", marker="o", ms=4, color=INK, mfc="white", label="out of bounds"))
+        if any(rate.scenario.skewed for rate in shown):
+            handles.append(Line2D([], [], ls="", marker="D", ms=4, color=FAINT, label="skewed (stress)"))
+        finish(figure, "How often each method errs where the truth is known", handles)
+    return figure
+
+
+def _summary(result: Calibration) -> str:
+    undefined = sum(rate.undefined for rate in result.rates)
+    answers = f" {undefined:,} studies gave a method no answer; they count as not rejected, not covered." * (
+        undefined > 0
+    )
+    if not result.outside:
+        return f"**All {result.tested} figures are within simultaneous {result.confidence:.0%} bounds.**{answers}"
+    listing = "\n".join(
+        f"- {rate.method}, {rate.quantity}, {rate.scenario.label}: {_percent(rate.rate)} "
+        f"[{_percent(rate.low)}, {_percent(rate.high)}], target {_target([rate])}"
+        for rate in result.outside
+    )
+    return f"**{len(result.outside)} of {result.tested} figures are out of bounds:**{answers}\n\n{listing}"
+
+
+def _table(rates: Sequence[Rate]) -> list[str]:
+    columns: dict[tuple[str, str], dict[Scenario, Rate]] = {}
+    for rate in rates:
+        columns.setdefault((rate.method, rate.quantity), {})[rate.scenario] = rate
+    heads = [f"{method}: {quantity}{_target(found.values())}" for (method, quantity), found in columns.items()]
+    lines = ["| seeds | effect sd | sd ratio | missing | " + " | ".join(heads) + " |"]
+    lines.append("|" + "---:|" * (4 + len(columns)))
+    for scenario in dict.fromkeys(rate.scenario for rate in rates):
+        cells = [_cell(found.get(scenario)) for found in columns.values()]
+        lines.append(f"| {_scenario(scenario)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _scenario(scenario: Scenario) -> str:
+    missing = f"{scenario.missing:.0%}{', skewed' if scenario.skewed else ''}"
+    return f"{scenario.n_seeds} | {scenario.effect_sd:g} | {scenario.sd_ratio:g} | {missing}"
+
+
+def _cell(rate: Rate | None) -> str:
+    if rate is None:
+        return ""
+    return f"{_percent(rate.rate)}{MARKS[rate.inside]}" if rate.trials else rate.note
+
+
+def _target(rates: Iterable[Rate]) -> str:
+    """The targets of a column, in brackets; empty where it has none."""
+    signs = {"equal": "=", "at most": "≤"}
+    found = {(rate.side, round(rate.target, 6)) for rate in rates if rate.side in signs and rate.trials}
+    if not found:
+        return ""
+    sides = {side for side, _ in found}
+    if len(found) == 1:
+        side, target = found.pop()
+        return f" ({signs[side]} {_percent(target, 0)})"
+    return f" ({signs[sides.pop()]} target)" if len(sides) == 1 else ""
+
+
+def _percent(rate: float, digits: int = 2) -> str:
+    return f"{100 * rate:.{digits}f}%"
+
+
+def _json(result: Calibration) -> dict[str, Any]:
+    frame = result.to_frame().astype(object)
+    rows = [{name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+    return {
+        "replicates": result.replicates,
+        "model_replicates": result.model_replicates,
+        "seed": result.seed,
+        "confidence": result.confidence,
+        "tested": result.tested,
+        "outside": len(result.outside),
+        "versions": result.versions,
+        "rates": rows,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

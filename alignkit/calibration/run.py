@@ -1,0 +1,127 @@
+"""The simulation: every scenario by every evaluation, in batches whose numbers depend on nothing but the seed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy
+import statsmodels
+
+from alignkit import __version__
+from alignkit.calibration.models import evaluate_models
+from alignkit.calibration.paired import evaluate_paired
+from alignkit.calibration.rates import Calibration, Tally, rates_of
+from alignkit.calibration.scenarios import GRID, SKEWED, Scenario
+from alignkit.errors import AnalysisError
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is done with a batch of simulated studies. `cost` is about how long one of them takes, in ms."""
+
+    run: Callable[[Scenario, int, np.random.Generator], list[Tally]]
+    batch: int
+    cost: Callable[[Scenario], float]
+
+
+EVALUATIONS = {
+    "paired": Evaluation(evaluate_paired, 500, lambda scenario: 4.0 if scenario.n_seeds > 16 else 0.2),
+    "models": Evaluation(evaluate_models, 50, lambda scenario: 40.0),
+}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    evaluation: str
+    scenario: Scenario
+    number: int
+    studies: int
+
+    @property
+    def cost(self) -> float:
+        return self.studies * EVALUATIONS[self.evaluation].cost(self.scenario)
+
+
+def calibrate(
+    *,
+    replicates: int = 10_000,
+    model_replicates: int = 1_000,
+    seed: int = 0,
+    workers: int = 1,
+    scenarios: Sequence[Scenario] = GRID,
+    stress: Sequence[Scenario] = SKEWED,
+    on_progress: Progress | None = None,
+) -> Calibration:
+    """How often every method errs, over simulated studies with a known truth.
+
+    Each scenario is simulated `replicates` times for the paired methods, and `model_replicates` times for
+    the models, which are fitted one by one; 0 leaves either out. Figures of `scenarios` are required to be
+    in bounds, those of `stress` are reported alone. The result depends on `seed` and the numbers of
+    replicates, and not on `workers`.
+
+    on_progress : called with the share that is done, and what was done last.
+    """
+    if workers < 1 or min(replicates, model_replicates) < 0 or replicates + model_replicates == 0:
+        raise AnalysisError(
+            "expected a number of replicates, and at least one worker; got "
+            f"{replicates} and {model_replicates} replicates, {workers} workers"
+        )
+    batches = [
+        _Batch(name, scenario, number, min(EVALUATIONS[name].batch, studies - start))
+        for scenario in (*scenarios, *stress)
+        for name, studies in (("paired", replicates), ("models", model_replicates))
+        for number, start in enumerate(range(0, studies, EVALUATIONS[name].batch))
+    ]
+    found: dict[_Batch, list[Tally]] = {}
+    done, total = 0.0, sum(batch.cost for batch in batches)
+    for batch, tallies in _results(batches, seed, workers):
+        found[batch] = tallies
+        done += batch.cost
+        if on_progress is not None:
+            on_progress(done / total, f"{batch.evaluation}: {batch.scenario.label}")
+    merged: dict[tuple[Scenario, str, str], Tally] = {}
+    for batch in batches:  # in the order of the batches, whichever finished first
+        for tally in found[batch]:
+            key = (batch.scenario, tally.method, tally.quantity)
+            merged[key] = merged[key] + tally if key in merged else tally
+    rates = rates_of(((key[0], tally) for key, tally in merged.items()), required_scenarios=scenarios)
+    return Calibration(rates, replicates, model_replicates, seed, versions=_versions())
+
+
+def _results(batches: Iterable[_Batch], seed: int, workers: int) -> Iterator[tuple[_Batch, list[Tally]]]:
+    if workers == 1:
+        yield from ((batch, _evaluate(batch, seed)) for batch in batches)
+        return
+    # Spawned, so that workers share no state with a parent that may run threads.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(_evaluate, batch, seed): batch for batch in batches}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _evaluate(batch: _Batch, seed: int) -> list[Tally]:
+    what = zlib.crc32(f"{batch.evaluation}: {batch.scenario}".encode())
+    generator = np.random.default_rng([seed, what, batch.number])
+    return EVALUATIONS[batch.evaluation].run(batch.scenario, batch.studies, generator)
+
+
+def _versions() -> dict[str, str]:
+    modules = (np, scipy, pd, statsmodels)
+    return {
+        "alignkit": __version__,
+        "python": platform.python_version(),
+        **{module.__name__: module.__version__ for module in modules},
+    }
