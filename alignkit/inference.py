@@ -1,0 +1,323 @@
+"""The two verbs of an analysis: `compare` the levels of one factor, `fit` a model of several.
+
+Both take records, or any tidy table with a seed column, and count the seed as the unit of replication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from alignkit.errors import AnalysisError, nearest
+from alignkit.run_tables import source_of
+from alignkit.stats import Contrast, contrast, contrast_frame, level_order, level_text, minimum_seeds, paired_test
+from alignkit.stats.contrasts import ADJUSTMENTS
+from alignkit.stats.factorial import fit_factorial, repeated_measures_f
+from alignkit.stats.formula import formula_text, left_hand_side, parse_formula, predictor
+from alignkit.stats.levels import level_column
+from alignkit.stats.linear import FTest
+from alignkit.stats.paired import seed_contrasts
+from alignkit.store import Records
+
+if TYPE_CHECKING:
+    from alignkit.stats.linear import LinearFit
+
+Method = Literal["seed", "pooled", "robust", "mixed", "gee"]
+METHODS = ("seed", "pooled", "robust", "mixed", "gee")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """How a response differs between the levels of a factor, in `unit`.
+
+    contrasts : each level minus the first, averaged over the other factors; p_adjusted over all of them.
+    means : a row per level: the mean over seeds with its t interval, over the cells that are compared.
+    omnibus : for more than two levels, the F test that none differs (repeated measures over seeds, with
+        Greenhouse and Geisser's correction); else None.
+    simple_effects : with `by`, the same contrasts at each level of `by`, adjusted as one family.
+    interactions : with `by`, how the contrasts change from the first level of `by` to each other one:
+        a difference of differences per seed, adjusted as one family. Empty without `by`.
+    warnings : whatever the contrasts, their learning rates or missing runs give reason to say.
+    """
+
+    factor: str
+    levels: tuple[str, ...]
+    response: str
+    unit: str
+    contrasts: tuple[Contrast, ...]
+    means: pd.DataFrame
+    omnibus: FTest | None = None
+    by: str | None = None
+    simple_effects: Mapping[str, tuple[Contrast, ...]] = field(default_factory=dict)
+    interactions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    design: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def single(self) -> Contrast:
+        """The contrast of a comparison of two levels; `AnalysisError` where there are more."""
+        if len(self.contrasts) != 1:
+            raise AnalysisError(
+                f'factor "{self.factor}": expected two levels for a single estimate; got {len(self.levels)} '
+                f"({', '.join(self.levels)}). Name two with levels=, or read .contrasts"
+            )
+        return self.contrasts[0]
+
+    @property
+    def estimate(self) -> float:
+        """The second level minus the first."""
+        return self.single.estimate
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The t interval of the estimate, over seeds."""
+        return self.single.interval
+
+    @property
+    def p(self) -> float:
+        """The exact sign-flip p of the estimate."""
+        return self.single.p
+
+    @property
+    def df(self) -> int:
+        """Seeds less one."""
+        return self.single.df
+
+    @property
+    def n_seeds(self) -> int:
+        """How many seeds have the comparison."""
+        return self.single.n_seeds
+
+    @property
+    def method(self) -> str:
+        """How the estimate, its interval and its p were made."""
+        return self.single.method
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per contrast; with `by`, the simple effects follow, their level in the column `by`."""
+        frames = [contrast_frame(self.contrasts)]
+        if self.by is not None:
+            frames[0].insert(0, self.by, "all")
+            for at, found in self.simple_effects.items():
+                frames.append(contrast_frame(found))
+                frames[-1].insert(0, self.by, at)
+        return pd.concat(frames, ignore_index=True)
+
+
+def compare(
+    records_or_table: Records | pd.DataFrame,
+    *,
+    factor: str,
+    response: str | None = None,
+    levels: Sequence[Any] | None = None,
+    by: str | None = None,
+    rule: str | None = "dfa",
+    design: str | None = None,
+    summary: Literal["final", "auc"] = "final",
+    layer: int | Literal["mean"] = "mean",
+    within: Sequence[str] | None = None,
+    seed: str = "seed",
+    adjust: Literal["holm", "bh"] = "holm",
+) -> Comparison:
+    """How far a response moves between the levels of a factor, as one contrast per seed.
+
+    Of records, the runs under `rule` (None: all of them) and of `design` are taken, each summarised to
+    one number by `response` (an angle in degrees by default), `summary` and `layer`; see `run_summaries`.
+    Without `design` it is the first that holds all the levels. Of a table, which has a row per seed and
+    cell, `response` is a column ("value" by default); rule, design, summary and layer do not apply.
+
+    levels : which levels, the first one being what the others are compared with; all by default.
+    by : another factor, at each level of which the comparison is made again, and whose levels' contrasts
+        are compared.
+    within : the other factors that make a cell; those of the study by default, none for a table.
+    adjust : over the contrasts of one family; see `Comparison`.
+
+    It describes as well as tests; to confirm a hypothesis declare a claim, which fixes factor, levels and
+    response before the runs. Learning rates and step lengths that differ between the levels, and runs
+    without a value, are said in `warnings`.
+
+    >>> rows = [(s, n, 60 + s - 3 * (n == "batch") + s % 2) for s in range(6) for n in ("none", "batch")]
+    >>> table = pd.DataFrame(rows, columns=["seed", "norm", "value"])
+    >>> result = compare(table, factor="norm")
+    >>> result.estimate, result.p, result.n_seeds
+    (-3.0, 0.03125, 6)
+    """
+    source = source_of(records_or_table, response, rule=rule, summary=summary, layer=layer)
+    for name in (factor, *([by] if by is not None else ())):
+        if name not in source.table.columns:
+            raise AnalysisError(f'"{name}" is no factor; {nearest(name, source.factors or map(str, source.table))}')
+    if by == factor:
+        raise AnalysisError(f'by: expected a factor other than "{factor}"; got it again')
+    needs = {factor: levels, **({by: None} if by is not None else {})}
+    source = source.in_design(design, needs)
+    table = source.table
+    cells = [name for name in (source.factors if within is None else within) if name not in (factor, by)]
+    pairs = _pairs(table[factor], factor, levels)
+    options: dict[str, Any] = {"factor": factor, "response": source.value, "seed": seed}
+
+    def effects(rows: pd.DataFrame, others: Sequence[str]) -> list[Contrast]:
+        found = [contrast(rows, levels=pair, within=others, **options) for pair in pairs]
+        return [replace(result, response=source.response) for result in found]
+
+    everything = cells if by is None else [*cells, by]
+    contrasts = _adjusted(effects(table, everything), adjust)
+    simple: dict[str, list[Contrast]] = {}
+    if by is not None:
+        at = level_column(table[by])
+        for level in level_order(table[by]):
+            try:
+                simple[level] = effects(table[at == level], cells)
+            except AnalysisError as error:
+                raise AnalysisError(f"at {by} = {level}: {error}") from None
+        if len(simple) < 2:
+            raise AnalysisError(f'by: expected "{by}" to have at least two levels; got {", ".join(simple) or "none"}')
+    family = iter(_adjusted([result for results in simple.values() for result in results], adjust))
+    every = [*contrasts, *(result for results in simple.values() for result in results)]
+    alone = len(every) == 1
+    notes = dict.fromkeys(
+        note if alone else f"{result.levels[1]} against {result.levels[0]}: {note}"
+        for result in every
+        for note in result.warnings
+    )
+    needed, fewest = minimum_seeds(len(contrasts)), min(result.n_seeds for result in contrasts)
+    if fewest < needed:
+        notes[f"{fewest} seeds cannot reach p < .05 by random signs, whatever they say: it takes {needed}"] = None
+    return Comparison(
+        factor=factor,
+        levels=(pairs[0][0], *(pair[1] for pair in pairs)),
+        response=source.response,
+        unit=source.unit,
+        contrasts=contrasts,
+        means=_level_means(table, pairs, {**options, "within": everything}),
+        omnibus=_omnibus(contrasts) if len(contrasts) > 1 else None,
+        by=by,
+        simple_effects={level: tuple(next(family) for _ in results) for level, results in simple.items()},
+        interactions=_interactions(str(by), simple, adjust) if by is not None else pd.DataFrame(),
+        design=source.design,
+        warnings=(*source.notes(factor, pairs), *notes),
+    )
+
+
+def fit(
+    records_or_table: Records | pd.DataFrame,
+    model: str | Sequence[str],
+    *,
+    response: str | None = None,
+    rule: str | None = "dfa",
+    design: str | None = None,
+    summary: Literal["final", "auc"] = "final",
+    layers: bool = False,
+    method: Method | None = None,
+    interactions: int | Literal["all"] | None = None,
+    seed: str = "seed",
+) -> LinearFit:
+    """A model of a response on several factors and their interactions.
+
+    `model` is a formula ("norm * log2(width)") or a list of factors with `interactions` up to an order (2
+    by default); a column named plainly is categorical. Records and tables are taken as in `compare`;
+    without `design` it is the first in which every factor of the model varies.
+
+    layers : of records, one row per run and hidden layer instead of the mean over them, with `layer` (1, 2,
+        ...) and `position`, the layer over the number of hidden layers, to be used as in "norm * I(position)".
+    method : "seed" (the model within every seed, their mean over seeds; the default for runs), "pooled"
+        or "robust" (least squares with the seed as a block, to describe), "mixed" (layers in runs in
+        seeds; the default for layers), "gee" (marginal, clustered by seed).
+
+    Marginal means, simple effects and contrasts of the result: `marginal_means`, `marginal_contrasts`.
+    """
+    method = method or ("mixed" if layers else "seed")
+    if method not in METHODS:
+        raise AnalysisError(f"expected one of the methods {', '.join(METHODS)}; got {method!r}")
+    columns = records_or_table.runs if isinstance(records_or_table, Records) else records_or_table
+    formula = formula_text(columns, model, interactions)
+    parsed = parse_formula(formula)
+    if parsed.lhs_termlist:
+        response = left_hand_side(parsed, response or "value")
+        formula = formula.split("~", 1)[1].strip()
+    source = source_of(records_or_table, response, rule=rule, summary=summary, layer="each" if layers else "mean")
+    atoms = {atom for term in parsed.rhs_termlist for atom in term.factors}
+    used = [name for name, numbers in (predictor(atom, source.table) for atom in atoms) if numbers is None]
+    source = source.in_design(design, dict.fromkeys(name for name in used if name in source.factors))
+    table, value = source.table, source.value
+    result: LinearFit
+    if method == "mixed":
+        from alignkit.stats.mixed import fit_mixed
+
+        run = "run_id" if "run_id" in table.columns and table["run_id"].duplicated().any() else None
+        result = fit_mixed(table, formula, response=value, seed=seed, run=run)
+    elif method == "gee":
+        from alignkit.stats.marginal import fit_gee
+
+        result = fit_gee(table, formula, response=value, seed=seed)
+    else:
+        result = fit_factorial(table, formula, response=value, seed=seed, errors=method)
+    return replace(result, warnings=(*result.warnings, *source.notes()))
+
+
+def _pairs(column: pd.Series, factor: str, levels: Sequence[Any] | None) -> list[tuple[str, str]]:
+    """Each level beside the first, as text."""
+    present = level_order(column)
+    wanted = present if levels is None else [str(level_text(level)) for level in levels]
+    if len(wanted) < 2 or len(set(wanted)) < len(wanted):
+        raise AnalysisError(
+            f'factor "{factor}": expected at least two different levels; got {len(wanted)} ({", ".join(wanted)}). '
+            "Compare a factor that varies in these rows"
+        )
+    return [(wanted[0], other) for other in wanted[1:]]
+
+
+def _adjusted(found: Sequence[Contrast], adjust: str) -> tuple[Contrast, ...]:
+    if adjust not in ADJUSTMENTS:
+        raise AnalysisError(f'expected adjust to be "holm" or "bh"; got {adjust!r}')
+    adjusted = ADJUSTMENTS[adjust]([result.p for result in found])
+    return tuple(replace(result, p_adjusted=float(p)) for result, p in zip(found, adjusted, strict=True))
+
+
+def _level_means(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], options: Mapping[str, Any]) -> pd.DataFrame:
+    """Every level's mean over seeds; that of the first level comes from the first comparison."""
+    rows = []
+    for position, pair in enumerate(pairs):
+        means = seed_contrasts(table, levels=pair, **options).means
+        for level in pair if position == 0 else pair[1:]:
+            test = paired_test(means[level])
+            rows.append((level, test.estimate, *test.interval, test.n_seeds))
+    return pd.DataFrame(rows, columns=["level", "mean", "low", "high", "n_seeds"])
+
+
+def _differences(result: Contrast) -> pd.Series:
+    return pd.Series(result.differences, index=list(result.seeds), dtype=float)
+
+
+def _omnibus(contrasts: Sequence[Contrast]) -> FTest:
+    """Whether any level differs, over the seeds that have every contrast."""
+    table = pd.concat([_differences(result) for result in contrasts], axis="columns").dropna()
+    k = len(contrasts)
+    if len(table) < 2:
+        return FTest(float("nan"), k, float("nan"), float("nan"))
+    # Differences from one level share it: with equal variances their covariance is 1 off and 2 on the diagonal.
+    return repeated_measures_f(table.to_numpy(), np.ones((k, k)) + np.eye(k))[0]
+
+
+def _interactions(by: str, simple: Mapping[str, Sequence[Contrast]], adjust: str) -> pd.DataFrame:
+    """How each contrast changes from the first level of `by` to each other one, per seed."""
+    first, *others = simple
+    rows = []
+    for other in others:
+        for before, after in zip(simple[first], simple[other], strict=True):
+            change = (_differences(after) - _differences(before)).dropna()
+            test = paired_test(change)
+            rows.append(
+                {
+                    "factor": before.factor, "level_from": before.levels[0], "level_to": before.levels[1],
+                    f"{by}_from": first, f"{by}_to": other, "estimate": test.estimate, "low": test.interval[0],
+                    "high": test.interval[1], "p": test.p, "p_adjusted": test.p, "df": test.df, "n_seeds": test.n_seeds,
+                    "method": f"difference of per-seed contrasts; {test.method}",
+                    "warnings": "; ".join(test.warnings),
+                }
+            )  # fmt: skip
+    frame = pd.DataFrame(rows)
+    return frame.assign(p_adjusted=ADJUSTMENTS[adjust](frame["p"].to_numpy()))

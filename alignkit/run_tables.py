@@ -1,0 +1,147 @@
+"""From records, or any tidy table, to the rows that an analysis is made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pandas as pd
+
+from alignkit.columns import MEASURE_COLUMNS
+from alignkit.errors import AnalysisError, nearest
+from alignkit.stats import in_design, level_order, level_text, rate_note, run_summaries, step_note, unit_of
+from alignkit.stats.levels import level_column
+from alignkit.stats.summaries import EXCESS
+from alignkit.store import Records
+
+ANGLE = "signal_angle_deg"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The rows of an analysis. `value` is their response's column, `response` what it is called.
+
+    `factors` are those of the study, none for a plain table, whose `records` are None. `design` is set
+    once one was chosen.
+    """
+
+    table: pd.DataFrame
+    response: str
+    value: str
+    unit: str = ""
+    factors: tuple[str, ...] = ()
+    records: Records | None = None
+    design: str | None = None
+
+    def in_design(self, design: str | None, needs: Mapping[str, Sequence[Any] | None]) -> Source:
+        """The rows of a design; of the first that holds the levels that are needed, where none is named.
+
+        `needs` maps a factor to its levels, or to None for any two. Where no design has them all, or the
+        table is a plain one, every row stays.
+        """
+        if self.records is None:
+            if design is not None:
+                raise AnalysisError(f'design "{design}": a table has no designs. Give records, or choose its rows')
+            return self
+        designs = list(self.records.study.designs)
+        if design is not None:
+            rows = self.table[in_design(self.table, design)]
+            if rows.empty:
+                raise AnalysisError(f'no run here is of the design "{design}"; {nearest(design, designs)}')
+            return replace(self, table=rows, design=design)
+        for name in designs:
+            rows = self.table[in_design(self.table, name)]
+            if all(_holds(rows[factor], levels) for factor, levels in needs.items()):
+                return replace(self, table=rows, design=name)
+        return self
+
+    def notes(self, factor: str | None = None, pairs: Sequence[tuple[str, str]] = ()) -> list[str]:
+        """What a reader must know of the rows: runs without a value and why, and learning rates that differ."""
+        if self.records is None:
+            return []
+        found = []
+        if factor is not None:
+            steps = run_summaries(self.records.runs, self.records.layers, "update_ratio", summary="auc")
+            steps = steps[steps["run_id"].isin(self.table["run_id"])]
+            tuned = self.records.study.pilot is not None
+            for pair in pairs:
+                found.append(rate_note(self.table, factor=factor, levels=pair, tuned=tuned))
+                found.append(step_note(steps, factor=factor, levels=pair))
+        found += self._missing(factor, pairs)
+        if self.records.missing:
+            found.append(f"preliminary: {self.records.missing:,} planned runs have no records yet")
+        return [note for note in dict.fromkeys(found) if note]
+
+    def _missing(self, factor: str | None, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        """Counts by reason and, as missing at one level alone biases what remains, by level."""
+        absent = self.table[self.table["missing"] != ""]
+        levels = list(dict.fromkeys(level for pair in pairs for level in pair))
+        found = []
+        for reason in sorted(absent["missing"].unique()):
+            rows = absent[absent["missing"] == reason]
+            if factor is None:
+                found.append(f"{reason}: {len(rows)} of {len(self.table):,} rows without a value")
+                continue
+            at = level_column(rows[factor])
+            counts = [f"{int((at == level).sum())} at {level}" for level in levels]
+            if at.isin(levels).any():
+                found.append(f"{reason}: runs without a value, {', '.join(counts)}")
+        return found
+
+
+def source_of(
+    records_or_table: Records | pd.DataFrame,
+    response: str | None,
+    *,
+    rule: str | None,
+    summary: Literal["final", "auc"],
+    layer: int | Literal["mean", "each"],
+) -> Source:
+    """Records as one row per run under `rule` (or per run and hidden layer, with layer="each"); a table as it is.
+
+    The response is the angle in degrees unless another is named, or a table's column "value".
+    """
+    if isinstance(records_or_table, pd.DataFrame):
+        value = response or "value"
+        if value not in records_or_table.columns:
+            raise AnalysisError(f'expected a column "{value}"; {nearest(value, map(str, records_or_table.columns))}')
+        return Source(table=records_or_table, response=value, value=value, unit=unit_of(value))
+    if not isinstance(records_or_table, Records):
+        raise AnalysisError(
+            f"expected records or a pandas table; got {type(records_or_table).__name__}. "
+            "Read a directory of records with load(...)"
+        )
+    records, name = records_or_table, response or ANGLE
+    table = (
+        _each_layer(records, name, summary)
+        if layer == "each"
+        else run_summaries(records.runs, records.layers, name, summary=summary, layer=layer)
+    )
+    if rule is not None:
+        ran = sorted(set(table["rule"]))
+        if rule not in ran:
+            raise AnalysisError(f'no run has the rule "{rule}"; {nearest(rule, ran)}')
+        table = table[table["rule"] == rule]
+    return Source(
+        table=table, response=name, value="value", unit=unit_of(name), factors=tuple(records.factors), records=records
+    )
+
+
+def _each_layer(records: Records, response: str, summary: Literal["final", "auc"]) -> pd.DataFrame:
+    """One row per run and hidden layer, with `layer` and `position`, the layer over the number of layers."""
+    if response.removesuffix(EXCESS) not in records.layers.columns:
+        measures = [name for name in MEASURE_COLUMNS if name in records.layers.columns]
+        raise AnalysisError(f'response "{response}": expected a measure of layers; {nearest(response, measures)}')
+    depth = records.runs["run_id"].map(records.layers.groupby("run_id")["layer"].max())
+    parts = []
+    for layer in sorted(records.layers["layer"].unique()):
+        part = run_summaries(records.runs, records.layers, response, summary=summary, layer=int(layer))
+        has = depth >= layer
+        parts.append(part[has].assign(layer=int(layer), position=layer / depth[has]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _holds(column: pd.Series, levels: Sequence[Any] | None) -> bool:
+    present = level_order(column)
+    return len(present) > 1 if levels is None else {level_text(level) for level in levels} <= set(present)

@@ -1,0 +1,214 @@
+"""The user's two verbs against the claims, the paired tests and the factorial fit that they are made of."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import full_study, synthetic_records
+
+from alignkit.claims import evaluate
+from alignkit.errors import AnalysisError
+from alignkit.inference import compare, fit
+from alignkit.stats import contrast, holm, in_design, paired_test, run_summaries
+from alignkit.stats.factorial import fit_factorial
+from alignkit.stats.margins import interaction_contrasts, marginal_contrasts, marginal_means
+from alignkit.store import Records
+
+ORACLES = Path(__file__).parent / "oracles"
+
+
+@pytest.fixture(scope="module")
+def records() -> Records:
+    return full_study()
+
+
+def balanced() -> pd.DataFrame:
+    """A table that alignkit did not make: other names, levels that are numbers, an index of its own."""
+    table = pd.read_csv(ORACLES / "factorial_balanced.csv")
+    table = table.rename(columns={"seed": "subject", "value": "score", "width": "dose"})
+    return table.set_index(pd.Index([f"row {i}" for i in range(len(table))]))
+
+
+def on_table(**options: Any) -> dict[str, Any]:
+    return {"response": "score", "seed": "subject", "within": ["dose", "norm", "activation"], **options}
+
+
+def test_a_comparison_is_the_one_that_a_claim_is_judged_on(records: Records) -> None:
+    for verdict in evaluate(records):
+        claim = verdict.claim
+        result = compare(
+            records, factor=claim.factor, levels=claim.levels, response=claim.response, design=claim.design
+        )
+        assert (result.estimate, result.interval, result.p) == (verdict.estimate, verdict.interval, verdict.p)
+        assert (result.df, result.n_seeds, result.unit, result.method) == (
+            verdict.df, verdict.n_seeds, verdict.unit, verdict.method,
+        )  # fmt: skip
+
+
+def test_the_design_is_the_first_that_holds_the_levels(records: Records) -> None:
+    assert compare(records, factor="width", levels=(32, 128)).design == "practices"
+    curve = compare(records, factor="width", levels=(8, 256))
+    assert curve.design == "width_curve" and curve.levels == ("8", "256")
+    with pytest.raises(AnalysisError, match='no run here is of the design "width"; did you mean "width_curve"'):
+        compare(records, factor="width", design="width")
+
+
+def test_runs_without_a_value_and_unequal_learning_rates_are_said(records: Records) -> None:
+    curve = compare(records, factor="width", levels=(128, 256), design="width_curve")
+    assert curve.n_seeds == 8
+    assert "diverged: runs without a value, 0 at 128, 2 at 256" in curve.warnings
+    norm = compare(records, factor="norm")
+    assert norm.warnings == ("confounded with the learning rate: lr 0.1 vs 0.03, each arm's own tuned rate",)
+
+
+def test_more_levels_are_compared_with_the_first_in_one_family() -> None:
+    table = balanced()
+    result = compare(table, factor="dose", **on_table())
+    assert result.levels == ("8", "32", "128") and len(result.to_frame()) == 2
+    expected = [contrast(table, factor="dose", levels=pair, **on_table()) for pair in (("8", "32"), ("8", "128"))]
+    assert [found.estimate for found in result.contrasts] == [found.estimate for found in expected]
+    np.testing.assert_allclose([found.p_adjusted for found in result.contrasts], holm([found.p for found in expected]))
+    with pytest.raises(AnalysisError, match=r"two levels for a single estimate; got 3 \(8, 32, 128\)"):
+        _ = result.estimate
+    turned = compare(table, factor="dose", levels=(128, 8), **on_table())
+    assert turned.estimate == pytest.approx(-expected[1].estimate) and turned.omnibus is None
+
+
+def test_the_omnibus_test_is_that_of_the_factorial_fit() -> None:
+    table = balanced()
+    result = compare(table, factor="dose", **on_table())
+    model = fit_factorial(table, "dose * norm * activation", response="score", seed="subject")
+    row = model.anova().set_index("term").loc["dose"]
+    assert result.omnibus is not None
+    assert (result.omnibus.statistic, result.omnibus.epsilon, result.omnibus.p) == pytest.approx(
+        (row["F"], row["epsilon"], row["p"])
+    )
+    means = marginal_means(model, "dose")
+    np.testing.assert_allclose(result.means["mean"], means.estimate)
+    np.testing.assert_allclose(result.means[["low", "high"]], np.column_stack([means.low, means.high]))
+
+
+def test_by_gives_simple_effects_and_their_differences_per_seed() -> None:
+    table = balanced()
+    result = compare(table, factor="norm", by="dose", **on_table())
+    model = fit_factorial(table, "dose * norm * activation", response="score", seed="subject")
+    effects = marginal_contrasts(model, "norm", by="dose").to_frame()
+    found = [result.simple_effects[level][0] for level in ("8", "32", "128")]
+    np.testing.assert_allclose([effect.estimate for effect in found], effects["estimate"])
+    np.testing.assert_allclose([effect.interval for effect in found], effects[["low", "high"]])
+    np.testing.assert_allclose([effect.p_adjusted for effect in found], holm([effect.p for effect in found]))
+    changes = interaction_contrasts(model, "dose", "norm").to_frame()
+    np.testing.assert_allclose(result.interactions[["estimate", "low", "high"]], changes[["estimate", "low", "high"]])
+    np.testing.assert_allclose(result.interactions["p_adjusted"], holm(result.interactions["p"]))
+    at = {level: np.array(result.simple_effects[level][0].differences) for level in ("8", "32")}
+    assert result.interactions["p"].iloc[0] == paired_test(at["32"] - at["8"]).p
+    assert list(result.to_frame()["dose"]) == ["all", "8", "32", "128"]
+
+
+def test_too_few_seeds_are_said() -> None:
+    table = balanced()
+    result = compare(table[table["subject"] < 6], factor="norm", **on_table())
+    assert result.p == 2 / 2**5 and "5 seeds cannot reach p < .05" in result.warnings[-1]
+
+
+def test_rules_can_be_compared_too(records: Records) -> None:
+    result = compare(records, factor="rule", levels=("bp", "dfa"), rule=None, response="test_accuracy",
+                     design="width_curve", within=["width"])  # fmt: skip
+    table = run_summaries(records.runs, records.layers, "test_accuracy")
+    table = table[in_design(table, "width_curve")]
+    expected = contrast(table, factor="rule", levels=("bp", "dfa"), within=["width"])
+    assert result.estimate == expected.estimate and result.unit == "points"
+
+
+def test_comparing_what_is_not_there_says_what_is(records: Records) -> None:
+    for options, message in (
+        ({"factor": "nrm"}, '"nrm" is no factor; did you mean "norm"'),
+        ({"factor": "norm", "by": "widht"}, '"widht" is no factor; did you mean "width"'),
+        ({"factor": "norm", "by": "norm"}, "a factor other than"),
+        ({"factor": "norm", "rule": "fa"}, 'no run has the rule "fa"'),
+        ({"factor": "norm", "levels": ("none",)}, r"at least two different levels; got 1 \(none\)"),
+        ({"factor": "norm", "levels": ("none", "layer")}, "the level layer, which no run has"),
+        ({"factor": "norm", "by": "width", "design": "width_curve"}, "at least two different levels; got 1"),
+        ({"factor": "norm", "response": "angle"}, 'response "angle": no such measure'),
+        ({"factor": "norm", "adjust": "tukey"}, '"holm" or "bh"; got \'tukey\''),
+        ({"factor": "width", "by": "norm", "design": "width_curve", "levels": (8, 16)}, "norm"),
+    ):
+        with pytest.raises(AnalysisError, match=message):
+            compare(records, **options)  # type: ignore[arg-type]
+    with pytest.raises(AnalysisError, match=r"records or a pandas table; got str. Read .* load\(...\)"):
+        compare("reports/quick", factor="norm")  # type: ignore[arg-type]
+    table = balanced()
+    with pytest.raises(AnalysisError, match='a column "value"'):
+        compare(table, factor="norm", seed="subject")
+    with pytest.raises(AnalysisError, match="Name every factor that varies in `within`"):
+        compare(table, factor="norm", response="score", seed="subject")
+    with pytest.raises(AnalysisError, match="a table has no designs"):
+        compare(table, factor="norm", design="practices", **on_table())
+
+
+def test_a_fit_of_records_is_the_factorial_fit_of_their_summaries(records: Records) -> None:
+    result = fit(records, "norm * log2(width) + activation")
+    table = run_summaries(records.runs, records.layers, "signal_angle_deg")
+    table = table[(table["rule"] == "dfa") & in_design(table, "practices")]
+    expected = fit_factorial(table, "norm * log2(width) + activation")
+    pd.testing.assert_frame_equal(result.to_frame(), expected.to_frame())
+    assert dict(zip(result.design.names, result.coefficients, strict=True))["log2(width)"] == pytest.approx(
+        -1.5, abs=0.3
+    )
+    # A response on the left of the formula is the same as one beside it.
+    left = fit(records, "test_accuracy ~ norm + width", method="robust")
+    beside = fit(records, ["norm", "width"], interactions=1, response="test_accuracy", method="robust")
+    np.testing.assert_allclose(left.coefficients, beside.coefficients)
+
+
+def test_a_fit_of_layers_has_a_row_per_run_and_hidden_layer(records: Records) -> None:
+    """The synthetic angle rises by 3 degrees a layer, in nets of two and three."""
+    result = fit(records, "norm + depth + layer", layers=True, method="seed", design="practices")
+    runs = records.runs[(records.runs["rule"] == "dfa") & in_design(records.runs, "practices")]
+    assert len(result.design.y) == int(runs["depth"].sum())
+    linear = fit(records, "depth * I(layer)", layers=True, method="seed", design="practices")
+    slope = dict(zip(linear.design.names, linear.coefficients, strict=True))["I(layer)"]
+    assert slope == pytest.approx(3.0, abs=0.1)
+    position = fit(records, "I(position)", layers=True, method="seed", design="practices").design.covariates["position"]
+    # Layers 1/2, 1 and 1/3, 2/3, 1, the two depths being equally common.
+    assert position == pytest.approx((1.5 + 2.0) / 5)
+    with pytest.raises(AnalysisError, match="expected a measure of layers"):
+        fit(records, "norm", layers=True, method="seed", response="test_accuracy")
+
+
+def test_runs_without_a_value_are_counted_by_reason(records: Records) -> None:
+    result = fit(records, "log2(width)", design="width_curve")
+    assert "2 of 60 rows left out: a value is missing" in result.warnings
+    assert "diverged: 2 of 60 rows without a value" in result.warnings
+    unfinished = synthetic_records(seeds=6)
+    assert not any("preliminary" in warning for warning in fit(unfinished, "norm").warnings)
+    object.__setattr__(unfinished, "missing", 3)
+    assert "preliminary: 3 planned runs have no records yet" in fit(unfinished, "norm").warnings
+
+
+def test_a_table_can_be_fitted_too() -> None:
+    table = balanced()
+    result = fit(table, ["dose", "norm"], response="score", seed="subject", method="pooled")
+    expected = fit_factorial(table, "dose * norm", response="score", seed="subject", errors="pooled")
+    pd.testing.assert_frame_equal(result.to_frame(), expected.to_frame())
+    with pytest.raises(AnalysisError, match="one of the methods seed, pooled, robust, mixed, gee; got 'ols'"):
+        fit(table, "dose", response="score", method="ols")  # type: ignore[arg-type]
+    with pytest.raises(AnalysisError, match='a column "doze"; did you mean "dose"'):
+        fit(table, "doze", response="score", seed="subject")
+
+
+def test_nothing_here_needs_torch_and_the_models_need_nothing_else_of_alignkit() -> None:
+    script = (
+        "import sys, alignkit.stats.factorial, alignkit.stats.margins, alignkit.stats.prediction\n"
+        "own = {name for name in sys.modules if name.startswith('alignkit.')}\n"
+        "assert all(name.startswith(('alignkit.stats', 'alignkit.errors')) for name in own), own\n"
+        "import alignkit.inference\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
