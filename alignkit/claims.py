@@ -22,6 +22,7 @@ from alignkit.stats import (
     step_note,
     unit_of,
 )
+from alignkit.stats.multiplicity import holm_joint
 from alignkit.store import Records
 from alignkit.study import Claim
 
@@ -76,8 +77,9 @@ class Verdict:
 
 VERDICT_COLUMNS = (
     "claim", "statement", "verdict", "reason", "practice", "factor", "level_from", "level_to", "response", "unit",
-    "direction", "smallest_effect", "family", "declared", "rule", "design", "estimate", "low", "high", "p", "p_adjusted",
-    "p_equivalence", "p_equivalence_adjusted", "df", "n_seeds", "n_cells", "learning_rates", "method", "warnings",
+    "direction", "smallest_effect", "family", "declared", "rule", "design", "estimate", "low", "high", "p",
+    "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "df", "n_seeds", "n_cells", "learning_rates",
+    "method", "warnings",
 )  # fmt: skip
 
 
@@ -87,9 +89,10 @@ def verdict_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         (
             verdict.claim.name, verdict.claim.statement, verdict.verdict, verdict.reason, verdict.claim.practice,
             verdict.claim.factor, *verdict.levels, verdict.claim.response, verdict.unit, verdict.claim.direction,
-            verdict.claim.smallest_effect, verdict.claim.family, verdict.declared, verdict.claim.rule, verdict.design or "",
-            verdict.estimate, *verdict.interval, verdict.p, verdict.p_adjusted, verdict.p_equivalence,
-            verdict.p_equivalence_adjusted, verdict.df, verdict.n_seeds, verdict.n_cells, verdict.learning_rates,
+            verdict.claim.smallest_effect, verdict.claim.family, verdict.declared, verdict.claim.rule,
+            verdict.design or "", verdict.estimate, *verdict.interval, verdict.p, verdict.p_adjusted,
+            verdict.p_equivalence, verdict.p_equivalence_adjusted, verdict.df, verdict.n_seeds, verdict.n_cells,
+            verdict.learning_rates,
             verdict.method, "; ".join(verdict.warnings),
         )
         for verdict in verdicts
@@ -121,8 +124,6 @@ def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
         p_equivalence = [measured[index].p_equivalence for index in members]
         if family == "confirmatory":
             untested = [NAN] * removed
-            from alignkit.stats.multiplicity import holm_joint
-
             adjusted = holm_joint([*p, *untested], [*p_equivalence, *untested])
         else:
             adjusted = tuple(benjamini_hochberg(values, count_missing=True) for values in (p, p_equivalence))

@@ -95,7 +95,12 @@ def run(
 
 
 @app.command()
-def report(directory: DirectoryArgument) -> None:
+def report(
+    directory: DirectoryArgument,
+    full: Annotated[
+        bool, typer.Option("--full", help="Add the analyses that take minutes: models, specification curves.")
+    ] = False,
+) -> None:
     """Analyse a study's records and write its report beside them."""
     from alignkit.claims import evaluate
     from alignkit.report import write_report
@@ -104,7 +109,7 @@ def report(directory: DirectoryArgument) -> None:
     records = load(directory)
     with console.status("Analysing and drawing…"):
         verdicts = evaluate(records)
-        page = write_report(records, directory)
+        page = write_report(records, directory, full=full)
     _print_verdicts(verdicts)
     _say(f"Report: {page}")
 
@@ -160,16 +165,28 @@ def plan(
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
     cells: Annotated[bool, typer.Option("--cells", help="List the cells too.")] = False,
+    pilot_records: Annotated[
+        Path | None,
+        typer.Option("--from", help="Records of a pilot: say how many seeds each claim needs, from its variances."),
+    ] = None,
+    effect: Annotated[
+        float | None, typer.Option(help="With --from: the effect to find; by default each claim's smallest.")
+    ] = None,
 ) -> None:
-    """Show what a study would run, and what that would cost on this machine."""
+    """Show what a study would run, what that would cost on this machine, and how many seeds its claims need."""
     from alignkit.execute import choose_device, default_workers, plan_cohorts
     from alignkit.run import known_rates, open_study, study_plan
 
+    if effect is not None and pilot_records is None:
+        raise AlignkitError("--effect: needs a pilot's records to be judged by. Add --from DIR")
     source = open_study(study, data_path=data)
     device = choose_device(device)
     workers = workers or default_workers(device)
     rates = known_rates(source, None)
     planned = study_plan(source, rates=rates)
+    if pilot_records is not None:
+        _print_power(planned, pilot_records, effect)
+        return
     stages = [("the study", plan_cohorts(planned, device=device))]
     if source.study.pilot is not None and rates is None:
         from alignkit.pilot import pilot_plan
@@ -210,6 +227,43 @@ def plan(
     if cells:
         for cell in dict.fromkeys(run.cell for run in planned.runs if run.rule != "bp" or len(source.study.rules) == 1):
             _say(f"  {cell or 'the base options'}")
+
+
+def _print_power(planned: Any, directory: Path, effect: float | None) -> None:
+    from alignkit.power import claim_power
+    from alignkit.report.words import number
+    from alignkit.stats import digits_of
+    from alignkit.store import load
+
+    if not planned.study.claims:
+        raise AlignkitError(f"{planned.source}: declares no claims, so no number of seeds can be told. Add [[claims]]")
+    results = claim_power(planned, load(directory), effect=effect)
+    seeds = len(planned.study.seed_list)
+    table = Table(
+        "claim", "effect", "sd (upper 80%)", f"power, {seeds} seeds", "found with 80%", "seeds for 80% (upper)",
+        "seeds to show no effect", title=escape(f"{planned.study.name}: seeds, by the variances of {directory}"),
+    )  # fmt: skip
+    for result in results:
+        name = escape(result.claim.name)
+        if result.reason:
+            table.add_row(name, "", "", "", "", "", "")
+            continue
+        digits = digits_of(result.claim.response)
+        unit = result.unit if result.unit in ("", "°") else f" {result.unit}"
+        table.add_row(
+            name, f"{result.effect:g}{unit}",
+            f"{number(result.sd, digits)} ({number(result.sd_upper, digits)}){unit}", f"{result.power:.0%}",
+            f"{number(result.detectable, digits)}{unit}", f"{result.seeds} ({result.seeds_upper})",
+            str(result.seeds_equivalence),
+        )  # fmt: skip
+    console.print(table)
+    for result in results:
+        if result.reason:
+            _say(f"{result.claim.name}: {result.reason}")
+    _say(
+        "The sd is that of one contrast per seed with the planned cells; power is that of the exact sign-flip test "
+        "at the first step of the claims' family."
+    )
 
 
 @app.command()

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import PRACTICES, full_study, grid, half_fraction, synthetic_records
+from synthetic import PRACTICES, full_study, grid, half_fraction, synthetic_records, synthetic_study
 
+from alignkit.analysis_plan import Entry, Registration, analysis_plan
 from alignkit.claims import Verdict, evaluate, verdict_frame
 from alignkit.store import Records
 
@@ -173,3 +174,50 @@ def test_false_verdicts_under_the_null(claims: int, studies: int) -> None:
         false += any(verdict.verdict in ("supported", "refuted") for verdict in verdicts)
     bound = 2.576 * np.sqrt(0.05 * 0.95 / studies)
     assert abs(false / studies - 0.05) <= bound
+
+
+def registered(*entries: tuple[int, list[dict[str, Any]]], **options: Any) -> list[Verdict]:
+    """Verdicts on the last entry's claims, under a history of analysis plans (finished runs, claims)."""
+    *_, (_, claims) = entries
+    records = synthetic_records(designs=SMALL, study={"claims": claims}, steps=(0, 360), **options)
+    history = tuple(
+        Entry(analysis_plan(synthetic_study(claims=declared, seeds=records.study.seeds)), finished)
+        for finished, declared in entries
+    )
+    return evaluate(dataclasses.replace(records, registration=Registration(history)))
+
+
+def test_a_claim_that_came_after_the_records_is_exploration() -> None:
+    other = {**CLAIM, "name": "late", "factor": "width", "levels": [16, 32]}
+    changed = {**CLAIM, "smallest_effect": 0.1}
+    truth = {"angle_effects": {"network.norm": -6.0, "network.width": -6.0}}
+    before, late = registered((0, [CLAIM]), (40, [CLAIM, other]), **truth)
+    assert before.declared and not late.declared
+    assert (before.claim.family, late.claim.family) == ("confirmatory", "exploratory")
+    (alone,) = registered((0, [CLAIM]), **truth)
+    assert before.p_adjusted == alone.p_adjusted  # what came later does not change its family
+    (verdict,) = registered((0, [CLAIM]), (40, [changed]), **truth)
+    assert not verdict.declared and verdict.claim.family == "exploratory" and verdict.claim.smallest_effect == 0.1
+    (verdict,) = registered((40, [CLAIM]), **truth)  # the plan's beginning is lost
+    assert not verdict.declared
+
+
+def test_a_removed_claim_still_counts_in_its_family() -> None:
+    removed = [{**CLAIM, "name": f"c{index}"} for index in range(3)]
+    truth = {"angle_effects": {"network.norm": -6.0}}
+    (alone,) = registered((0, [CLAIM]), **truth)
+    (verdict,) = registered((0, [CLAIM, *removed]), (40, [CLAIM]), **truth)
+    assert verdict.p_adjusted == pytest.approx(4 * alone.p_adjusted)
+    few = registered((0, [CLAIM, *removed]), (40, [CLAIM]), seeds=7, **truth)
+    assert "needs ≥ 8 seeds" in few[0].reason
+
+
+def test_a_claim_may_be_about_one_layer_or_a_whole_training() -> None:
+    truth = {"angle_effects": {"network.norm": -6.0}}
+    (mean,) = judged(**truth)
+    (first,) = judged({"layer": 1}, **truth)
+    (area,) = judged({"summary": "auc"}, **truth)
+    assert first.estimate == pytest.approx(mean.estimate, abs=0.5) and first.estimate != mean.estimate
+    assert area.estimate == pytest.approx(mean.estimate / 2, abs=0.5)  # a straight line from 90° to the end
+    (none,) = judged({"layer": 9}, **truth)
+    assert none.verdict == "undecided" and "layer 9: no run has it" in none.reason

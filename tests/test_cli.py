@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ STUDY = """
 name = "small"
 title = "Small"
 seeds = 6
+held_out_seeds = [90, 91]
 [network]
 width = 16
 depth = 2
@@ -92,6 +95,35 @@ def test_records_have_the_documented_columns(finished, capsys, tmp_path):
         assert list(pd.read_parquet(target).columns) == header
 
 
+def test_held_out_seeds_run_and_take_no_part(finished, capsys):
+    import alignkit
+
+    records = alignkit.load(finished)
+    assert set(records.runs["seed"]) == set(range(6)) and set(records.held_out.runs["seed"]) == {90, 91}
+    assert (records.missing, records.held_out.missing) == (0, 0)
+    assert len(records.held_out.runs) * 3 == len(records.runs)
+    assert set(records.held_out.layers["run_id"]) == set(records.held_out.runs["run_id"])
+    written = pd.read_csv(io.StringIO(csv(finished, "runs", capsys)))
+    assert written.groupby("held_out")["seed"].nunique().to_dict() == {False: 6, True: 2}
+    (verdict,) = alignkit.evaluate(records)
+    assert verdict.n_seeds == 6
+
+
+def test_a_claim_that_changes_after_the_runs_is_said_in_the_report(study, copy, tmp_path, capsys):
+    assert call("report", copy)[0] == 0
+    page = (copy / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"analysis plan \(hash [0-9a-f]{16}\) was stored before the first run and did not change", page)
+    changed = tmp_path / "small.toml"
+    changed.write_text(STUDY.replace("smallest_effect = 2", "smallest_effect = 0.5"))
+    assert call("run", changed, "--out", copy, "--workers", 1)[0] == 0
+    assert call("report", copy)[0] == 0
+    page = (copy / "index.html").read_text(encoding="utf-8")
+    # 8 seeds x 2 norms x (2 DFA cells and the BP run that they share)
+    assert "Claim c was changed when 48 runs had finished: it is judged as exploration" in page
+    entry = json.loads((copy / "analysis_plan.json").read_text(encoding="utf-8"))["history"][1]
+    assert entry["finished_runs"] == 48 and len(entry["hash"]) == 16
+
+
 def test_two_workers_leave_the_same_bytes_as_one(study, finished, tmp_path, capsys):
     out = tmp_path / "two"
     assert call("run", study, "--out", out, "--workers", 2)[0] == 0
@@ -156,7 +188,7 @@ def test_ctrl_c_keeps_what_had_finished_and_exits_130(tmp_path, seconds):
 def test_validate_and_plan_run_nothing(study, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out = call("validate", study, capsys=capsys)
-    assert code == 0 and "4 cells, 36 runs" in out.out.replace("\n", " ")
+    assert code == 0 and "4 cells, 48 runs" in out.out.replace("\n", " ")
     code, out = call("plan", study, "--workers", 1, "--cells", capsys=capsys)
     assert code == 0 and "cohorts" in out.out and "feedback_normalised=False" in out.out
     assert not list(tmp_path.iterdir())
@@ -168,7 +200,7 @@ def test_a_study_that_grew_runs_only_what_is_new(study, copy, tmp_path, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in copy.glob("records/*/runs.parquet")}
     assert call("run", grown, "--out", copy, "--workers", 1)[0] == 0
     capsys.readouterr()
-    assert len(csv(copy, "runs", capsys).splitlines()) == 1 + 42
+    assert len(csv(copy, "runs", capsys).splitlines()) == 1 + 54
     assert {
         path.name: path.stat().st_mtime_ns for path in copy.glob("records/*/runs.parquet")
     }.items() >= before.items()

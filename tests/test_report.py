@@ -17,6 +17,7 @@ from synthetic import full_study, grid, synthetic_records
 
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.report import write_report
+from alignkit.report.sections import ALWAYS
 from alignkit.report.svg import inline_svg
 from alignkit.report.tables import latex_text
 from alignkit.report.toml_text import toml_text
@@ -107,15 +108,20 @@ def written(records: Records, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report_is_whole(written: Path) -> None:
     text, _ = check(written)
-    order = ["verdicts", "recommendations", "figures", "effects", "final", "method", "diagnostics", "study"]
+    questions = [question.name for question in ALWAYS]
+    order = ["verdicts", "recommendations", "figures", "effects", *questions, "final", "method", "diagnostics", "study"]
     sections = re.findall(r'<section id="([^"]+)"', text)
-    assert sections == order
+    assert sections == [name for name in order if name in sections]
+    assert set(order) - set(sections) <= set(questions) and {"model", "power"} <= set(sections)
     assert "&lt;synthetic&gt;" in text and "<synthetic>" not in text
     assert "Of 5 confirmatory claims, 1 is supported, 1 is refuted and 3 find no effect that matters." in text
     assert "1,370 runs: 69 cells, 10 seeds, rules BP and DFA." in text
     names = ["alignment_over_training", "alignment_by_factor", "width_curve", "accuracy_gap", "effects"]
-    assert re.findall(r'<figure id="figure-([^"]+)"', text) == names
-    for name in names:
+    drawn = re.findall(r'<figure id="figure-([^"]+)"', text)
+    assert drawn[: len(names)] == names
+    assert all(name.startswith(tuple(questions)) for name in drawn[len(names) :])
+    assert re.findall(r"<strong>Figure (\d+)", text) == [str(number + 1) for number in range(len(drawn))]
+    for name in drawn:
         assert (written.parent / "figures" / f"{name}.svg").is_file() and (
             written.parent / "figures" / f"{name}.pdf"
         ).is_file()
@@ -123,7 +129,7 @@ def test_the_report_is_whole(written: Path) -> None:
     assert {"verdicts.csv", "verdicts.tex", "effects_practices.csv", "final_measures.tex", "diverged.csv"} <= tables
     entries = json.loads((written.parent / "recommendations.json").read_text(encoding="utf-8"))
     assert all({"practice", "effect", "interval", "verdict", "scope"} <= set(entry) for entry in entries)
-    assert text.count('role="img"') == len(names) and text.count("aria-label=") >= len(names)
+    assert text.count('role="img"') == len(drawn) and text.count("aria-label=") >= len(drawn)
     assert "2 runs of 1,370 diverged" in text and "confounded with the learning rate" in text
 
 

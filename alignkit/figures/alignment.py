@@ -33,7 +33,8 @@ from alignkit.figures.look import (
     step_axis,
     unit_after,
 )
-from alignkit.stats import Contrast, digits_of, in_design, label_of, level_order, run_summaries, seed_contrasts, unit_of
+from alignkit.stats import Contrast, digits_of, in_design, label_of, level_order, run_summaries, unit_of
+from alignkit.stats.contrasts import level_means
 from alignkit.stats.levels import level_column, numeric_levels
 from alignkit.store import Records
 
@@ -101,7 +102,7 @@ def alignment_by_factor(
         figure, panels = panels_of(len(groups), columns=2, height=1.9, extra=0.5, share=True)
         for axes, (factor, members) in zip(panels, groups.items(), strict=True):
             levels = [members[0].levels[0], *(member.levels[1] for member in members)]
-            means = _level_means(table, factor, levels, records.factors)
+            means = level_means(table, factor=factor, levels=levels, within=records.factors)
             places = range(len(levels))
             for _, row in means.iterrows():
                 axes.plot(places, row, color=colour, alpha=0.35, lw=0.8, marker="o", ms=2.2)
@@ -283,13 +284,3 @@ def _final_by_layer(records: Records, *, rule: str, design: str | None, factor: 
     rows = records.layers[["run_id", "step", "layer", response]].merge(runs, on="run_id")
     rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
     return rows.rename(columns={response: "value"}).dropna(subset=["value", "x"])
-
-
-def _level_means(table: pd.DataFrame, factor: str, levels: list[str], factors: Sequence[str]) -> pd.DataFrame:
-    """Seeds by levels; each level's mean is the one that its contrast with the first was taken from."""
-    sides: dict[str, pd.Series] = {}
-    for level in levels[1:]:
-        means = seed_contrasts(table, factor=factor, levels=(levels[0], level), response="value", within=factors).means
-        sides.setdefault(levels[0], means[levels[0]])
-        sides[level] = means[level]
-    return pd.DataFrame(sides)[levels]

@@ -12,10 +12,13 @@ from markupsafe import Markup
 from alignkit.claims import VERDICTS, Verdict
 from alignkit.figures import row_label, save_figure
 from alignkit.files import write_bytes, writing
-from alignkit.recommend import ACCURACY, to_json
+from alignkit.recommend import ACCURACY, to_json, to_markdown
 from alignkit.report import method, results
 from alignkit.report.analysis import Analysis, analyse
 from alignkit.report.charts import Chart, charts
+from alignkit.report.results import bounds, known
+from alignkit.report.section import Question, Section
+from alignkit.report.sections import ALWAYS, FULL, answered
 from alignkit.report.svg import inline_svg
 from alignkit.report.tables import Table
 from alignkit.report.words import (
@@ -35,45 +38,61 @@ from alignkit.stats import label_of
 from alignkit.store import Records
 
 TEMPLATES = Path(__file__).parent / "templates"
-OWN_NAMES = ("alignment_", "width_curve", "accuracy_gap", "effects", "verdicts", "final_measures", "diverged")
+OWN_NAMES = (
+    "alignment_", "width_curve", "accuracy_gap", "effects", "verdicts", "recommendations", "final_measures", "diverged",
+    *(question.name for question in (*ALWAYS, *FULL)),
+)  # fmt: skip
 BADGES = {"supported": "✓", "refuted": "✕", "equivalent": "≈", "undecided": "?", "no evidence": "?"}
 
 
-def write_report(records: Records, out_dir: str | Path) -> Path:
+def write_report(records: Records, out_dir: str | Path, *, full: bool = False) -> Path:
     """Write a study's report below `out_dir` and return the path of its page, index.html.
 
     The page is one file: figures, styles and text, no script, nothing from a network. Beside it lie
-    figures/*.svg and *.pdf, tables/*.csv and *.tex, and recommendations.json. The same records give
-    the same bytes. Sections that a study has no records for are left out, or say why in a line.
+    figures/*.svg and *.pdf, tables/*.csv and *.tex, and recommendations.json, .md and .tex. The same records
+    give the same bytes. `full` adds what takes minutes rather than seconds. Sections that a study has no
+    records for are left out, or say why in a line.
 
     >>> write_report(alignkit.load("reports/quick"), "reports/quick")  # doctest: +SKIP
     """
     out_dir = Path(out_dir)
     analysis = analyse(records)
     drawn, absent = charts(analysis)
-    tables = _tables(analysis)
+    answers, unanswered = answered(analysis, full=full)
+    tables = _tables(analysis) | {table.name: table for _, section in answers for table in section.tables}
+    in_sections = [chart for _, section in answers for chart in section.charts]
     files: dict[Path, bytes] = {}
-    inline = []
-    for chart in drawn:
+    inline = {}
+    for chart in (*drawn, *in_sections):
         svg, pdf = save_figure(chart.figure, name=chart.name)
         files[out_dir / "figures" / f"{chart.name}.svg"] = svg
         files[out_dir / "figures" / f"{chart.name}.pdf"] = pdf
-        inline.append(_chart_context(chart, svg))
+        inline[chart.name] = _chart_context(chart, len(inline) + 1, svg)
     for table in tables.values():
         files[out_dir / "tables" / f"{table.name}.csv"] = table.to_csv().encode()
         files[out_dir / "tables" / f"{table.name}.tex"] = table.to_latex().encode()
     files[out_dir / "recommendations.json"] = to_json(analysis.recommendations).encode()
+    if analysis.recommendations:
+        files[out_dir / "recommendations.md"] = to_markdown(analysis.recommendations).encode()
     page = out_dir / "index.html"
-    content = render(analysis, inline, absent, tables).encode()
+    figures = [inline[chart.name] for chart in drawn]
+    parts = [_section_context(question, section, inline) for question, section in answers]
+    content = render(analysis, figures, [*absent, *unanswered], tables, parts).encode()
     for path, written in files.items():  # only now: what fails above leaves an earlier report as it was
         write_bytes(path, written)
-    _remove_stale(out_dir / "figures", {chart.name for chart in drawn}, (".svg", ".pdf"))
+    _remove_stale(out_dir / "figures", set(inline), (".svg", ".pdf"))
     _remove_stale(out_dir / "tables", set(tables), (".csv", ".tex"))
     write_bytes(page, content)
     return page
 
 
-def render(analysis: Analysis, figures: list[dict[str, Any]], absent: list[str], tables: dict[str, Table]) -> str:
+def render(
+    analysis: Analysis,
+    figures: list[dict[str, Any]],
+    absent: list[str],
+    tables: dict[str, Table],
+    sections: list[dict[str, Any]],
+) -> str:
     """The page as text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -96,6 +115,8 @@ def render(analysis: Analysis, figures: list[dict[str, Any]], absent: list[str],
         figures=figures,
         absent=absent,
         tables=tables,
+        sections=sections,
+        declaration=declaration(analysis.records),
         effects=[table for name, table in tables.items() if name.startswith("effects_")],
         facts=method.facts(analysis),
         definitions=method.definitions(analysis),
@@ -179,9 +200,24 @@ def _on_runs(analysis: Analysis) -> str:
     return text
 
 
+def declaration(records: Records) -> list[str]:
+    """When the claims were declared, in sentences: a hash of the analysis plan, and what changed since."""
+    registration = records.registration
+    if registration is None or not (records.study.claims or registration.declared):
+        return []
+    notes = list(registration.notes(records.study))
+    if registration.declared is not None:
+        stands = "" if notes else " and did not change since"
+        notes.insert(
+            0, f"The analysis plan (hash {registration.declared.hash}) was stored before the first run{stands}."
+        )
+    return notes
+
+
 def _tables(analysis: Analysis) -> dict[str, Table]:
     found = [
         *([results.verdict_table(analysis.verdicts)] if analysis.verdicts else []),
+        *([results.recommendation_table(analysis.recommendations)] if analysis.recommendations else []),
         *results.effect_tables(analysis),
         results.final_table(analysis),
         results.diverged_table(analysis),
@@ -216,25 +252,55 @@ def _recommendation_context(entry: dict[str, Any]) -> dict[str, Any]:
         **entry,
         "where": ", ".join(part for part in where if part),
         "label": label_of(response),
-        "size": change(_known(entry["effect"]), response),
-        "range": change_interval(_bounds(entry["interval"]), response),
-        "accuracy": change(_known(entry["accuracy_effect"]), ACCURACY),
-        "accuracy_range": change_interval(_bounds(entry["accuracy_interval"]), ACCURACY),
+        "size": change(known(entry["effect"]), response),
+        "range": change_interval(bounds(entry["interval"]), response),
+        "accuracy": change(known(entry["accuracy_effect"]), ACCURACY),
+        "accuracy_range": change_interval(bounds(entry["accuracy_interval"]), ACCURACY),
+        "chances": _chances(entry),
+        "confirmed": _confirmed(entry["held_out"], response),
     }
 
 
-def _known(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _chances(entry: dict[str, Any]) -> str:
+    """How probably the practice is the better of its two levels, and what following it costs on average if not."""
+    if entry["p_best"] is None:
+        return ""
+    text = f"{entry['p_best']:.2f} (regret {level(entry['expected_regret'], entry['response'])})"
+    if entry["p_best_accuracy"] is None or entry["response"] == ACCURACY:
+        return text
+    regret = level(entry["expected_regret_accuracy"], ACCURACY)
+    return f"{text}; for accuracy {entry['p_best_accuracy']:.2f} ({regret})"
 
 
-def _bounds(interval: list[float | None]) -> tuple[float, float]:
-    return _known(interval[0]), _known(interval[1])
+def _confirmed(held_out: dict[str, Any], response: str) -> str:
+    if not held_out["n_seeds"]:
+        return ""
+    size = f"{change(known(held_out['effect']), response)} {change_interval(bounds(held_out['interval']), response)}"
+    return f"{held_out['status'] or 'nothing to confirm'}: {size}, {count(held_out['n_seeds'], 'seed')}"
 
 
-def _chart_context(chart: Chart, svg: bytes) -> dict[str, Any]:
+def _chart_context(chart: Chart, position: int, svg: bytes) -> dict[str, Any]:
     description = f"{chart.title}. {chart.see}"
-    markup = inline_svg(svg, name=chart.name, description=description)
-    return {"name": chart.name, "title": chart.title, "see": chart.see, "how": chart.how, "svg": Markup(markup)}
+    markup = Markup(inline_svg(svg, name=chart.name, description=description))
+    return {
+        "name": chart.name,
+        "number": position,
+        "title": chart.title,
+        "see": chart.see,
+        "how": chart.how,
+        "svg": markup,
+    }
+
+
+def _section_context(question: Question, section: Section, inline: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": question.name,
+        "title": question.title,
+        "answer": section.answer,
+        "tables": section.tables,
+        "figures": [inline[chart.name] for chart in section.charts],
+        "notes": section.notes,
+    }
 
 
 def _remove_stale(folder: Path, kept: set[str], suffixes: tuple[str, ...]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 
 from alignkit.claims import Verdict, verdict_frame
 from alignkit.figures import row_label
+from alignkit.recommend import ACCURACY
 from alignkit.report.analysis import Analysis, Effects
 from alignkit.report.tables import Table
 from alignkit.report.words import (
@@ -52,6 +54,50 @@ def verdict_table(verdicts: list[Verdict]) -> Table:
     columns = ("claim", "verdict", "effect", "95% interval", "adjusted p", "seeds")
     caption = "The study's claims and their verdicts. Effects go from the first level to the second."
     return Table("verdicts", caption, columns, rows, verdict_frame(verdicts), frozenset(columns[2:]))
+
+
+def recommendation_table(entries: list[dict[str, Any]]) -> Table:
+    """A practice a row: what it changes, how sure that is, and whether held-out seeds confirm it."""
+    rows = []
+    for entry in entries:
+        held_out, response = entry["held_out"], entry["response"]
+        rows.append(
+            (
+                entry["practice"],
+                entry["verdict"],
+                change(known(entry["effect"]), response),
+                change_interval(bounds(entry["interval"]), response),
+                change(known(entry["accuracy_effect"]), ACCURACY),
+                change_interval(bounds(entry["accuracy_interval"]), ACCURACY),
+                number(known(entry["p_best"]), 2),
+                number(known(entry["p_best_accuracy"]), 2),
+                held_out["status"] or ABSENT,
+            )
+        )
+    columns = (
+        "practice", "verdict", "effect", "95% interval", "accuracy", "95% interval of accuracy", "P(best)",
+        "P(best) accuracy", "held-out seeds",
+    )  # fmt: skip
+    caption = (
+        "Practices: effects on alignment and on test accuracy, the probability of being the better choice for each."
+    )
+    flat = [
+        {key: value for key, value in entry.items() if not isinstance(value, dict | list)}
+        | {"low": entry["interval"][0], "high": entry["interval"][1]}
+        | {"accuracy_low": entry["accuracy_interval"][0], "accuracy_high": entry["accuracy_interval"][1]}
+        | {f"held_out_{key}": value for key, value in entry["held_out"].items() if not isinstance(value, list)}
+        for entry in entries
+    ]
+    return Table("recommendations", caption, columns, tuple(rows), pd.DataFrame(flat), frozenset(columns[2:8]))
+
+
+def known(value: float | None) -> float:
+    """A number of a recommendation, NaN where it has none."""
+    return float("nan") if value is None else value
+
+
+def bounds(interval: list[float | None]) -> tuple[float, float]:
+    return known(interval[0]), known(interval[1])
 
 
 def effect_tables(analysis: Analysis) -> list[Table]:

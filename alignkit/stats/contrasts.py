@@ -102,6 +102,28 @@ def contrast(
     )
 
 
+def level_means(
+    table: pd.DataFrame,
+    *,
+    factor: str,
+    levels: Sequence[str],
+    response: str = "value",
+    seed: str = "seed",
+    within: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Each level's mean in each seed [seed, level]: the one that its contrast with the first level was taken from.
+
+    So the means are over the cells that two levels have in common, and no others.
+    """
+    sides: dict[str, pd.Series] = {}
+    for level in levels[1:]:
+        pair = (levels[0], level)
+        means = seed_contrasts(table, factor=factor, levels=pair, response=response, seed=seed, within=within).means
+        sides.setdefault(levels[0], means[levels[0]])
+        sides[level] = means[level]
+    return pd.DataFrame(sides)[list(levels)]
+
+
 def contrasts(
     table: pd.DataFrame,
     factors: Sequence[str],

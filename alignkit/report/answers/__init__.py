@@ -1,0 +1,1 @@
+"""The answers that the report's sections are made of, a question a module."""

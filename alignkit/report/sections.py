@@ -1,0 +1,33 @@
+"""The questions that a report goes into beyond verdicts, figures and effects, in reading order."""
+
+from __future__ import annotations
+
+from alignkit.errors import AnalysisError
+from alignkit.report.analysis import Analysis
+from alignkit.report.answers.model import model
+from alignkit.report.answers.power import power
+from alignkit.report.section import Question, Section
+
+ALWAYS: tuple[Question, ...] = (
+    Question("model", "What alignment depends on", model),
+    Question("power", "What these seeds could show", power),
+)
+"""Answered in every report: together they take seconds."""
+
+FULL: tuple[Question, ...] = ()
+"""Those that take longer: `alignkit report DIR --full`."""
+
+
+def answered(analysis: Analysis, *, full: bool) -> tuple[list[tuple[Question, Section]], list[str]]:
+    """The sections that apply, and a line for each question that the records cannot answer."""
+    found: list[tuple[Question, Section]] = []
+    absent: list[str] = []
+    for question in (*ALWAYS, *(FULL if full else ())):
+        try:
+            section = question.answer(analysis)
+        except AnalysisError as error:
+            absent.append(f"{question.title}: {error}.")
+        else:
+            if section is not None:
+                found.append((question, section))
+    return found, absent
