@@ -102,8 +102,12 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     copies = (
         5 + 2 * ("gradient" in settings.probe.groups) + (2 if training.optimiser == "adam" else bool(training.momentum))
     )
-    # FA keeps a matrix for every weight, DFA only [C, d_l] a layer: the larger is reckoned with
-    feedback = max(weights, sum(data.outputs * layer.size for layer in layers[:-1]))
+    # FA keeps a matrix for every weight, DFA only [C, d_l] a layer, an imposed angle one [d, d] a layer (d its
+    # units or channels): the largest is reckoned with
+    hidden = layers[:-1]
+    feedback = max(
+        weights, sum(data.outputs * layer.size for layer in hidden), sum(layer.weight[0] ** 2 for layer in hidden)
+    )
     units = sum(math.prod(layer.input) + layer.weight[0] * _op_positions(layer) for layer in layers)
     probed = settings.probe.samples * units * (6 * number + 6 * 8)
     trained = training.batch_size * units * 6 * number

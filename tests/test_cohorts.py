@@ -209,6 +209,11 @@ def test_the_memory_model_covers_the_parameters():
     assert member_bytes(settings, SHAPE) > 3 * weights
 
 
+def test_the_memory_model_covers_the_rotations_of_wide_layers_on_few_inputs():
+    settings = cohort(1, rule="imposed_angle", network={"widths": [4000]}).runs[0].settings
+    assert member_bytes(settings, dataclasses.replace(SHAPE, shape=(4,))) > 4 * 4000**2
+
+
 def test_training_learns_and_alignment_rises():
     tables = train_cohort(cohort(3, network={"width": 32, "depth": 2}, training={"epochs": 10, "lr": 0.1}), DIGITS)
     assert tables["runs"]["test_accuracy"].min() > 0.9
