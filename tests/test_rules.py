@@ -10,13 +10,15 @@ from engine import cohort_of, members_of
 from alignkit.errors import StudyError
 from alignkit.feedback import dfa_matrix, fa_matrix
 from alignkit.parameters import SGD, per_member
+from alignkit.plan import expand
 from alignkit.rules import RULES, rule_class
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
 from alignkit.rules.fa import FA
 from alignkit.rules.imposed_angle import ImposedAngle, skew_orthogonal
 from alignkit.rules.shallow import Shallow
-from alignkit.study import Feedback
+from alignkit.run import open_study
+from alignkit.study import Feedback, Study
 from alignkit.tails import training_mode
 
 STEPS = 20
@@ -226,6 +228,38 @@ def test_an_angle_cannot_be_imposed_on_an_odd_number_of_units():
     members = members_of(1, network={"widths": [6, 7]})
     with pytest.raises(StudyError, match=r"imposed_angle: expected an even number of units .* linear2 has 7"):
         ImposedAngle(cohort_of(members, shape=(5,))[0], members)
+
+
+def test_an_angle_enters_the_run_s_id_only_where_it_is_not_zero_and_never_that_of_bp():
+    def runs(**options):
+        study = Study.parse({"name": "t", "seeds": 1, "rules": ["bp", "dfa", "imposed_angle"], **options})
+        return {run.rule: run.run_id for run in expand(study, fingerprint=lambda section: "x").runs}
+
+    turned = runs(feedback={"angle_deg": 60})
+    assert runs() == runs(feedback={"angle_deg": 0.0})
+    assert turned["imposed_angle"] == runs(feedback={"angle_deg": 60.0})["imposed_angle"] != runs()["imposed_angle"]
+    both = Study.parse({"name": "t", "designs": {"d": {"factors": {"feedback.angle_deg": [0, 60]}}}})
+    bp = [run for run in expand(both, fingerprint=lambda section: "x").runs if run.rule == "bp"]
+    assert len(bp) == both.seeds and all(run.levels == {"feedback_angle_deg": None} for run in bp)
+
+
+@pytest.mark.parametrize("angle", [-1.0, 180.5, float("nan"), "60", True])
+def test_an_angle_is_a_number_from_0_to_180(angle):
+    with pytest.raises(StudyError, match=r"feedback\.angle_deg"):
+        Study.parse({"name": "t", "feedback": {"angle_deg": angle}})
+
+
+def test_the_shipped_dose_response_turns_every_arm_by_its_angle_at_the_progress_it_says():
+    study = open_study("dose_response").study
+    runs = [run for run in expand(study, fingerprint=lambda section: "x").runs if run.rule == "imposed_angle"]
+    base = study.training.lr
+    for run in runs:
+        degrees, lr = run.settings.feedback.angle_deg, run.settings.training.lr
+        assert run.settings.training.output_lr == base  # the output layer is no part of the dose
+        if "fixed_rate" in run.designs:
+            assert lr == base
+        if "fixed_progress" in run.designs:
+            assert lr * np.cos(np.radians(degrees)) == pytest.approx(base, rel=1e-3)
 
 
 def test_scales_and_normalisation_start_from_the_same_gaussian():

@@ -14,6 +14,8 @@ import pytest
 from scipy import stats
 
 from alignkit.errors import AnalysisError
+from alignkit.plan import expand
+from alignkit.run import open_study
 from alignkit.stats.variance import RESIDUAL, component_coefficients, variance_components
 
 ORACLES = Path(__file__).parent / "oracles"
@@ -195,6 +197,20 @@ def test_what_replicates_is_counted_and_randomness_is_the_caller_s() -> None:
     assert other.interval != result.interval and other.total == result.total
     with pytest.raises(KeyError, match='did you mean "weights"'):
         result["weight"]
+
+
+def test_the_shipped_study_crosses_its_streams_in_balance() -> None:
+    """Under DFA every draw meets every other; BP, which has no feedback, has one run per start and order."""
+    runs = expand(open_study("variance").study, fingerprint=lambda section: "x").runs
+    table = pd.DataFrame([{"rule": run.rule, "id": run.run_id, "twin": run.bp_run_id, **run.levels} for run in runs])
+    table["value"] = np.random.default_rng(0).normal(size=len(table))
+    dfa, bp = (table[table["rule"] == rule] for rule in ("dfa", "bp"))
+    assert list(variance_components(dfa).n_seeds.values()) == [8, 8, 4] and dfa["id"].is_unique
+    shared = ["streams_initialisation", "streams_order"]
+    assert list(variance_components(bp, factors=shared).n_seeds.values()) == [8, 4]
+    twins = dfa.merge(bp, left_on="twin", right_on="id", suffixes=("", "_bp"))
+    assert len(twins) == 256 and all((twins[name] == twins[f"{name}_bp"]).all() for name in shared)
+    assert bp["streams_feedback"].isna().all()
 
 
 def test_heavy_tails_are_said() -> None:
