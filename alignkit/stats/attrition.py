@@ -1,0 +1,242 @@
+"""What a contrast can still say when values are missing for reasons of their own.
+
+A run that diverged has no angle. Leaving it out is right only where failing has nothing to do with the
+value that it would have had; where it has, only bounds are honest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from alignkit.errors import AnalysisError
+from alignkit.stats.levels import level_column
+from alignkit.stats.paired import EXACT_UP_TO, PairedResult, paired_test, seed_contrasts, sign_flip_p
+from alignkit.stats.summaries import EXCESS, GAP, unit_of
+
+
+@dataclass(frozen=True)
+class AttritionBounds:
+    """What a contrast can be, whatever the values of the runs that have none.
+
+    `observed` is the contrast without them (right where values are missing at random). `lowest` and
+    `highest` bound the estimate, `interval` every t interval that some filling-in gives, and `p` is the
+    largest sign-flip p of any. `verdict` holds for every filling-in, `verdict_observed` for what is
+    there; `survives` says whether they agree. `differences` has one row per seed: `observed`, `lowest`,
+    `highest`. `missing` counts the runs without a value at each level, of `runs`.
+    """
+
+    factor: str
+    levels: tuple[str, str]
+    response: str
+    bounds: tuple[float, float]
+    observed: PairedResult
+    lowest: float
+    highest: float
+    interval: tuple[float, float]
+    p: float
+    verdict: Literal["increases", "decreases", "equivalent", "undecided"]
+    verdict_observed: Literal["increases", "decreases", "equivalent", "undecided"]
+    differences: pd.DataFrame
+    missing: tuple[int, int]
+    runs: int
+    n_seeds: int
+    method: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def survives(self) -> bool:
+        """Whether the verdict is the same whatever the missing values are."""
+        return self.verdict == self.verdict_observed
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row."""
+        row = {
+            "factor": self.factor,
+            "level_from": self.levels[0],
+            "level_to": self.levels[1],
+            "response": self.response,
+            "estimate": self.observed.estimate,
+            "lowest": self.lowest,
+            "highest": self.highest,
+            "low": self.interval[0],
+            "high": self.interval[1],
+            "p": self.p,
+            "p_observed": self.observed.p,
+            "verdict": self.verdict,
+            "verdict_observed": self.verdict_observed,
+            "survives": self.survives,
+            "missing_from": self.missing[0],
+            "missing_to": self.missing[1],
+            "runs": self.runs,
+            "n_seeds": self.n_seeds,
+            "method": self.method,
+            "warnings": "; ".join(self.warnings),
+        }
+        return pd.DataFrame([row])
+
+
+def worst_case_bounds(
+    table: pd.DataFrame,
+    *,
+    factor: str,
+    levels: tuple[Any, Any],
+    bounds: tuple[float, float],
+    within: Sequence[str] = (),
+    response: str = "value",
+    seed: str = "seed",
+    margin: float | None = None,
+    alpha: float = 0.05,
+) -> AttritionBounds:
+    """Whether a contrast's verdict holds whatever the values of the runs that have none.
+
+    Every missing value is put at either end of `bounds`, the range that the response can have
+    (`response_bounds` knows it for alignkit's own): against the effect, and for it. No assumption is made
+    on why values are missing (Manski 1990; Horowitz and Manski 2000), so the bounds are wide; where they
+    are too wide to tell, the data do not tell without an assumption.
+
+    The verdict on a difference is sharp: with a positive sum, every sign pattern's sum of flipped
+    differences grows with each difference, so the sign-flip p is largest at the lowest filling-in. For
+    the t intervals (and for equivalence within `margin`) the spread matters too: a bound of the interval
+    is a convex function of the seeds' differences, so all corners are searched, up to 16 incomplete
+    seeds; beyond, the largest possible spread is used, which errs on the wide side.
+
+    Every seed is expected to have every cell: a row that is absent is a missing value. With nothing
+    missing the result is the contrast itself. The bounds use a run whose counterpart is missing, which
+    the observed contrast leaves aside, so that one may lie outside them.
+
+    Raises `AnalysisError` where an observed value lies outside `bounds`.
+    """
+    low, high = map(float, bounds)
+    if not low < high or not np.isfinite([low, high]).all():
+        raise AnalysisError(f"expected finite bounds, the lower first; got {bounds}. State what the response can be")
+    if margin is not None and not margin > 0:
+        raise AnalysisError(f"expected a margin above 0; got {margin}. State the smallest effect that matters")
+    contrasts = seed_contrasts(table, factor=factor, levels=levels, response=response, seed=seed, within=within)
+    wide, cells = _wide(table, factor, contrasts.levels, within, response, seed)
+    values = wide.to_numpy()
+    present = values[np.isfinite(values)]
+    if ((present < low) | (present > high)).any():
+        raise AnalysisError(
+            f'expected every "{response}" within [{low:g}, {high:g}]; got {present.min():g} to {present.max():g}. '
+            "State the range that the response can have"
+        )
+    weights = _cell_weights(cells, factor, contrasts.levels)
+    used = weights != 0
+    absent = ~np.isfinite(values) & used
+    least = np.where(absent, np.where(weights > 0, low, high), np.where(used, values, 0.0)) @ weights
+    most = np.where(absent, np.where(weights > 0, high, low), np.where(used, values, 0.0)) @ weights
+    observed = paired_test(contrasts.differences)
+    frame = pd.DataFrame({"lowest": least, "highest": most}, index=wide.index)
+    frame.insert(0, "observed", contrasts.differences.reindex(frame.index))
+    p = sign_flip_p(least) if least.sum() > 0 else sign_flip_p(most) if most.sum() < 0 else 1.0
+    interval = _envelope(least, most, tail=0.025)
+    ends = _envelope(least, most, tail=alpha)
+    known = contrasts.differences.to_numpy()
+    at_second = (cells[factor] == contrasts.levels[1]).to_numpy()
+    warnings = list(contrasts.warnings)
+    if absent.any(axis=1).sum() > EXACT_UP_TO:
+        warnings.append("many seeds are incomplete: the intervals take the largest possible spread")
+    return AttritionBounds(
+        factor=factor,
+        levels=contrasts.levels,
+        response=response,
+        bounds=(low, high),
+        observed=observed,
+        lowest=float(least.mean()),
+        highest=float(most.mean()),
+        interval=interval,
+        p=p,
+        verdict=_verdict(p, float(least.mean()), ends, margin, alpha),
+        verdict_observed=_verdict(observed.p, observed.estimate, _envelope(known, known, tail=alpha), margin, alpha),
+        differences=frame,
+        missing=(int(absent[:, ~at_second].sum()), int(absent[:, at_second].sum())),
+        runs=int(used.sum()) * len(values),
+        n_seeds=len(values),
+        method=f"worst cases over [{low:g}, {high:g}]; t intervals; sign-flip p",
+        warnings=tuple(warnings),
+    )
+
+
+def response_bounds(response: str) -> tuple[float, float]:
+    """The range that one of alignkit's responses can have, in the unit of its summaries.
+
+    An angle can reach 180 degrees, not 90: a network that diverges may point away from the gradient.
+
+    >>> response_bounds("signal_angle_deg"), response_bounds("accuracy_gap"), response_bounds("signal_cosine_excess")
+    ((0.0, 180.0), (-100.0, 100.0), (-2.0, 2.0))
+    """
+    if response.endswith(EXCESS):
+        low, high = response_bounds(response.removesuffix(EXCESS))
+        return low - high, high - low
+    if response == GAP:
+        return -100.0, 100.0
+    if response.endswith("_cosine"):
+        return -1.0, 1.0
+    ranges = {"°": (0.0, 180.0), "points": (0.0, 100.0)}
+    if unit_of(response) not in ranges:
+        raise AnalysisError(
+            f'expected a response with a known range (an angle, a cosine, an accuracy); got "{response}". '
+            "State its bounds yourself"
+        )
+    return ranges[unit_of(response)]
+
+
+def _verdict(
+    p: float, estimate: float, ends: tuple[float, float], margin: float | None, alpha: float
+) -> Literal["increases", "decreases", "equivalent", "undecided"]:
+    if margin is not None and -margin < ends[0] and ends[1] < margin:
+        return "equivalent"
+    if p < alpha:
+        return "increases" if estimate > 0 else "decreases"
+    return "undecided"
+
+
+def _envelope(least: np.ndarray, most: np.ndarray, *, tail: float) -> tuple[float, float]:
+    """The lowest and the highest end that a t interval can have while each seed lies between its bounds."""
+    n = len(least)
+    if n < 2:
+        return float("nan"), float("nan")
+    if np.ptp(least) <= 1e-12 * np.abs(least).max() and (most == least).all():
+        return float("nan"), float("nan")  # no variance between seeds to build an interval on
+    critical = special.stdtrit(n - 1, 1 - tail) / np.sqrt(n)
+    open_seeds = np.flatnonzero(most > least)
+    if len(open_seeds) > EXACT_UP_TO:
+        middle = (least + most).mean() / 2
+        widest = np.maximum((least - middle) ** 2, (most - middle) ** 2).sum()
+        reach = critical * np.sqrt(widest / (n - 1))
+        return float(least.mean() - reach), float(most.mean() + reach)
+    corners = np.array(list(itertools.product((False, True), repeat=len(open_seeds))), dtype=bool)
+    filled = np.tile(least, (len(corners), 1))
+    filled[:, open_seeds] = np.where(corners, most[open_seeds], least[open_seeds])
+    mean, reach = filled.mean(axis=1), critical * filled.std(axis=1, ddof=1)
+    return float((mean - reach).min()), float((mean + reach).max())
+
+
+def _wide(
+    table: pd.DataFrame, factor: str, levels: tuple[str, str], within: Sequence[str], response: str, seed: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Values by seed and cell at either level, and what the cells are; both levels' cells side by side."""
+    names = [factor, *(name for name in within if name != factor)]
+    rows = pd.DataFrame({name: level_column(table[name]).map(str) for name in names})
+    rows = rows.assign(_seed=table[seed], _value=table[response].astype(float))[rows[factor].isin(levels)]
+    wide = rows.pivot(index="_seed", columns=names, values="_value").sort_index()
+    wide.index.name = seed
+    return wide, wide.columns.to_frame(index=False)
+
+
+def _cell_weights(cells: pd.DataFrame, factor: str, levels: tuple[str, str]) -> np.ndarray:
+    """The weight of each cell in a complete seed's contrast: what `seed_contrasts` makes of one cell at a time."""
+    n = len(cells)
+    alone = pd.concat([cells] * n, ignore_index=True)
+    alone = alone.assign(_cell=np.repeat(np.arange(n), n), _one=np.eye(n).ravel())
+    weights = seed_contrasts(
+        alone, factor=factor, levels=levels, response="_one", seed="_cell", within=list(cells.columns)
+    )
+    return weights.differences.to_numpy()
