@@ -132,8 +132,9 @@ def variance_components(
     modified large-sample intervals of Burdick and Graybill (1992) did the same at the same width, but know
     no shares. Resampling does not serve at so few levels: a bootstrap over the levels of every factor held
     large components of the factors in 77 to 89% and the residual in under half, a jackknife over levels those
-    of the factors in 80 to 89%, and both the interactions in nearly all tables. What the intervals do lean on is that effects are Gaussian: with
-    t-distributed ones (5 df) coverage fell to between 82 and 92%, with exponential ones to between 75 and 90%.
+    of the factors in 80 to 89%, and both the interactions in nearly all tables. What the intervals do lean on
+    is that effects are Gaussian: with t-distributed ones (5 df) coverage fell to between 82 and 92%, with
+    exponential ones to between 75 and 90%.
 
     Do not use it on factors whose levels were chosen and mean something (widths, activations): those have
     effects, not variances. And do not read a share from three or four draws as known: its interval is wide.
