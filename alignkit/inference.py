@@ -183,7 +183,10 @@ def compare(
         for result in every
         for note in result.warnings
     )
-    needed, fewest = minimum_seeds(len(contrasts)), min(result.n_seeds for result in contrasts)
+    needed, fewest = (
+        minimum_seeds(len(contrasts) if adjust == "holm" else 1),
+        min(result.n_seeds for result in contrasts),
+    )
     if fewest < needed:
         notes[f"{fewest} seeds cannot reach p < .05 by random signs, whatever they say: it takes {needed}"] = None
     return Comparison(

@@ -166,6 +166,11 @@ def test_a_seed_that_cannot_identify_the_model_is_left_out_and_counted() -> None
     np.testing.assert_allclose(fit.covariance, without.covariance, atol=1e-12)
     pd.testing.assert_frame_equal(fit.anova(), without.anova())
     assert len(fit.design.y) == 60
+    # Nor do seeds that were left out move what a covariate is centred on.
+    quadratic = "norm + center(log2(width)) + I(center(log2(width)) ** 2)"
+    expected = fit_factorial(table[table["seed"] != 2], quadratic)
+    np.testing.assert_allclose(fit_factorial(torn, quadratic).coefficients, expected.coefficients, atol=1e-9)
+    assert fit_factorial(torn, quadratic).design.covariates == expected.design.covariates
     with pytest.raises(AnalysisError, match=r"at least two seeds .*got 1 of 2"):
         fit_factorial(torn[torn["seed"].isin([1, 2])], "width * norm")
 
@@ -196,11 +201,20 @@ def test_bad_input_is_refused() -> None:
         fit_factorial(alone, "width + norm", errors="robust")
 
 
-def test_seeds_that_agree_exactly_have_no_test() -> None:
-    table = dataset("balanced").assign(value=lambda t: t["width"] / 8 + (t["norm"] == "batch") + t["seed"])
-    fit = fit_factorial(table, "width + norm")
-    assert np.isnan(fit.f_test(np.eye(4)[1:3]).p) and np.isnan(fit.diagnostics().breusch_pagan)
+def test_without_variance_there_is_no_test() -> None:
+    table = dataset("balanced").assign(value=lambda t: t["width"] / 8 + (t["norm"] == "batch") + 0.1 * t["seed"])
+    fit = fit_factorial(table, "width + norm + activation")
+    # The seeds differ in level alone, so nothing but the intercept has an error; activation has no effect either.
+    assert fit.anova()[["F", "p"]].isna().all(axis=None)
+    frame = fit.to_frame().set_index("coefficient")
+    assert frame["p"].isna().tolist() == [False, True, True, True, True]
     assert fit.anova().set_index("term").loc["norm", "partial_r2"] == pytest.approx(1)
+    assert np.isnan(fit.diagnostics().breusch_pagan)
+    constant = table.assign(value=3.0)
+    assert "all seeds agree exactly" in fit_factorial(constant, "width + norm").warnings[-1]
+    for errors in ("seed", "pooled", "robust"):
+        flat = fit_factorial(constant, "width + norm", errors=errors)
+        assert flat.to_frame()["p"].isna().all() and flat.anova()["p"].isna().all()
 
 
 def test_units_do_not_matter() -> None:

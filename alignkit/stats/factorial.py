@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.diagnostics import Diagnostics, breusch_pagan
 from alignkit.stats.formula import Interactions
-from alignkit.stats.linear import Design, FTest, LinearFit, f_p, require_rank
+from alignkit.stats.linear import ROUNDING, Design, FTest, LinearFit, f_p, require_rank
 
 Errors = Literal["seed", "pooled", "robust"]
 
@@ -51,13 +51,14 @@ class FactorialFit(LinearFit):
         weights = np.atleast_2d(weights)
         if self.per_seed is None:
             return super().f_test(weights)
-        return repeated_measures_f(self.per_seed @ weights.T, weights @ self.x_inverse @ weights.T)[0]
+        return repeated_measures_f(self._per_seed(weights), weights @ self.x_inverse @ weights.T)[0]
 
     def anova(self) -> pd.DataFrame:
         """One row per term but the intercept, each term given all the others (type III).
 
-        ss, ss_error : the term's sum of squares, and that of the stratum which it is tested against: the
-            term by seed, or the residual of a pooled fit. With robust errors F is Wald's, not their ratio.
+        ss, ss_error : the term's sum of squares, and that which it is tested against: of the term by seed (the
+            strata of aov, where all seeds have the same cells), or the residual of a pooled fit. With robust
+            errors F is Wald's, not their ratio.
         epsilon : how far the term's components are from equal variances (1) to one that has it all (1/df).
             `p` is corrected by it; `p_spherical` is not, and supposes epsilon = 1.
         partial_r2 : ss / (ss + ss_error), the share of what the other terms leave. Within seeds the rest is
@@ -76,7 +77,7 @@ class FactorialFit(LinearFit):
                 values = weights @ self.coefficients
                 ss, ss_error, test = float(values @ np.linalg.solve(scale, values)), self.ss_error, self.f_test(weights)
             else:
-                test, ss, ss_error = repeated_measures_f(self.per_seed @ weights.T, scale)
+                test, ss, ss_error = repeated_measures_f(self._per_seed(weights), scale)
             spherical = f_p(test.statistic, test.df, test.df_error)
             rows.append(
                 (
@@ -92,13 +93,9 @@ class FactorialFit(LinearFit):
         blocks = _seed_columns(self.seed_of_row, len(self.seeds))
         full = np.hstack([design.x, blocks])
         residuals = design.y - full @ np.linalg.lstsq(full, design.y, rcond=None)[0]
-        squares = residuals**2
-        spread = float(((squares - squares.mean()) ** 2).sum())
-        fitted = design.x @ np.linalg.lstsq(design.x, squares, rcond=None)[0]
         # Residuals of a model that fits exactly are rounding, and their squares say nothing.
-        exact = squares.sum() <= 1e-20 * float(design.y @ design.y) or spread == 0
-        lm = float("nan") if exact else len(squares) * (1 - float(((squares - fitted) ** 2).sum()) / spread)
-        df = design.x.shape[1] - 1
+        exact = np.abs(residuals).max() <= ROUNDING * np.abs(design.y).max()
+        lm, df, p = breusch_pagan(design.x, residuals * (not exact))
         se = np.sqrt(np.diag(self.covariance))
         influence = []
         for position, seed in enumerate(self.seeds):
@@ -109,11 +106,18 @@ class FactorialFit(LinearFit):
         return Diagnostics(
             breusch_pagan=lm,
             breusch_pagan_df=df,
-            breusch_pagan_p=float(stats.chi2.sf(lm, df)),
+            breusch_pagan_p=p,
             condition_number=float(np.linalg.cond(design.x / np.linalg.norm(design.x, axis=0))),
             influence=pd.DataFrame(influence, columns=["seed", "coefficient", "without", "change", "change_in_se"]),
             n_seeds=self.n_seeds,
         )
+
+    def _per_seed(self, weights: np.ndarray) -> np.ndarray:
+        """Combinations [n_seeds, q] within seeds; those that differ by rounding alone are made equal."""
+        assert self.per_seed is not None
+        values = self.per_seed @ weights.T
+        exact = np.abs(values - values.mean(axis=0)).max(axis=0) <= ROUNDING * np.abs(self.per_seed).max()
+        return np.where(exact, values[0], values)
 
     def _unexplained(self) -> float:
         residuals = self.design.y - self.design.x @ self.coefficients
@@ -132,35 +136,6 @@ class FactorialFit(LinearFit):
         full = np.hstack([self.design.x[kept], _seed_columns(codes, len(self.seeds) - 1)])
         solution, _, rank, _ = np.linalg.lstsq(full, self.design.y[kept], rcond=None)
         return solution[:p] if rank == full.shape[1] else np.full(p, np.nan)
-
-
-@dataclass(frozen=True, eq=False)
-class Diagnostics:
-    """What might be wrong with a factorial fit.
-
-    breusch_pagan, breusch_pagan_df, breusch_pagan_p : Koenker's (1981) form of the test that the residual
-        variance does not follow the model's terms, seeds taken out as blocks. It takes rows as independent.
-    condition_number : of the model matrix with columns of unit length; beyond 30, terms are nearly collinear.
-    influence : one row per seed and coefficient: the estimate `without` the seed, its `change`, and the
-        change in standard errors.
-    """
-
-    breusch_pagan: float
-    breusch_pagan_df: int
-    breusch_pagan_p: float
-    condition_number: float
-    influence: pd.DataFrame
-    n_seeds: int
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per diagnostic: its value, and p where it is a test."""
-        largest = self.influence["change_in_se"].abs().max()
-        rows = [
-            ("Breusch-Pagan", self.breusch_pagan, self.breusch_pagan_p),
-            ("condition number", self.condition_number, float("nan")),
-            ("largest change without one seed (standard errors)", float(largest), float("nan")),
-        ]
-        return pd.DataFrame(rows, columns=["diagnostic", "value", "p"])
 
 
 def fit_factorial(
@@ -204,7 +179,19 @@ def fit_factorial(
     design = Design.of(table, formula_or_factors, response=response, interactions=interactions)
     codes, seeds = seed_codes(table, design, seed)
     if errors == "seed":
-        return _fit_within(design, codes, seeds, seed)
+        kept = _identified(design, codes, seeds)
+        warnings = design.missing_note
+        if len(kept) < len(seeds):
+            lost = len(seeds) - len(kept)
+            warnings += (f"{lost} of {len(seeds)} seeds left out: their own rows do not identify the model",)
+            # As if they had never run: covariates are centred and averaged over the other seeds alone.
+            used = design.used.copy()
+            used[used] = np.isin(codes, kept)
+            rows = table[used]
+            design = Design.of(rows, formula_or_factors, response=response, interactions=interactions)
+            codes, seeds = seed_codes(rows, design, seed)
+            design = replace(design, used=used)
+        return _fit_within(design, codes, seeds, seed, warnings)
     return _fit_pooled(design, codes, seeds, seed, errors)
 
 
@@ -237,8 +224,7 @@ def repeated_measures_f(values: np.ndarray, scale: np.ndarray) -> tuple[FTest, f
     z = np.linalg.solve(np.linalg.cholesky(scale), values.T).T
     centred = z - z.mean(axis=0)
     ss, ss_error = n * float(z.mean(axis=0) @ z.mean(axis=0)), float((centred**2).sum())
-    # Seeds that agree to rounding leave no error to test against.
-    if n < 2 or ss_error <= 1e-24 * float((z**2).sum()):
+    if n < 2 or ss_error <= ROUNDING**2 * ss:
         nothing = float("nan")
         return FTest(nothing, q, q * (n - 1), nothing, nothing), ss, ss_error
     spread = centred.T @ centred
@@ -248,36 +234,36 @@ def repeated_measures_f(values: np.ndarray, scale: np.ndarray) -> tuple[FTest, f
     return FTest(statistic, q, q * (n - 1), p, epsilon), ss, ss_error
 
 
-def _fit_within(design: Design, codes: np.ndarray, seeds: tuple[Any, ...], seed: str) -> FactorialFit:
+def _identified(design: Design, codes: np.ndarray, seeds: tuple[Any, ...]) -> list[int]:
+    """The seeds, as positions, whose own rows identify every coefficient; at least two, or `AnalysisError`."""
     p = design.x.shape[1]
-    lengths = np.linalg.norm(design.x, axis=0)
-    coefficients, inverses, kept = [], [], []
-    for position in range(len(seeds)):
-        x, y = design.x[codes == position], design.y[codes == position]
-        if np.linalg.matrix_rank(x / lengths, tol=1e-7) < p:
-            continue
-        q, r = np.linalg.qr(x)
-        coefficients.append(np.linalg.solve(r, q.T @ y))
-        inverse = np.linalg.inv(r)
-        inverses.append(inverse @ inverse.T)
-        kept.append(position)
-    n, lost = len(kept), len(seeds) - len(kept)
-    if n < 2:
+    scaled = design.x / np.linalg.norm(design.x, axis=0)
+    kept = [
+        position for position in range(len(seeds)) if np.linalg.matrix_rank(scaled[codes == position], tol=1e-7) == p
+    ]
+    if len(kept) < 2:
         raise AnalysisError(
-            f"expected at least two seeds whose own rows identify the {p} coefficients of {design.formula}; got {n} of "
-            f"{len(seeds)}. Use fewer terms, add the runs that are missing, or describe with "
+            f"expected at least two seeds whose own rows identify the {p} coefficients of {design.formula}; got "
+            f"{len(kept)} of {len(seeds)}. Use fewer terms, add the runs that are missing, or describe with "
             'errors="pooled"'
         )
-    warnings = list(design.missing_note)
-    if lost:
-        warnings.append(f"{lost} of {len(seeds)} seeds left out: their own rows do not identify the model")
-        rows = np.isin(codes, kept)
-        design = design.keep(rows)
-        codes = np.searchsorted(kept, codes[rows])
+    return kept
+
+
+def _fit_within(
+    design: Design, codes: np.ndarray, seeds: tuple[Any, ...], seed: str, warnings: tuple[str, ...]
+) -> FactorialFit:
+    n, p = len(seeds), design.x.shape[1]
+    coefficients, inverses = [], []
+    for position in range(n):
+        q, r = np.linalg.qr(design.x[codes == position])
+        coefficients.append(np.linalg.solve(r, q.T @ design.y[codes == position]))
+        inverse = np.linalg.inv(r)
+        inverses.append(inverse @ inverse.T)
     per_seed = np.array(coefficients)
     covariance = np.cov(per_seed, rowvar=False).reshape(p, p) / n
-    if not np.trace(covariance) > 1e-24 * float((per_seed**2).sum()):
-        warnings.append("all seeds agree exactly: no variance to build an interval on")
+    if not np.sqrt(np.diag(covariance)).max() > ROUNDING * np.abs(per_seed).max():
+        warnings += ("all seeds agree exactly: no variance to build an interval on",)
     return FactorialFit(
         design=design,
         coefficients=per_seed.mean(axis=0),
@@ -285,9 +271,9 @@ def _fit_within(design: Design, codes: np.ndarray, seeds: tuple[Any, ...], seed:
         n_seeds=n,
         method=f"least squares within each {seed}, mean over {n} seeds, t({n - 1})",
         residual_df=n - 1,
-        warnings=tuple(warnings),
+        warnings=warnings,
         errors="seed",
-        seeds=tuple(seeds[position] for position in kept),
+        seeds=seeds,
         per_seed=per_seed,
         seed_of_row=codes,
         x_inverse=np.mean(inverses, axis=0),

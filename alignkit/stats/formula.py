@@ -39,9 +39,9 @@ def formula_text(table: pd.DataFrame, model: str | Sequence[str], interactions: 
             )
         return model.strip()
     factors = list(model)
-    if not factors or len(set(factors)) < len(factors):
+    if not factors or not all(isinstance(name, str) for name in factors) or len(set(factors)) < len(factors):
         raise AnalysisError(f"expected a formula or a list of different factors; got {factors}")
-    atoms = [name if name.isidentifier() or name not in table.columns else f'Q("{name}")' for name in factors]
+    atoms = [name if name.isidentifier() or name not in table.columns else f"Q({name!r})" for name in factors]
     order = 2 if interactions is None else interactions
     if order == "all":
         order = len(atoms)

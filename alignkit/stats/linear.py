@@ -8,7 +8,7 @@ marginal means and contrasts work alike on a fit within seeds, a pooled one and 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,9 @@ from alignkit.stats.levels import level_column, level_order, numeric_levels
 
 MOST_LEVELS = 40
 """A column with more different numbers than this was hardly meant as a categorical factor."""
+
+ROUNDING = 1e-12
+"""Variation below this share of the largest coefficient is that of floating-point numbers, not of data."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -182,19 +185,6 @@ class Design:
             return np.ones((len(grid), 1))
         return np.asarray(patsy.build_design_matrices([self.matrix_info], values, NA_action="raise")[0])
 
-    def keep(self, rows: np.ndarray) -> Design:
-        """The same model on some of its rows, a mask [n]; what is left out does not count as dropped."""
-        used = self.used.copy()
-        used[used] = rows
-        return replace(
-            self,
-            x=self.x[rows],
-            y=self.y[rows],
-            index=self.index[rows],
-            used=used,
-            level_codes=self.level_codes[rows],
-        )
-
     @property
     def missing_note(self) -> tuple[str, ...]:
         """How many rows had no value, as the warning of a fit; empty where none was left out."""
@@ -236,11 +226,18 @@ class LinearFit:
         """Degrees of freedom of the combination `weights` [p] of the coefficients."""
         return self.residual_df
 
+    def standard_errors(self, weights: np.ndarray) -> np.ndarray:
+        """Standard errors [m] of combinations [m, p]; 0 where there is nothing but rounding."""
+        errors = np.sqrt(np.maximum(((weights @ self.covariance) * weights).sum(axis=1), 0.0))
+        return np.where(errors > ROUNDING * np.abs(self.coefficients).max(), errors, 0.0)
+
     def f_test(self, weights: np.ndarray) -> FTest:
-        """Whether all rows of `weights` [q, p] have a combination of 0: Wald's F on q and `residual_df`."""
+        """Whether all rows of `weights` [q, p], none implied by the others, have a combination of 0: Wald's F."""
         weights = np.atleast_2d(weights)
         values = weights @ self.coefficients
-        statistic = float(values @ np.linalg.solve(weights @ self.covariance @ weights.T, values)) / len(weights)
+        statistic = float("nan")
+        if (self.standard_errors(weights) > 0).all():
+            statistic = float(values @ np.linalg.solve(weights @ self.covariance @ weights.T, values)) / len(weights)
         return FTest(statistic, len(weights), self.residual_df, f_p(statistic, len(weights), self.residual_df))
 
     def anova(self) -> pd.DataFrame:
@@ -255,8 +252,9 @@ class LinearFit:
     def to_frame(self, *, level: float = 0.95) -> pd.DataFrame:
         """One row per coefficient: estimate, standard error, t interval, t, df and p."""
         frame = pd.DataFrame({"coefficient": self.design.names, "estimate": self.coefficients})
-        df = np.array([self.df(row) for row in np.eye(len(self.coefficients))])
-        return frame.assign(**t_columns(self.coefficients, np.sqrt(np.diag(self.covariance)), df, level=level))
+        each = np.eye(len(self.coefficients))
+        df = np.array([self.df(row) for row in each])
+        return frame.assign(**t_columns(self.coefficients, self.standard_errors(each), df, level=level))
 
 
 def t_columns(

@@ -271,8 +271,9 @@ def _combinations(
     if adjust != "none" and adjust not in ADJUSTMENTS:
         raise AnalysisError(f'expected adjust to be "holm", "bh" or "none"; got {adjust!r}')
     estimate = weights @ fit.coefficients
-    se = np.sqrt(np.maximum(((weights @ fit.covariance) * weights).sum(axis=1), 0.0))
-    columns = t_columns(estimate, se, np.array([fit.df(row) for row in weights]), null=null, level=level)
+    columns = t_columns(
+        estimate, fit.standard_errors(weights), np.array([fit.df(row) for row in weights]), null=null, level=level
+    )
     adjusted = columns["p"] if adjust == "none" else ADJUSTMENTS[adjust](columns["p"])
     family = "" if adjust == "none" else f"; {adjust} over {len(labels)}"
     return Margins(
