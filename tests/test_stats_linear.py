@@ -88,6 +88,17 @@ def test_missing_values_are_left_out_and_counted() -> None:
     )
 
 
+def test_a_column_may_have_any_name() -> None:
+    table = grid_table()
+    expected = Design.of(table, ["norm", "width"]).x
+    for name in ("C", "Q", "I", "log2", "lambda", 'the "norm"', "feedback.norm's", "norm_as_factor"):
+        design = Design.of(table.rename(columns={"norm": name}), [name, "width"])
+        np.testing.assert_array_equal(design.x, expected)
+        assert design.names[1] == f"{name}[none]" and f"{name}:width" in design.terms
+    with pytest.raises(AnalysisError, match='one column "norm"; got several'):
+        Design.of(pd.concat([table, table[["norm"]]], axis="columns"), "norm")
+
+
 def test_aliased_terms_are_named() -> None:
     table = grid_table().query("width != 64")
     fraction = table.assign(c=((table["width"] == 8) == (table["norm"] == "none")))

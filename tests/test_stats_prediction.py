@@ -122,6 +122,14 @@ def test_a_cell_that_the_others_do_not_determine_is_counted() -> None:
         prediction_error(grid_table(), "width * norm * dropout", held="cells")
 
 
+def test_a_constant_response_has_no_r2() -> None:
+    result = prediction_error(grid_table().assign(value=0.1), "norm", held="seed")
+    assert (
+        result.rmse == pytest.approx(0, abs=1e-12)
+        and np.isnan([result.r2, result.r2_cell_mean, *result.r2_interval]).all()
+    )
+
+
 def test_bad_input_is_refused() -> None:
     table = grid_table()
     with pytest.raises(AnalysisError, match='held to be "seed" or "cells"'):

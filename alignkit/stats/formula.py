@@ -114,7 +114,9 @@ def model_matrix(
         raise AnalysisError(f'expected at least one predictor; got "{formula}"')
     swap, label = {}, {}
     for atom, (name, columns) in atoms.items():
-        swap[atom] = patsy.EvalFactor(f"C(Q({name!r}), Sum)" if columns is None else _with_numbers(name, columns))
+        swap[atom] = patsy.EvalFactor(
+            f"C(Q({factor_name(name)!r}), Sum)" if columns is None else _with_numbers(name, columns)
+        )
         label[swap[atom].code] = name
     terms = [patsy.Term([swap[atom] for atom in term.factors]) for term in model.rhs_termlist]
     try:
@@ -123,6 +125,11 @@ def model_matrix(
             return patsy.dmatrix(description, values, patsy.EvalEnvironment([FUNCTIONS])), label
     except patsy.PatsyError as error:
         raise AnalysisError(f'"{formula}": {str(error).splitlines()[0]}') from None
+
+
+def factor_name(column: str) -> str:
+    """What a column is called in patsy's formula as a factor: not C, Q or I, whatever its own name."""
+    return f"{column}_as_factor"
 
 
 def number_name(column: str) -> str:

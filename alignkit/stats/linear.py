@@ -7,7 +7,7 @@ marginal means and contrasts work alike on a fit within seeds, a pooled one and 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.formula import (
     Interactions,
     column_label,
+    factor_name,
     formula_text,
     left_hand_side,
     model_matrix,
@@ -105,35 +106,25 @@ class Design:
         numeric = dict.fromkeys(name for _, columns in atoms.values() for name in columns or ())
         if response in categorical or response in numeric:
             raise AnalysisError(f'"{response}" is the response; expected it on the left of the model alone: {formula}')
-        data: dict[Hashable, Any] = {name: level_column(table[name]) for name in categorical}
+        for name in (response, *categorical, *numeric):
+            if list(table.columns).count(name) > 1:
+                raise AnalysisError(f'expected one column "{name}"; got several. Rename them')
+        data: dict[str, Any] = {factor_name(name): level_column(table[name]) for name in categorical}
         y = number_column(table[response], response)
         used = np.isfinite(y)
         for name in numeric:
             data[number_name(name)] = number_column(table[name], name)
             used &= np.isfinite(data[number_name(name)])
         for name in categorical:
-            used &= data[name].notna().to_numpy()
+            used &= data[factor_name(name)].notna().to_numpy()
         if not used.any():
             raise AnalysisError(
                 f"expected rows with a {response} and every predictor of {formula}; got {len(table):,} rows, none "
                 "complete. Look for missing values"
             )
-        factors = {}
-        for name in categorical:
-            levels = level_order(data[name][used])
-            if len(levels) < 2:
-                raise AnalysisError(
-                    f'factor "{name}": expected at least two levels; got {", ".join(levels)} alone. '
-                    "Leave it out of the model"
-                )
-            if len(levels) > MOST_LEVELS and numeric_levels(levels) is not None:
-                raise AnalysisError(
-                    f'factor "{name}": expected at most {MOST_LEVELS} levels; got {len(levels)} different numbers. '
-                    f'To take {name} as a number, write "I({name})"'
-                )
-            factors[name] = tuple(levels)
+        factors = {name: _levels(name, data[factor_name(name)][used]) for name in categorical}
         covariates = {name: float(data[number_name(name)][used].mean()) for name in numeric if name not in factors}
-        values = {name: pd.Categorical(data[name][used], categories=list(factors[name])) for name in factors}
+        values = {factor_name(name): _coded(data[factor_name(name)][used], levels) for name, levels in factors.items()}
         values |= {number_name(name): data[number_name(name)][used] for name in numeric}
         matrix, label = model_matrix(model, atoms, values, formula)
         info = matrix.design_info
@@ -159,7 +150,9 @@ class Design:
             terms=terms,
             index=table.index[used],
             used=used,
-            level_codes=np.column_stack([np.zeros((len(x), 0), int), *(values[name].codes for name in factors)]),
+            level_codes=np.column_stack(
+                [np.zeros((len(x), 0), int), *(values[factor_name(name)].codes for name in factors)]
+            ),
             dropped=int((~used).sum()),
             matrix_info=info,
         )
@@ -176,7 +169,7 @@ class Design:
             if unknown or texts.isna().any():
                 what = ", ".join(unknown) or "a missing level"
                 raise AnalysisError(f'factor "{name}": expected one of {", ".join(levels)}; got {what}')
-            values[name] = pd.Categorical(texts, categories=list(levels))
+            values[factor_name(name)] = _coded(texts, levels)
             # A factor may also stand in the model as a number: then its levels are numbers.
             if (numbers := numeric_levels(texts)) is not None:
                 values[number_name(name)] = np.array(numbers)
@@ -313,10 +306,31 @@ def require_rank(x: np.ndarray, terms: Mapping[str, Sequence[int]]) -> None:
     parts = []
     for term, others in aliases.items():
         named = [other for other in dict.fromkeys(others) if other not in (term, "Intercept")]
-        parts.append(f"{term} is aliased with {' and '.join(named)}" if named else f"{term} has empty cells")
+        parts.append(
+            f"{term} is aliased with {' and '.join(named)}" if named else f"{term} lacks cells, or holds a factor twice"
+        )
     shown = "; ".join(parts[:6]) + (f"; and {len(parts) - 6} more" if len(parts) > 6 else "")
     drop = ", ".join(list(aliases)[:6]) + (", …" if len(aliases) > 6 else "")
     raise AnalysisError(
         f"expected terms that the rows can tell apart; got {x.shape[1]} coefficients of rank {len(kept)}: {shown}. "
         f"Drop {drop} (or what it is aliased with), or add the cells that are missing"
     )
+
+
+def _coded(texts: pd.Series, levels: Sequence[str]) -> pd.Categorical:
+    return pd.Categorical(texts, categories=list(levels))
+
+
+def _levels(name: str, texts: pd.Series) -> tuple[str, ...]:
+    """The levels of a factor among the rows used; at least two, and no more than a factor has."""
+    levels = level_order(texts)
+    if len(levels) < 2:
+        raise AnalysisError(
+            f'factor "{name}": expected at least two levels; got {", ".join(levels)} alone. Leave it out of the model'
+        )
+    if len(levels) > MOST_LEVELS and numeric_levels(levels) is not None:
+        raise AnalysisError(
+            f'factor "{name}": expected at most {MOST_LEVELS} levels; got {len(levels)} different numbers. '
+            f'To take {name} as a number, write "I({name})"'
+        )
+    return tuple(levels)

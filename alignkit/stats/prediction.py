@@ -13,7 +13,7 @@ from scipy import stats
 from alignkit.errors import AnalysisError
 from alignkit.stats.factorial import seed_codes
 from alignkit.stats.formula import Interactions
-from alignkit.stats.linear import Design
+from alignkit.stats.linear import ROUNDING, Design
 
 Held = Literal["seed", "cells"]
 
@@ -137,6 +137,8 @@ def prediction_error(
     counts = np.array([int((~lost & (codes == s)).sum()) for s in range(n_seeds)])
     used = counts > 0
     by_seed, counts, n_used = by_seed[used], counts[used], int(used.sum())
+    # Errors that are rounding alone have no ratio.
+    by_seed[:, 1] *= np.abs(np.nan_to_num(error_mean)).max() > ROUNDING * np.abs(design.y).max()
     total = by_seed.sum(axis=0)
     mean_square = float(total[0] / counts.sum())
     interval = _jackknife_interval(mean_square, (total[0] - by_seed[:, 0]) / (counts.sum() - counts), level)
