@@ -90,6 +90,11 @@ def test_a_missing_run_takes_its_counterpart_along() -> None:
     np.testing.assert_array_equal(matched_differences(before, after), [1.0, 3.0, np.nan])
 
 
+def test_sign_flips_of_nothing_are_missing() -> None:
+    assert np.isnan(sign_flip_p([]))
+    assert np.isnan(sign_flip_p_values(np.empty((2, 0)))).all() and sign_flip_p_values(np.empty((0, 5))).shape == (0,)
+
+
 def test_sign_flips_of_missing_differences_are_refused() -> None:
     with pytest.raises(AnalysisError, match="got 1 missing of 3"):
         sign_flip_p([1.0, np.nan, 2.0])

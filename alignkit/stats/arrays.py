@@ -7,6 +7,7 @@ thousand holds for the one that a user has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def sign_flip_p_values(differences: np.ndarray, *, seed: int = 0, draws: int = D
     `seed` makes anew for each number of differences: (b + 1)/(draws + 1).
     """
     values = np.asarray(differences, dtype=float)
-    rows = values.reshape(-1, values.shape[-1])
+    rows = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
     present = np.isfinite(rows)
     counts = present.sum(axis=1)
     p = np.full(len(rows), np.nan)
