@@ -183,12 +183,13 @@ def compare(
         for result in every
         for note in result.warnings
     )
-    needed, fewest = (
-        minimum_seeds(len(contrasts) if adjust == "holm" else 1),
-        min(result.n_seeds for result in contrasts),
-    )
+    needed = minimum_seeds(len(contrasts) if adjust == "holm" else 1)
+    fewest = min(result.n_seeds for result in contrasts)
     if fewest < needed:
         notes[f"{fewest} seeds cannot reach p < .05 by random signs, whatever they say: it takes {needed}"] = None
+    omnibus, lost = _omnibus(contrasts)
+    if lost:
+        notes[f"{lost} seeds left out of the joint test: they lack a comparison"] = None
     return Comparison(
         factor=factor,
         levels=(pairs[0][0], *(pair[1] for pair in pairs)),
@@ -196,7 +197,7 @@ def compare(
         unit=source.unit,
         contrasts=contrasts,
         means=_level_means(table, pairs, {**options, "within": everything}),
-        omnibus=_omnibus(contrasts) if len(contrasts) > 1 else None,
+        omnibus=omnibus,
         by=by,
         simple_effects={level: tuple(next(family) for _ in results) for level, results in simple.items()},
         interactions=_interactions(str(by), simple, adjust) if by is not None else pd.DataFrame(),
@@ -258,7 +259,8 @@ def fit(
         result = fit_gee(table, formula, response=value, seed=seed)
     else:
         result = fit_factorial(table, formula, response=value, seed=seed, errors=method)
-    return replace(result, warnings=(*result.warnings, *source.notes()))
+    of_design = f"; runs of the design {source.design}" if source.design is not None else ""
+    return replace(result, method=result.method + of_design, warnings=(*result.warnings, *source.notes()))
 
 
 def _pairs(column: pd.Series, factor: str, levels: Sequence[Any] | None) -> list[tuple[str, str]]:
@@ -295,14 +297,18 @@ def _differences(result: Contrast) -> pd.Series:
     return pd.Series(result.differences, index=list(result.seeds), dtype=float)
 
 
-def _omnibus(contrasts: Sequence[Contrast]) -> FTest:
-    """Whether any level differs, over the seeds that have every contrast."""
-    table = pd.concat([_differences(result) for result in contrasts], axis="columns").dropna()
+def _omnibus(contrasts: Sequence[Contrast]) -> tuple[FTest | None, int]:
+    """Whether any of several levels differs, over the seeds that have every contrast; and how many lack one."""
     k = len(contrasts)
+    if k == 1:
+        return None, 0
+    every = pd.concat([_differences(result) for result in contrasts], axis="columns")
+    table = every.dropna()
+    nothing = float("nan")
     if len(table) < 2:
-        return FTest(float("nan"), k, float("nan"), float("nan"))
+        return FTest(nothing, k, nothing, nothing), len(every) - len(table)
     # Differences from one level share it: with equal variances their covariance is 1 off and 2 on the diagonal.
-    return repeated_measures_f(table.to_numpy(), np.ones((k, k)) + np.eye(k))[0]
+    return repeated_measures_f(table.to_numpy(), np.ones((k, k)) + np.eye(k))[0], len(every) - len(table)
 
 
 def _interactions(by: str, simple: Mapping[str, Sequence[Contrast]], adjust: str) -> pd.DataFrame:
@@ -311,8 +317,8 @@ def _interactions(by: str, simple: Mapping[str, Sequence[Contrast]], adjust: str
     rows = []
     for other in others:
         for before, after in zip(simple[first], simple[other], strict=True):
-            change = (_differences(after) - _differences(before)).dropna()
-            test = paired_test(change)
+            # A seed that lacks one of the two is a missing difference, which the test counts.
+            test = paired_test(_differences(after) - _differences(before))
             rows.append(
                 {
                     "factor": before.factor, "level_from": before.levels[0], "level_to": before.levels[1],

@@ -111,6 +111,17 @@ def test_by_gives_simple_effects_and_their_differences_per_seed() -> None:
     assert list(result.to_frame()["dose"]) == ["all", "8", "32", "128"]
 
 
+def test_seeds_that_lack_a_comparison_are_counted() -> None:
+    table = balanced()
+    table.loc[(table["subject"] == 3) & (table["dose"] == 128), "score"] = np.nan
+    joint = compare(table, factor="dose", **on_table())
+    assert joint.omnibus is not None and joint.omnibus.df_error == 2 * 4
+    assert "1 seeds left out of the joint test: they lack a comparison" in joint.warnings
+    changed = compare(table, factor="norm", by="dose", **on_table()).interactions.set_index("dose_to")
+    assert changed["n_seeds"].to_dict() == {"32": 6, "128": 5}
+    assert changed.loc["128", "warnings"] == "1 missing difference left out"
+
+
 def test_too_few_seeds_are_said() -> None:
     table = balanced()
     result = compare(table[table["subject"] < 6], factor="norm", **on_table())
