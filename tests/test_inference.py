@@ -193,6 +193,17 @@ def test_a_fit_of_layers_has_a_row_per_run_and_hidden_layer(records: Records) ->
         fit(records, "norm", layers=True, method="seed", response="test_accuracy")
 
 
+def test_layers_are_fitted_by_the_mixed_model_with_runs_in_seeds(records: Records) -> None:
+    result = fit(records, "norm + I(position)", layers=True, design="practices")
+    assert "seed:run_id" in result.method and "design practices" in result.method
+    within = fit(records, "norm + I(position)", layers=True, method="seed", design="practices")
+    # Seeds are balanced, so that the estimates agree; only their errors are modelled differently.
+    np.testing.assert_allclose(result.coefficients[1], within.coefficients[1], atol=1e-3)
+    assert marginal_contrasts(result, "norm").df[0] == pytest.approx(9, abs=0.5)
+    # One row per run: there is no run to nest in.
+    assert "run_id" not in fit(records, "norm", method="mixed", design="practices").method
+
+
 def test_runs_without_a_value_are_counted_by_reason(records: Records) -> None:
     result = fit(records, "log2(width)", design="width_curve")
     assert "2 of 60 rows left out: a value is missing" in result.warnings
