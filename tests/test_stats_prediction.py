@@ -97,19 +97,19 @@ def test_a_missing_interaction_costs_and_noise_terms_do_not_help() -> None:
 
 
 def test_the_interval_covers_the_error_that_new_seeds_have() -> None:
-    """100 studies of 8 seeds; the expected squared error of a new seed is known in a balanced additive design."""
+    """50 studies of 8 seeds; the expected squared error of a new seed is known in a balanced additive design."""
     seeds, p, cells, seed_sd, sd = 8, 2, 16, 0.6, 0.5
     expected = np.sqrt(seed_sd**2 * (1 + 1 / (seeds - 1)) + sd**2 * (1 + p / (cells * (seeds - 1))))
     covered = 0
     squared = []
-    for noise in range(100):
+    for noise in range(50):
         table = grid_table(seeds, seed_sd=seed_sd, sd=sd, noise=noise)
         table["value"] += 2 * np.log2(table["width"]) - 10 * table["dropout"]
         result = prediction_error(table, "norm", held="seed")
         squared.append(result.rmse**2)
         covered += result.interval[0] <= expected <= result.interval[1]
-    assert np.sqrt(np.mean(squared)) == pytest.approx(expected, rel=0.05)
-    assert covered / 100 > 0.8  # 88% in the long run: squared errors of eight seeds are skewed
+    assert np.sqrt(np.mean(squared)) == pytest.approx(expected, rel=0.08)
+    assert covered / 50 > 0.75  # 88% in the long run: squared errors of eight seeds are skewed
 
 
 def test_a_cell_that_the_others_do_not_determine_is_counted() -> None:
