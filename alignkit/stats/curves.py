@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pandas as pd
 
 from alignkit.errors import AnalysisError, nearest
 
 
-def curves(
-    runs: pd.DataFrame, rows: pd.DataFrame, keys: list[str], time: str, response: str
-) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """Each curve in order of time, without the checkpoints at which no run has a value."""
+def curve_rows(runs: pd.DataFrame, rows: pd.DataFrame, keys: list[str], time: str, response: str) -> pd.DataFrame:
+    """The rows of these runs in order of time, without the checkpoints at which no run has a value.
+
+    Each run of `runs` (by the first of `keys`) has a curve, and each curve (one per combination of `keys`) one row
+    at a time: `AnalysisError` where that is not so.
+    """
     run = keys[0]
     chosen = rows[rows[run].isin(runs[run])]
     absent = len(runs) - chosen[run].nunique()
@@ -32,7 +31,7 @@ def curves(
     defined = chosen[response].notna().groupby(chosen[time]).transform("any")
     if not defined.any():
         raise AnalysisError(f'expected values of "{response}"; it is undefined in every run. Choose another measure')
-    yield from chosen[defined].sort_values(time, kind="stable").groupby(keys, sort=False)
+    return chosen[defined].sort_values(time, kind="stable")
 
 
 def require_columns(table: pd.DataFrame, *columns: str) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from alignkit.errors import AnalysisError
-from alignkit.stats.curves import curves, require_columns
+from alignkit.stats.curves import curve_rows, require_columns
 from alignkit.stats.levels import level_text
 from alignkit.stats.paired import minimum_seeds
 
@@ -80,7 +80,7 @@ def phase_times(
         )
     sign = 1.0 if better == "lower" else -1.0
     rows = []
-    for (name, at), curve in curves(runs, layers, [run, layer], time, response):
+    for (name, at), curve in curve_rows(runs, layers, [run, layer], time, response).groupby([run, layer], sort=False):
         times, values = curve[time].to_numpy(float), sign * curve[response].to_numpy(float)
         least = float(curve[margin].iloc[0]) if isinstance(margin, str) else float(margin)
         if not least >= 0 and np.isfinite(values).all():
@@ -119,7 +119,7 @@ def memorisation_times(
     if not 0 < fraction < 1 or not 0 <= plateau < 1:
         raise AnalysisError(f"expected 0 < fraction < 1 and 0 <= plateau < 1; got {fraction} and {plateau}")
     rows = []
-    for (name,), curve in curves(runs, checkpoints, [run], time, loss):
+    for name, curve in curve_rows(runs, checkpoints, [run], time, loss).groupby(run, sort=False):
         times, values = curve[time].to_numpy(float), curve[loss].to_numpy(float)
         when, state = _fall(times, values, fraction, plateau)
         rows.append(
