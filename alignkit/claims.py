@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pandas as pd
 
+from alignkit.designs import declared_factors
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats import (
     benjamini_hochberg,
@@ -22,6 +23,7 @@ from alignkit.stats import (
     step_note,
     unit_of,
 )
+from alignkit.stats.attrition import response_bounds, worst_case_bounds
 from alignkit.stats.multiplicity import holm_joint
 from alignkit.store import Records
 from alignkit.study import Claim
@@ -44,7 +46,9 @@ class Verdict:
     `estimate` is in `unit`, from the first level to the second. `p` is the exact sign-flip p, and
     `p_equivalence` that of two one-sided t tests against the claim's smallest effect; the adjusted ones
     hold within the family (`holm_joint` for confirmatory claims, so that the chance of any false verdict among
-    them is at most alpha; Benjamini-Hochberg for exploratory ones). `claim.family` is the family that it was
+    them is at most alpha; Benjamini-Hochberg for exploratory ones). Where runs at the two levels have no value,
+    `worst_case` bounds the t interval over all values that they could have had, and both p-values are the
+    largest over those: a verdict does not rest on why runs failed. `claim.family` is the family that it was
     judged in: a claim that was not `declared` before the runs is exploratory, whatever it says of itself.
     """
 
@@ -57,6 +61,7 @@ class Verdict:
     declared: bool = True
     estimate: float = NAN
     interval: tuple[float, float] = (NAN, NAN)
+    worst_case: tuple[float, float] = (NAN, NAN)
     p: float = NAN
     p_adjusted: float = NAN
     p_equivalence: float = NAN
@@ -77,9 +82,9 @@ class Verdict:
 
 VERDICT_COLUMNS = (
     "claim", "statement", "verdict", "reason", "practice", "factor", "level_from", "level_to", "response", "unit",
-    "direction", "smallest_effect", "family", "declared", "rule", "design", "estimate", "low", "high", "p",
-    "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "df", "n_seeds", "n_cells", "learning_rates",
-    "method", "warnings",
+    "direction", "smallest_effect", "family", "declared", "rule", "design", "estimate", "low", "high",
+    "worst_low", "worst_high", "p", "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "df", "n_seeds",
+    "n_cells", "learning_rates", "method", "warnings",
 )  # fmt: skip
 
 
@@ -90,10 +95,9 @@ def verdict_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
             verdict.claim.name, verdict.claim.statement, verdict.verdict, verdict.reason, verdict.claim.practice,
             verdict.claim.factor, *verdict.levels, verdict.claim.response, verdict.unit, verdict.claim.direction,
             verdict.claim.smallest_effect, verdict.claim.family, verdict.declared, verdict.claim.rule,
-            verdict.design or "", verdict.estimate, *verdict.interval, verdict.p, verdict.p_adjusted,
-            verdict.p_equivalence, verdict.p_equivalence_adjusted, verdict.df, verdict.n_seeds, verdict.n_cells,
-            verdict.learning_rates,
-            verdict.method, "; ".join(verdict.warnings),
+            verdict.design or "", verdict.estimate, *verdict.interval, *verdict.worst_case, verdict.p,
+            verdict.p_adjusted, verdict.p_equivalence, verdict.p_equivalence_adjusted, verdict.df, verdict.n_seeds,
+            verdict.n_cells, verdict.learning_rates, verdict.method, "; ".join(verdict.warnings),
         )
         for verdict in verdicts
     ]  # fmt: skip
@@ -152,6 +156,15 @@ def claim_design(records: Records, claim: Claim) -> str | None:
     return None
 
 
+def claim_factors(records: Records, claim: Claim) -> tuple[str, ...]:
+    """The factors that make a cell of the claim's design: those that it declares, or else the study's."""
+    design = claim_design(records, claim)
+    if design is None or design not in records.study.designs:
+        return records.factors
+    declared = declared_factors(records.study, records.study.name)[design]
+    return tuple(dict.fromkeys([*(factor.name for factor in declared), claim.factor]))
+
+
 def claim_table(
     records: Records, claim: Claim, *, response: str | None = None, summary: Literal["final", "auc"] | None = None
 ) -> pd.DataFrame:
@@ -189,11 +202,13 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
                 f'no run is of the design "{claim.design}"; {nearest(claim.design, records.study.designs)}'
             )
         table = claim_table(records, claim)
-        result = contrast(table, factor=claim.factor, levels=claim.levels, within=records.factors)
+        within = claim_factors(records, claim)
+        result = contrast(table, factor=claim.factor, levels=claim.levels, within=within)
     except AnalysisError as error:
         return replace(blank, reason=str(error))
     equivalence = equivalence_test(result.differences, margin=claim.smallest_effect, alpha=alpha)
-    notes = [*_step_length(records, claim), *result.warnings, *_missing(table, claim, levels)]
+    missing = _missing(table, claim, levels)
+    notes = [*_step_length(records, claim), *result.warnings, *missing]
     if records.missing:
         notes.append(f"preliminary: {records.missing:,} planned runs have no records yet")
     measured = replace(
@@ -213,12 +228,39 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
         method=result.method,
         warnings=tuple(notes),
     )
+    if missing and not records.missing:
+        measured = _worst_case(measured, table, within, alpha)
     try:
         require_seeds(result.n_seeds, family_size=family_size if claim.family == "confirmatory" else 1, alpha=alpha)
     except AnalysisError as error:
         # The estimate stands, the tests are not made.
         return replace(measured, reason=str(error), p=NAN, p_equivalence=NAN)
     return measured
+
+
+def _worst_case(measured: Verdict, table: pd.DataFrame, within: Sequence[str], alpha: float) -> Verdict:
+    """The claim's p-values, the largest over all values that runs without one could have had."""
+    claim = measured.claim
+    try:
+        bounds = worst_case_bounds(
+            table, factor=claim.factor, levels=claim.levels, bounds=response_bounds(claim.response), within=within,
+            margin=claim.smallest_effect, alpha=alpha,
+        )  # fmt: skip
+    except AnalysisError as error:
+        note = f"runs without a value are taken to be missing at random, since no bounds can be had ({error})"
+        return replace(measured, warnings=(*measured.warnings, note))
+    unit = _after(measured.unit)
+    note = (
+        f"whatever the runs without a value would have shown, the effect lies between {bounds.lowest:.3g}{unit} and "
+        f"{bounds.highest:.3g}{unit}; the p-values are the largest over all of that"
+    )
+    return replace(
+        measured,
+        worst_case=bounds.interval,
+        p=max(measured.p, bounds.p),
+        p_equivalence=measured.p_equivalence if bounds.verdict == "equivalent" else 1.0,
+        warnings=(*measured.warnings, note),
+    )
 
 
 def _judge(verdict: Verdict, p: float, p_equivalence: float, alpha: float) -> Verdict:

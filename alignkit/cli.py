@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from alignkit.cli_bench import bench
 from alignkit.errors import AlignkitError
 
 app = typer.Typer(
@@ -308,6 +309,9 @@ def pilot(
     edge = sum(arm["at_edge"] for arm in outcome["arms"])
     at_edge = f". {edge} have their best rate at the grid's edge" if edge else ""
     _say(f"{len(outcome['arms'])} arms tuned: {source.committed_rates}{at_edge}")
+
+
+app.command()(bench)
 
 
 def _say(text: str) -> None:

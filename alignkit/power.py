@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from alignkit.claims import ALPHA, claim_table
+from alignkit.claims import ALPHA, claim_factors, claim_table
 from alignkit.errors import AnalysisError
 from alignkit.plan import Plan
 from alignkit.stats import level_text, seed_contrasts, unit_of
@@ -108,7 +108,7 @@ def _claim_power(
     if claim.factor not in table.columns:
         raise AnalysisError(f'the pilot has no factor "{claim.factor}": run one that varies it')
     cells = _planned_cells(planned, claim)
-    variance = _variance(table, claim, pilot.factors, cells)
+    variance = _variance(table, claim, claim_factors(pilot, claim), cells)
     sd, effect = variance["sd"], blank.effect
     if not sd > 0:
         raise AnalysisError("the pilot's contrast does not vary over seeds: its sd says nothing")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from alignkit.claims import Verdict, claim_table
+from alignkit.claims import Verdict, claim_factors, claim_table
 from alignkit.errors import AnalysisError
 from alignkit.stats import Contrast, contrast, digits_of, label_of, level_order, unit_of
 from alignkit.stats.choice import choose, confirm
@@ -126,7 +126,7 @@ def _on_accuracy(records: Records, verdict: Verdict) -> Contrast | None:
     claim = verdict.claim
     try:
         table = claim_table(records, claim, response=ACCURACY)
-        result = contrast(table, factor=claim.factor, levels=claim.levels, within=records.factors)
+        result = contrast(table, factor=claim.factor, levels=claim.levels, within=claim_factors(records, claim))
     except AnalysisError:
         return None
     return result if result.n_seeds else None
@@ -142,7 +142,7 @@ def _choice(
         table = claim_table(records, claim, response=response)
         practice, alternative = verdict.levels[1], verdict.levels[0]
         levels = [alternative, *(text for text in level_order(table[claim.factor]) if text != alternative)]
-        means = level_means(table, factor=claim.factor, levels=levels, within=records.factors)
+        means = level_means(table, factor=claim.factor, levels=levels, within=claim_factors(records, claim))
         margin = claim.smallest_effect
         two = choose(means[[alternative, practice]], better=better, margin=margin).levels.set_index("level")
         every = choose(means.dropna(axis="columns", how="all"), better=better, margin=margin)
@@ -163,7 +163,9 @@ def _held_out(records: Records, verdict: Verdict) -> dict[str, Any]:
     if apart is None:
         return found
     try:
-        result = contrast(claim_table(apart, claim), factor=claim.factor, levels=claim.levels, within=records.factors)
+        result = contrast(
+            claim_table(apart, claim), factor=claim.factor, levels=claim.levels, within=claim_factors(records, claim)
+        )
     except AnalysisError:
         return found
     found |= {

@@ -138,6 +138,20 @@ def test_diverged_runs_are_counted_by_level() -> None:
     assert any("4 of 20 pairs" in warning for warning in verdict.warnings)
 
 
+def test_a_verdict_does_not_rest_on_why_runs_failed() -> None:
+    """4 of 20 runs at one level have no angle: it might have been anything from 0 to 180 degrees."""
+    failing = {"diverge": (("network.norm", "batch"),), "seed_by_factor_sd": 0.3, "residual_sd": 0.3}
+    (verdict,) = judged(angle_effects={"network.norm": -6.0}, **failing)
+    assert verdict.interval[1] < 0 and verdict.worst_case[0] < -6.0 < 0 < verdict.worst_case[1]
+    assert verdict.verdict == "undecided" and verdict.p > 0.05
+    assert any("the effect lies between" in warning for warning in verdict.warnings)
+    (equal,) = judged({"smallest_effect": 2.0}, **failing)
+    assert equal.verdict == "undecided"
+    # Where all runs are there, nothing changes.
+    (whole,) = judged(angle_effects={"network.norm": -6.0}, seed_by_factor_sd=0.3, residual_sd=0.3)
+    assert whole.verdict == "supported" and np.isnan(whole.worst_case).all()
+
+
 def test_incomplete_records_are_preliminary() -> None:
     records = synthetic_records(designs=SMALL, study={"claims": [CLAIM]}, steps=(0, 360))
     (verdict,) = evaluate(dataclasses.replace(records, missing=3))

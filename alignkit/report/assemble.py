@@ -62,7 +62,7 @@ def write_report(records: Records, out_dir: str | Path, *, full: bool = False) -
     tables = _tables(analysis) | {table.name: table for _, section in answers for table in section.tables}
     in_sections = [chart for _, section in answers for chart in section.charts]
     files: dict[Path, bytes] = {}
-    inline = {}
+    inline: dict[str, dict[str, Any]] = {}
     for chart in (*drawn, *in_sections):
         svg, pdf = save_figure(chart.figure, name=chart.name)
         files[out_dir / "figures" / f"{chart.name}.svg"] = svg

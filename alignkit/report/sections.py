@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from alignkit.errors import AnalysisError
 from alignkit.report.analysis import Analysis
+from alignkit.report.answers.dose import dose
 from alignkit.report.answers.model import model
 from alignkit.report.answers.power import power
+from alignkit.report.answers.variance import variance
 from alignkit.report.section import Question, Section
 
 ALWAYS: tuple[Question, ...] = (
     Question("model", "What alignment depends on", model),
+    Question("dose", "Does an angle cost accuracy? What imposing it shows", dose),
+    Question("variance", "Where the spread comes from", variance),
     Question("power", "What these seeds could show", power),
 )
 """Answered in every report: together they take seconds."""

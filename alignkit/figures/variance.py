@@ -1,0 +1,39 @@
+"""The figure of a variance decomposition: what part of a spread each source of randomness brings."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from alignkit.errors import AnalysisError
+from alignkit.figures.look import RULE_COLOURS, STYLE, finish, panels_of
+
+
+def variance_shares(tables: Mapping[str, pd.DataFrame], *, names: Mapping[str, str], title: str) -> Figure:
+    """Shares of the variance with their 95% intervals, a panel for each response.
+
+    Each table has columns source, share, share_low, share_high; `names` puts sources into words.
+    """
+    if not tables:
+        raise AnalysisError("expected a decomposition; got none")
+    sources = list(dict.fromkeys(source for table in tables.values() for source in table["source"]))
+    with mpl.rc_context(STYLE):
+        figure, panels = panels_of(len(tables), columns=2, height=0.27 * len(sources) + 0.9, extra=0.4)
+        for position, (axes, (name, table)) in enumerate(zip(panels, tables.items(), strict=True)):
+            rows = table.set_index("source").reindex(sources)
+            places = range(len(sources))
+            axes.barh(places, rows["share"], height=0.6, color=RULE_COLOURS["dfa"], alpha=0.55)
+            axes.hlines(places, rows["share_low"], rows["share_high"], color=RULE_COLOURS["dfa"], lw=1.6)
+            axes.set_yticks(places, [names.get(source, source) for source in sources] if position % 2 == 0 else [])
+            axes.set_ylim(len(sources) - 0.4, -0.6)
+            axes.set_xlim(0, 1)
+            axes.yaxis.grid(False)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
+            axes.set_title(textwrap.fill(name, 20), loc="left")
+        finish(figure, title)
+    return figure
