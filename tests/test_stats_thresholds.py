@@ -141,7 +141,7 @@ def test_an_abrupt_jump_fits_no_single_bend() -> None:
 
 def test_the_interval_covers_a_bend_that_lies_between_levels() -> None:
     curve = -2.5 * np.minimum(X - 4.7, 0)
-    replicates, covered = 60, 0
+    replicates, covered = 40, 0
     for replicate in range(replicates):
         y = vectors(curve, 7, sd=1.0, noise=100 + replicate)
         low, high = threshold(table_of(y), factor="width", per_gap=3).interval

@@ -127,7 +127,7 @@ def mediation(
     `rho` and `indirect_at` for how much confounding it would stand; only an intervention on the mediator answers.
     """
     within = [name for name in within if name != factor]
-    complete, left_out = both_or_neither(table, mediator, outcome)
+    complete, _ = both_or_neither(table, mediator, outcome)
     on = {
         name: seed_contrasts(complete, factor=factor, levels=levels, response=name, seed=seed, within=within)
         for name in (mediator, outcome)
@@ -166,7 +166,7 @@ def mediation(
     ):  # fmt: skip
         effects[name] = _product_effect(name, (a, sd[3]), (slope, sd[index]), df, level)
     proportion, bounds = _fieller(estimates[2], c, covariance[np.ix_([2, 0], [2, 0])], quantile)
-    warnings = [*left_out, *on[outcome].warnings, *association.warnings]
+    warnings = [*association.warnings, *on[outcome].warnings]
     if np.isnan(proportion):
         warnings.append("no proportion mediated: the total effect is not clearly different from zero")
     elif not 0 <= proportion <= 1:
@@ -191,7 +191,7 @@ def mediation(
         association=association,
         assumption=ASSUMPTION,
         method=f"{on[outcome].method}; seed and cell intercepts; jackknife over seeds, product of two t laws",
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(warnings),
     )
 
 

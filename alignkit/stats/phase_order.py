@@ -163,7 +163,8 @@ def layer_order(
         logs = np.log2(1 + rows["time"])
         complete = logs.groupby(rows[run]).transform(lambda values: values.notna().all())
         table = logs[complete].groupby([rows[seed], rows[layer]]).mean().unstack()
-        page_l, page_p = page_trend(table.to_numpy(float))
+        if len(table):
+            page_l, page_p = page_trend(table.to_numpy(float))
     return LayerOrder(
         event, ends.estimate, ends.interval, ends.p, ends.df, ends.n_seeds, len(labels), page_l, page_p, tuple(pairs),
         f"{ends.method}; Page's trend test over seeds, ties kept", tuple(warnings),

@@ -15,8 +15,9 @@ from scipy import stats
 
 from alignkit.errors import AnalysisError
 from alignkit.stats.curves import curve_rows, require_columns
-from alignkit.stats.levels import level_text
+from alignkit.stats.levels import level_column
 from alignkit.stats.paired import minimum_seeds
+from alignkit.stats.summaries import unit_of
 
 NAN = float("nan")
 OBSERVED, CENSORED, UNDEFINED = "observed", "censored", "undefined"
@@ -27,9 +28,9 @@ def phase_times(
     layers: pd.DataFrame,
     *,
     response: str = "signal_angle_deg",
-    better: Literal["lower", "higher"] = "lower",
-    chance: float = 90.0,
-    margin: float | str = 2.0,
+    better: Literal["lower", "higher"] | None = None,
+    chance: float | None = None,
+    margin: float | str | None = None,
     onset_at: float = 0.1,
     saturation_at: float = 0.9,
     plateau: float = 0.2,
@@ -59,10 +60,11 @@ def phase_times(
     runs, layers
         One row per run; one row per run, layer and checkpoint (choose one `signal` where runs carry two).
         response, better, chance
-        The curve, which way is better, and its value under chance: 90 for degrees, 0 ("higher") for cosines.
+        The curve, which way is better, and its value under chance. Angles are lower, from 90; for any other response
+        both are to be given, and `margin` too (for a cosine: "higher", 0 and for instance 0.035).
     margin
-        The least improvement that counts, in the unit of the response; or the name of a column of `layers`
-        whose first value in each curve is that margin (for instance the half-width of a chance band).
+        The least improvement that counts, in the unit of the response (2 for angles); or the name of a column of
+        `layers` whose first value in each curve is that margin (for instance the half-width of a chance band).
 
     Returns
     -------
@@ -71,6 +73,17 @@ def phase_times(
 
     Do not read saturation as the end of learning: it is 90% of what this run achieved in the time it had.
     """
+    if unit_of(response) == "°":
+        better, chance, margin = (
+            better or "lower",
+            90.0 if chance is None else chance,
+            2.0 if margin is None else margin,
+        )
+    if better is None or chance is None or margin is None:
+        raise AnalysisError(
+            f'"{response}" is not in degrees: expected `better`, `chance` and `margin`; got {better}, {chance} and '
+            f"{margin}. Give all three, in its unit"
+        )
     require_columns(layers, run, layer, time, response, *([margin] if isinstance(margin, str) else []))
     require_columns(runs, run)
     if not 0 < onset_at < saturation_at < 1 or not 0 <= plateau < 1:
@@ -156,9 +169,9 @@ class PhaseSummary:
 
 
 def phase_summaries(
-    times: pd.DataFrame, *, by: str = "layer", seed: str = "seed", level: float = 0.95
+    times: pd.DataFrame, *, by: str | None = "layer", seed: str = "seed", level: float = 0.95
 ) -> tuple[PhaseSummary, ...]:
-    """The median time over seeds of each event, for each value of `by`, honest under censoring.
+    """The median time over seeds of each event, for each value of `by` (None: for all), honest under censoring.
 
     `times` is as `phase_times` gives it. A seed counts once, with the median of its runs, in which a censored run
     is later than any observed one. The interval runs between two order statistics of the seeds and inverts the
@@ -166,9 +179,10 @@ def phase_summaries(
 
     Do not compare medians by whether intervals overlap: `layer_order` and `phase_lag` compare within seeds.
     """
-    require_columns(times, "event", "time", "state", by, seed)
+    require_columns(times, "event", "time", "state", seed, *([] if by is None else [by]))
     results = []
-    for (event, group), part in times.groupby(["event", by], sort=False):
+    keys = times.assign(group="all" if by is None else level_column(times[by]).fillna("none"))
+    for (event, group), part in keys.groupby(["event", "group"], sort=False):
         defined = part[part["state"] != UNDEFINED]
         late = defined["time"].mask(defined["state"] == CENSORED, np.inf)
         seeds = np.sort([_median(values.to_numpy(float)) for _, values in late.groupby(defined[seed])])
@@ -183,7 +197,7 @@ def phase_summaries(
             warnings.append("the interval has no upper bound: too many seeds are censored")
         results.append(
             PhaseSummary(
-                str(event), level_text(group) or "none", _median(seeds) if n else NAN, interval, attained, n, len(part),
+                str(event), str(group), _median(seeds) if n else NAN, interval, attained, n, len(part),
                 int((part["state"] == CENSORED).sum()), undefined,
                 "median over seeds of each seed's median run; sign-test interval", tuple(warnings),
             )

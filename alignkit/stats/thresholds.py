@@ -242,16 +242,18 @@ def _bend_test(y: np.ndarray, null: np.ndarray, hinges: np.ndarray, signs: np.nd
     The statistic is max over k of (h_k' sum_s y_s)^2, with h_k the hinge less its projection on the null model, of
     unit length. Sign flips leave the seeds' total residual sum of squares as it is, so that F is monotone in it.
     """
+    residual = y - _projected(y, null)
     directions = hinges - _projected(hinges, null)
     length = np.linalg.norm(directions, axis=1)
     usable = length > 1e-6 * np.linalg.norm(hinges, axis=1)
-    if not usable.any():  # the null model is saturated
+    # Nothing is left to test where the null model is saturated, or fits all seeds but for rounding.
+    if not usable.any() or (residual**2).sum() <= 1e-20 * (y**2).sum():
         return 1.0, 0.0, 0
     directions = np.where(usable[:, None], directions, 0.0) / np.where(usable, length, 1.0)[:, None]
-    scores = (signs @ (y @ directions.T)) ** 2
+    scores = (signs @ (residual @ directions.T)) ** 2
     largest = scores.max(axis=1)
     # Patterns that differ by rounding alone are ties, and ties count against rejection.
-    p = float(np.mean(largest >= largest[0] - 1e-10 * (y**2).sum()))
+    p = float(np.mean(largest >= largest[0] - 1e-10 * (residual**2).sum()))
     return p, float(largest[0]), int(scores[0].argmax())
 
 
