@@ -198,7 +198,7 @@ def test_bad_input_says_what_was_expected() -> None:
         phase_times(runs, layers, response="angle_deg", margin=-1)
     with pytest.raises(AnalysisError, match="undefined in every run"):
         phase_times(runs, layers.assign(angle_deg=np.nan), response="angle_deg")
-    with pytest.raises(AnalysisError, match="not in degrees: expected `better`, `chance` and `margin`"):
+    with pytest.raises(AnalysisError, match="`chance` and `margin`, which angles alone have"):
         phase_times(runs, layers.rename(columns={"angle_deg": "cosine"}), response="cosine", better="higher")
     with pytest.raises(AnalysisError, match="0 < fraction < 1"):
         memorisation_times(runs, layers, loss="angle_deg", fraction=1.0)

@@ -59,7 +59,7 @@ def phase_times(
     ----------
     runs, layers
         One row per run; one row per run, layer and checkpoint (choose one `signal` where runs carry two).
-        response, better, chance
+    response, better, chance
         The curve, which way is better, and its value under chance. Angles are lower, from 90; for any other response
         both are to be given, and `margin` too (for a cosine: "higher", 0 and for instance 0.035).
     margin
@@ -79,10 +79,10 @@ def phase_times(
             90.0 if chance is None else chance,
             2.0 if margin is None else margin,
         )
-    if better is None or chance is None or margin is None:
+    if better not in ("lower", "higher") or chance is None or margin is None:
         raise AnalysisError(
-            f'"{response}" is not in degrees: expected `better`, `chance` and `margin`; got {better}, {chance} and '
-            f"{margin}. Give all three, in its unit"
+            f'"{response}": expected `better` ("lower" or "higher"), `chance` and `margin`, which angles alone have by '
+            f"default; got {better}, {chance} and {margin}. Give all three"
         )
     require_columns(layers, run, layer, time, response, *([margin] if isinstance(margin, str) else []))
     require_columns(runs, run)
@@ -181,8 +181,8 @@ def phase_summaries(
     """
     require_columns(times, "event", "time", "state", seed, *([] if by is None else [by]))
     results = []
-    keys = times.assign(group="all" if by is None else level_column(times[by]).fillna("none"))
-    for (event, group), part in keys.groupby(["event", "group"], sort=False):
+    group_of = pd.Series("all", times.index) if by is None else level_column(times[by]).fillna("none")
+    for (event, group), part in times.groupby([times["event"], group_of], sort=False):
         defined = part[part["state"] != UNDEFINED]
         late = defined["time"].mask(defined["state"] == CENSORED, np.inf)
         seeds = np.sort([_median(values.to_numpy(float)) for _, values in late.groupby(defined[seed])])
