@@ -54,26 +54,32 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
     gradients = net.parameters.like()
     signals, _ = net.backward(passed, BP(net, members), gradients)
     for member in range(2):
-        reference = Reference(net, member, passed, train=mode.batch_statistics)
-        loss = reference_loss(
-            net,
-            reference(
-                passed.inputs[0][member].unflatten(-1, SHAPE)
-                if passed.inputs[0].dim() == 3
-                else passed.inputs[0][member]
-            ),
-            targets[member],
-        )
-        loss.backward()
+        inputs = passed.inputs[0][member]
+        inputs = inputs.unflatten(-1, SHAPE) if passed.inputs[0].dim() == 3 else inputs
+        # The truth is autograd's gradient in float64. In float32 batch norm may divide by a small spread, so what
+        # cannot be asked of autograd itself, on this processor, is not asked of ours.
+        truth, rounded = (Reference(net, member, passed, train=mode.batch_statistics) for _ in range(2))
+        for reference, x_own in ((rounded, inputs), (truth.double(), inputs.double())):
+            loss = reference_loss(net, reference(x_own), targets[member])
+            loss.backward()
         assert passed.loss[member].sum().item() == pytest.approx(loss.item(), rel=max(tolerance, 1e-9))
-        for layer, h in enumerate(reference.hidden):
-            _close(signals[layer][member], h.grad.flatten(1), tolerance)
-        for layer, op in enumerate(reference.layers, start=1):
-            _close(gradients.views[layer, "weight"][member], op.weight.grad, tolerance)
-            _close(gradients.views[layer, "bias"][member], op.bias.grad, tolerance)
-        for layer, norm in reference.norms.items():
-            _close(gradients.views[layer, "gain"][member], norm.weight.grad, tolerance)
-            _close(gradients.views[layer, "shift"][member], norm.bias.grad, tolerance)
+
+        def close(ours, read, truth=truth, rounded=rounded):
+            exact, autograd = read(truth), read(rounded)
+            scale = max(exact.abs().max().item(), 1.0)
+            allowed = max(tolerance * scale, 4 * (autograd - exact).abs().max().item())
+            assert (ours - exact).abs().max().item() <= allowed, (ours, exact)
+
+        for layer in range(len(truth.hidden)):
+            close(signals[layer][member], lambda r, layer=layer: r.hidden[layer].grad.flatten(1))
+        for layer in range(len(truth.layers)):
+            of_layer = gradients.of_layer(layer + 1)
+            close(of_layer["weight"][member], lambda r, layer=layer: r.layers[layer].weight.grad)
+            close(of_layer["bias"][member], lambda r, layer=layer: r.layers[layer].bias.grad)
+        for layer in truth.norms:
+            of_layer = gradients.of_layer(layer)
+            close(of_layer["gain"][member], lambda r, layer=layer: r.norms[layer].weight.grad)
+            close(of_layer["shift"][member], lambda r, layer=layer: r.norms[layer].bias.grad)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import patsy  # type: ignore[import-untyped,unused-ignore]
+import patsy
 
 from alignkit.errors import AnalysisError, nearest
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import patsy  # type: ignore[import-untyped,unused-ignore]
+import patsy
 from scipy import stats
 
 from alignkit.errors import AnalysisError, nearest
