@@ -19,7 +19,7 @@ from alignkit.calibration import GRID, SKEWED, Calibration, Scenario, calibrate,
 from alignkit.calibration.models import evaluate_models
 from alignkit.calibration.paired import attainable_size, bootstrap_intervals, evaluate_paired, pooled_t
 from alignkit.calibration.rates import Tally, rates_of
-from alignkit.calibration.scenarios import factorial_runs, paired_runs, run_table
+from alignkit.calibration.scenarios import factorial_runs, layered_runs, paired_runs, run_table
 from alignkit.cli_bench import bench
 from alignkit.errors import AlignkitError, AnalysisError
 from alignkit.stats import minimum_seeds, seed_contrasts
@@ -94,6 +94,11 @@ def test_simulated_runs_have_the_variances_that_they_are_said_to_have() -> None:
         residuals = complete - complete.mean(axis=-1, keepdims=True) - np.linspace(-3, 3, 8)
         ratio = residuals[..., 1, :].std() / residuals[..., 0, :].std()
         assert ratio == pytest.approx(3.0, rel=0.03)
+    layered = layered_runs(Scenario(10, effect_sd=2.0), 2000, np.random.default_rng(3))
+    a = np.diff(layered.mean(axis=(3, 4)), axis=2)
+    layer = np.diff(layered.mean(axis=(2, 3))[:, :, :2], axis=2)
+    assert a.var() == pytest.approx(4 + 2 * (1 + 0.25 / 3) / 4, rel=0.04)
+    assert layer.var() == pytest.approx(4 + 2 * 0.25 / 8, rel=0.04)
     factorial = factorial_runs(Scenario(10, effect_sd=2.0), 2000, np.random.default_rng(2))
     a = np.diff(factorial.mean(axis=3), axis=2)
     b = factorial.mean(axis=2)[:, :, 3] - factorial.mean(axis=2)[:, :, 0]
@@ -170,16 +175,29 @@ def test_bounds_are_simultaneous_and_one_sided_where_only_more_is_an_error() -> 
     assert never.low == 0 and 0 < never.high < 1
 
 
+def test_models_thresholds_and_mediation_are_in_bounds() -> None:
+    result = calibrate(replicates=0, model_replicates=20, scenarios=(Scenario(6, 0.5, 3.0), Scenario(10)), stress=())
+    assert {rate.section for rate in result.rates} == {"models", "answers"}
+    assert not result.outside and not any(rate.undefined for rate in result.rates)
+    assert {(rate.method, rate.trials) for rate in result.rates} >= {
+        ("mixed model", 20), ("mixed model, layers in runs", 10), ("threshold", 5), ("mediation", 5),
+    }  # fmt: skip
+
+
+def test_a_model_that_errs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    pooled = {"pooled": lambda table: fit_factorial(table, "a + b", errors="pooled")}
+    monkeypatch.setattr("alignkit.calibration.models.MODELS", pooled)
+    tallies = [(VARYING, t) for t in evaluate_models(Scenario(10, effect_sd=2.0), 60, np.random.default_rng(1))]
+    assert [rate.inside for rate in rates_of(tallies, required_scenarios=[VARYING])] == [False, False]
+
+
 def test_models_that_give_no_answer_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(table: pd.DataFrame) -> None:
         raise AnalysisError("expected more seeds")
 
-    monkeypatch.setattr(
-        "alignkit.calibration.models.MODELS", {"within": lambda t: fit_factorial(t, "a + b"), "none": refuse}
-    )
-    found = {(t.method, t.quantity): t for t in evaluate_models(VARYING, 5, np.random.default_rng(0))}
-    assert len(found) == 4 and all(t.trials == 5 for t in found.values())
-    assert all(t.undefined == (5 if method == "none" else 0) for (method, _), t in found.items())
+    monkeypatch.setattr("alignkit.calibration.models.MODELS", {"none": refuse})
+    found = evaluate_models(VARYING, 5, np.random.default_rng(0))
+    assert [(t.hits, t.undefined, t.trials) for t in found] == [(0, 5, 5)] * 2
 
 
 def test_the_report_holds_every_figure(calibration: Calibration, tmp_path: Path) -> None:

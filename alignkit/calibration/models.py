@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 
 from alignkit.calibration.rates import Tally, tally
-from alignkit.calibration.scenarios import Scenario, factorial_runs, run_table
+from alignkit.calibration.scenarios import Scenario, factorial_runs, layered_runs, run_table
 from alignkit.errors import AnalysisError
+from alignkit.stats.factorial import fit_factorial
 from alignkit.stats.linear import LinearFit
+from alignkit.stats.mixed import fit_mixed
 
 ALPHA = 0.05
 MODEL = "a + b"
 
 
 def _within_seeds(table: pd.DataFrame) -> LinearFit:
-    from alignkit.stats.factorial import fit_factorial
-
     return fit_factorial(table, MODEL)
 
 
+def _mixed(table: pd.DataFrame) -> LinearFit:
+    return fit_mixed(table, MODEL)
+
+
 # A model is a name and a fit of a table with columns seed, a (2 levels), b (4 levels) and value; its F
-# tests of a and b are counted. What fits other tables has an evaluation of its own in `run.EVALUATIONS`.
+# tests of a and b are counted. What fits other tables has an evaluation of its own, as layers have.
 MODELS: dict[str, Callable[[pd.DataFrame], LinearFit]] = {
     "factorial within seeds": _within_seeds,
+    "mixed model": _mixed,
 }
 TERMS = {"a": "type I error, 2 levels", "b": "type I error, 4 levels"}
 
@@ -48,10 +53,34 @@ def evaluate_models(scenario: Scenario, studies: int, generator: np.random.Gener
     return tallies
 
 
-def _p_values(fit: Callable[[pd.DataFrame], LinearFit], table: pd.DataFrame) -> list[float]:
+def evaluate_layers(scenario: Scenario, studies: int, generator: np.random.Generator) -> list[Tally]:
+    """The mixed model of layers nested in runs: a factor of the runs, one of the layers, neither with an effect."""
+    values = layered_runs(scenario, studies, generator)
+    p = np.array([_p_values(_layered, _layer_table(study), ("a", "layer")) for study in values])
+    return [
+        tally("models", "mixed model, layers in runs", quantity, p[:, column] < ALPHA, target=ALPHA, side="at most",
+              defined=np.isfinite(p[:, column]))
+        for column, quantity in enumerate(("type I error, 2 levels", "type I error, 3 layers"))
+    ]  # fmt: skip
+
+
+def _layered(table: pd.DataFrame) -> LinearFit:
+    return fit_mixed(table, "a + layer")
+
+
+def _layer_table(values: np.ndarray) -> pd.DataFrame:
+    table = run_table(values, ("a", "cell", "layer"))
+    return table.assign(run_id=np.arange(len(table)) // values.shape[-1])
+
+
+def _p_values(
+    fit: Callable[[pd.DataFrame], LinearFit], table: pd.DataFrame, terms: Iterable[str] = tuple(TERMS)
+) -> list[float]:
+    """The p of each term's F test; NaN for all where the fit is refused."""
+    terms = list(terms)
     try:
         fitted = fit(table)
     except AnalysisError:
-        return [np.nan] * len(TERMS)
+        return [np.nan] * len(terms)
     identity = np.eye(len(fitted.coefficients))
-    return [fitted.f_test(identity[list(fitted.design.terms[term])]).p for term in TERMS]
+    return [fitted.f_test(identity[list(fitted.design.terms[term])]).p for term in terms]

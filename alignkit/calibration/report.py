@@ -32,6 +32,11 @@ SECTIONS: dict[Section, tuple[str, str]] = {
         "Factors of two and of four levels without an effect. Only over-rejection is an error; an interval of the "
         "two-level effect misses exactly when its test rejects.",
     ),
+    "answers": (
+        "Thresholds and mediation",
+        "A quarter as many studies as for the models. Six widths with a line, a bend or a smooth curve; an indirect "
+        "effect of 0 or a half. Only more errors than stated are wrong.",
+    ),
     "power": (
         "Power",
         "The effect is 1 sd of the per-seed contrast in a complete study; the margin is 5 of its standard errors. The "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import platform
 import zlib
@@ -15,7 +16,8 @@ import scipy
 import statsmodels
 
 from alignkit import __version__
-from alignkit.calibration.models import evaluate_models
+from alignkit.calibration.answers import evaluate_mediation, evaluate_thresholds
+from alignkit.calibration.models import evaluate_layers, evaluate_models
 from alignkit.calibration.paired import evaluate_paired
 from alignkit.calibration.rates import Calibration, Tally, rates_of
 from alignkit.calibration.scenarios import GRID, SKEWED, Scenario
@@ -26,16 +28,35 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is done with a batch of simulated studies. `cost` is about how long one of them takes, in ms."""
+    """What is done with simulated studies of every scenario, so many in a batch.
+
+    share : of `replicates` (paired) or of `model_replicates` (everything else) that it is given.
+    cost : about how long one study takes, in ms; it weighs the progress alone.
+    applies : whether the evaluation has anything to do with a scenario.
+    """
 
     run: Callable[[Scenario, int, np.random.Generator], list[Tally]]
     batch: int
     cost: Callable[[Scenario], float]
+    paired: bool = False
+    share: float = 1.0
+    applies: Callable[[Scenario], bool] = lambda scenario: True
 
 
+def _extreme(scenario: Scenario) -> bool:
+    """Everything as supposed, or everything against it at once; complete, and not skewed."""
+    return not (scenario.missing or scenario.skewed) and (scenario.effect_sd > 0) == (scenario.sd_ratio != 1)
+
+
+# Where a study takes long, there are fewer of them, in fewer scenarios.
 EVALUATIONS = {
-    "paired": Evaluation(evaluate_paired, 500, lambda scenario: 4.0 if scenario.n_seeds > 16 else 0.2),
-    "models": Evaluation(evaluate_models, 50, lambda scenario: 40.0),
+    "paired": Evaluation(evaluate_paired, 500, lambda of: 4.0 if of.n_seeds > 16 else 0.2, paired=True),
+    "models": Evaluation(evaluate_models, 50, lambda of: 40.0),
+    "layers": Evaluation(evaluate_layers, 25, lambda of: 2.0 * of.n_seeds, share=0.5, applies=_extreme),
+    "thresholds": Evaluation(
+        evaluate_thresholds, 25, lambda of: 300.0 if of.n_seeds > 16 else 60.0, share=0.25, applies=_extreme
+    ),
+    "mediation": Evaluation(evaluate_mediation, 25, lambda of: 160.0, share=0.25, applies=_extreme),
 }
 
 
@@ -63,10 +84,10 @@ def calibrate(
 ) -> Calibration:
     """How often every method errs, over simulated studies with a known truth.
 
-    Each scenario is simulated `replicates` times for the paired methods, and `model_replicates` times for
-    the models, which are fitted one by one; 0 leaves either out. Figures of `scenarios` are required to be
-    in bounds, those of `stress` are reported alone. The result depends on `seed` and the numbers of
-    replicates, and not on `workers`.
+    Each scenario is simulated `replicates` times for the paired methods and `model_replicates` times for the
+    models, which are fitted one by one (a half or a quarter of that for what takes long); 0 leaves either out.
+    Figures of `scenarios` are required to be in bounds, those of `stress` are shown beside them. The result
+    depends on `seed` and the numbers of replicates, and not on `workers`.
 
     on_progress : called with the share that is done, and what was done last.
     """
@@ -76,10 +97,12 @@ def calibrate(
             f"{replicates} and {model_replicates} replicates, {workers} workers"
         )
     batches = [
-        _Batch(name, scenario, number, min(EVALUATIONS[name].batch, studies - start))
+        _Batch(name, scenario, number, min(evaluation.batch, studies - start))
         for scenario in (*scenarios, *stress)
-        for name, studies in (("paired", replicates), ("models", model_replicates))
-        for number, start in enumerate(range(0, studies, EVALUATIONS[name].batch))
+        for name, evaluation in EVALUATIONS.items()
+        if evaluation.applies(scenario)
+        for studies in [math.ceil(evaluation.share * (replicates if evaluation.paired else model_replicates))]
+        for number, start in enumerate(range(0, studies, evaluation.batch))
     ]
     found: dict[_Batch, list[Tally]] = {}
     done, total = 0.0, sum(batch.cost for batch in batches)

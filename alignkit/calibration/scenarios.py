@@ -93,10 +93,25 @@ def factorial_runs(scenario: Scenario, studies: int, generator: np.random.Genera
     return _with_holes(values, scenario, generator)
 
 
+def layered_runs(scenario: Scenario, studies: int, generator: np.random.Generator) -> np.ndarray:
+    """Layers [studies, seeds, 2 levels of a, 4 cells, 3 layers] in which neither a nor the layer has an effect.
+
+    A run's layers share a deviation with sd 1 and have one each of half that; effects of `a` vary over
+    seeds, and so do those of the layers.
+    """
+    n = scenario.n_seeds
+    values = draw(scenario, (studies, n, 2, 4, 1), generator) + 0.5 * draw(scenario, (studies, n, 2, 4, 3), generator)
+    values[:, :, 1] *= scenario.sd_ratio
+    values += scenario.effect_sd * np.sqrt(0.5) * draw(scenario, (studies, n, 2, 1, 1), generator)
+    values += scenario.effect_sd * np.sqrt(0.5) * draw(scenario, (studies, n, 1, 1, 3), generator)
+    values += SEED_SD * generator.normal(size=(studies, n, 1, 1, 1))
+    return _with_holes(values, scenario, generator)
+
+
 def run_table(values: np.ndarray, names: tuple[str, ...]) -> pd.DataFrame:
     """One study's runs [seeds, ...] as a tidy table: a row per run, the axes after the seed in `names`."""
-    index = pd.MultiIndex.from_product([range(size) for size in values.shape], names=["seed", *names])
-    return pd.DataFrame({"value": values.ravel()}, index=index).reset_index()
+    places = zip(("seed", *names), np.indices(values.shape), strict=True)
+    return pd.DataFrame({name: place.ravel() for name, place in places} | {"value": values.ravel()})
 
 
 def _with_holes(values: np.ndarray, scenario: Scenario, generator: np.random.Generator) -> np.ndarray:
