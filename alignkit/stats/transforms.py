@@ -1,4 +1,4 @@
-"""Scales on which alignment can be analysed: degrees, the cosine, and its Fisher transform.
+"""Scales on which alignment can be analysed: degrees, the cosine's Fisher transform, its share of [0, 1].
 
 Degrees are the primary scale; the others are declared sensitivity analyses. They answer slightly
 different questions: a mean of angles is not the angle of a mean cosine, so each scale takes the measure
@@ -26,7 +26,8 @@ class Scale:
     """A response and what is done to each of its values before an analysis.
 
     `orientation` is 1 where larger values mean more of what the first scale of an analysis measures, -1
-    where they mean less: a larger cosine is a smaller angle.
+    where they mean less: a larger cosine is a smaller angle. `beta` marks a share of [0, 1] that is to be
+    described by a Beta model, whose effects are log odds.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Scale:
     transform: Callable[[ArrayLike], np.ndarray]
     orientation: Literal[1, -1]
     unit: str
+    beta: bool = False
 
 
 def identity(values: ArrayLike) -> np.ndarray:
@@ -92,12 +94,12 @@ def alignment_scales(*, angle: str = "signal_angle_deg", cosine: str = "signal_c
     """The scales of alignment's declared sensitivity analyses, degrees first.
 
     >>> [scale.name for scale in alignment_scales()]
-    ['degrees', 'cosine', 'fisher z']
+    ['degrees', 'fisher z', 'beta']
     """
     return (
         Scale("degrees", angle, identity, 1, "°"),
-        Scale("cosine", cosine, identity, -1, ""),
         Scale("fisher z", cosine, fisher_z, -1, ""),
+        Scale("beta", cosine, unit_share, -1, "log odds", beta=True),
     )
 
 
