@@ -87,6 +87,7 @@ def to_json(entries: list[dict[str, Any]]) -> str:
 def _recommendation(records: Records, verdict: Verdict) -> dict[str, Any]:
     claim = verdict.claim
     accuracy = _on_accuracy(records, verdict)
+    held_out = _held_out(records, verdict)
     lower = claim.direction == "decrease"
     chosen = _choice(records, verdict, response=None, better="lower" if lower else "higher")
     on_accuracy = _choice(records, verdict, response=ACCURACY, better="higher")
@@ -95,7 +96,7 @@ def _recommendation(records: Records, verdict: Verdict) -> dict[str, Any]:
     return {
         "practice": claim.practice,
         "verdict": found,
-        "summary": _advice(verdict, found, accuracy),
+        "summary": " ".join([_advice(verdict, found, accuracy), *_unconfirmed(held_out, claim.response)]),
         "effect": _number(verdict.estimate),
         "interval": [_number(bound) for bound in verdict.interval],
         "response": claim.response,
@@ -110,7 +111,7 @@ def _recommendation(records: Records, verdict: Verdict) -> dict[str, Any]:
         **chosen,
         "p_best_accuracy": on_accuracy["p_best"],
         "expected_regret_accuracy": on_accuracy["expected_regret"],
-        "held_out": _held_out(records, verdict),
+        "held_out": held_out,
         "declared": verdict.declared,
         "claim": claim.name,
         "family": claim.family,
@@ -204,6 +205,15 @@ def _advice(verdict: Verdict, found: str, accuracy: Contrast | None) -> str:
     if (accuracy.estimate > 0) == (found == "supported"):
         return f"{advice}: {moved}, and {on_accuracy}."
     return f"{advice} for alignment alone: {moved}, but {on_accuracy}."
+
+
+def _unconfirmed(held_out: dict[str, Any], response: str) -> list[str]:
+    """A sentence where held-out seeds do not bear the finding out: an effect that was picked looks too large."""
+    if held_out["status"] not in ("not confirmed", "contradicted"):
+        return []
+    said = "do not confirm" if held_out["status"] == "not confirmed" else "contradict"
+    size = _effect(held_out["effect"], held_out["interval"], response)
+    return [f"{held_out['n_seeds']} held-out seeds {said} it: {size}."]
 
 
 def _moves(change: float, response: str) -> str:
