@@ -1,7 +1,18 @@
 """Inference on tidy tables, with the seed as the unit of replication.
 
 Nothing here knows what a network is: every function takes a pandas table, or differences that were
-taken within seeds, and gives a frozen result.
+taken within seeds, and gives a frozen result. The names below are what most analyses need; the rest is
+imported from the module that answers the question:
+
+    what does a change do?                 contrasts, paired, equivalence, multiplicity, location
+    which level to choose?                 choice
+    how many seeds?                        power, contrast_variance
+    what does a response depend on?        factorial, margins, prediction, diagnostics; layers in runs: mixed, marginal
+    along an ordered factor?               dose, thresholds
+    where does the spread come from?       variance
+    when does it happen, in which order?   phases, phase_order, matched
+    does one thing carry another?          mediation, association
+    does it hold up?                       robustness, influence, transforms, beta, attrition, failures, confounding
 """
 
 from alignkit.stats.confounding import rate_note, step_note
