@@ -108,7 +108,7 @@ def test_the_upper_bound_covers_as_often_as_it_says(cells: int) -> None:
         run = generator.chisquare(20) / 20
         between = (0.5 + 2 / 5) * generator.chisquare(5) / 5
         result = ContrastVariance(
-            "f", ("a", "b"), "value", 0.0, between - 2 * run / 5, run, 2 * run / 5, 5.0, 6, (5, 20), ""
+            "f", ("a", "b"), "value", 0.0, between - 2 * run / 5, run, 2 * run / 5, 1.0, 5.0, 6, (5, 20), ""
         )
         covered.append(result.sd_upper(cells) >= truth)
     # Exact at the pilot's own size (5); elsewhere the method is known to err on the safe side.
@@ -138,11 +138,23 @@ def test_what_is_missing_or_negative_is_said() -> None:
     assert result.sd() == pytest.approx(np.sqrt(2 * result.run / 3)) and result.sd_upper() >= result.sd()
 
 
+def test_one_cell_knows_the_sd_of_its_own_design_alone() -> None:
+    table = pilot(np.random.default_rng(9), seeds=5, cells=3)
+    result = of_pilot(table[table["cell"] == 0])
+    observed = table[table["cell"] == 0].pivot(index="seed", columns="level", values="value").diff(axis=1)[1].std()
+    assert result.sd() == result.sd(1) == pytest.approx(observed)
+    assert result.sd_upper() == pytest.approx(observed * np.sqrt(4 / scipy_stats.chi2.ppf(0.2, 4)))
+    assert np.isnan(result.run) and "too few cells" in result.warnings[0]
+    for question in (result.sd, result.sd_upper):
+        with pytest.raises(AnalysisError, match="several cells at each level, to say what 4 would give"):
+            question(4)
+
+
 def test_a_pilot_that_cannot_tell_is_refused() -> None:
     table = pilot(np.random.default_rng(9), seeds=5, cells=3)
-    with pytest.raises(AnalysisError, match=r"several cells each.*0 degrees of freedom"):
-        of_pilot(table[table["cell"] == 0])
-    with pytest.raises(AnalysisError, match="got 1 seeds"):
+    with pytest.raises(AnalysisError, match=r"two seeds or more.*got 1"):
         of_pilot(table[table["seed"] == 0])
+    with pytest.raises(AnalysisError, match="got 5, of which 4 can be compared"):
+        of_pilot(table[(table["seed"] > 0) == (table["cell"] > 0)])  # seed 0 shares no cell with another
     with pytest.raises(AnalysisError, match="one cell or more"):
         of_pilot(table).sd(0)

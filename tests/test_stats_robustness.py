@@ -77,7 +77,7 @@ def test_a_strong_effect_agrees_whatever_the_scale() -> None:
 def test_an_effect_that_turns_early_on_is_named() -> None:
     result = curve(tables(effects={**EFFECTS, "first epoch": 4.0}))
     assert result.conclusion == "disagree" and result.sign_agreement == pytest.approx(2 / 3)
-    assert "14 of 42 specifications have not the sign" in result.statement
+    assert "14 of 42 specifications lack the sign" in result.statement
     assert "(14 of them significant" in result.statement
     assert result.statement.endswith("most often at checkpoint first epoch (14 of 14)")
     frame = result.to_frame()

@@ -130,10 +130,10 @@ def _compared(
     rows = pd.DataFrame({name: level_column(table[name]).map(str) for name in names}, index=table.index)
     rows = rows.assign(_at=level_column(table[factor]), _seed=table[seed], _value=table[response].astype(float))
     rows = rows[rows["_at"].isin(levels)].dropna(subset=["_value", "_seed"])
-    cell = rows[names].agg("\x1f".join, axis="columns") if names else pd.Series("", index=rows.index)
-    matched = rows.groupby([rows["_seed"], cell])["_at"].transform("nunique") == 2
+    rows["_cell"] = ["\x1f".join(cell) for cell in rows[names].itertuples(index=False, name=None)]
+    matched = rows.groupby(["_seed", "_cell"])["_at"].transform("size") == 2
     if matched.any():
-        return rows.assign(_other=cell)[matched]
+        return rows.rename(columns={"_cell": "_other"})[matched]
     return rows.rename(columns={name: f"_other {name}" for name in names})
 
 

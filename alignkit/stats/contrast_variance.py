@@ -18,6 +18,8 @@ from alignkit.errors import AnalysisError
 from alignkit.stats.levels import level_column
 from alignkit.stats.paired import seed_contrasts
 
+NAN = float("nan")
+
 
 @dataclass(frozen=True)
 class ContrastVariance:
@@ -26,7 +28,9 @@ class ContrastVariance:
     `seed_by_factor` is the variance of the effect between seeds, as the analysis of variance gives it:
     unbiased, so it may come out negative (`sd` then takes it as 0). `run` is the variance of one run,
     with whatever seed and cell do together. `cells` counts the cells at each level, `estimate` is the
-    pilot's effect, and `noise_per_seed` the part of the contrast's variance that came from runs.
+    pilot's effect, `observed_sd` the sd of its per-seed contrasts, and `noise_per_seed` the part of their
+    variance that came from runs. With one cell at each level the two sources cannot be told apart: both
+    are NaN, and the sd is known for such designs alone.
     """
 
     factor: str
@@ -36,6 +40,7 @@ class ContrastVariance:
     seed_by_factor: float
     run: float
     noise_per_seed: float
+    observed_sd: float
     cells: float
     n_seeds: int
     df: tuple[int, int]
@@ -44,7 +49,10 @@ class ContrastVariance:
 
     def sd(self, cells: float | None = None) -> float:
         """The sd of the per-seed contrast with `cells` cells at each level (those of the pilot by default)."""
-        noise = 2 * self.run / (self.cells if cells is None else _cells(cells))
+        cells = self._known_cells(cells)
+        if np.isnan(self.run):
+            return self.observed_sd
+        noise = 2 * self.run / cells
         return float(np.sqrt(max(self.seed_by_factor, 0.0) + noise))
 
     def sd_upper(self, cells: float | None = None, *, confidence: float = 0.8) -> float:
@@ -54,9 +62,11 @@ class ContrastVariance:
         others it is the modified large-sample bound for a combination of mean squares (Graybill and Wang
         1980; Ting et al. 1990, without their cross term), never below the noise that runs alone make.
         """
-        target = self.cells if cells is None else _cells(cells)
-        between, run = self.seed_by_factor + self.noise_per_seed, self.run
+        target = self._known_cells(cells)
         df_between, df_run = self.df
+        if np.isnan(self.run):
+            return float(self.observed_sd * np.sqrt(df_between / stats.chi2.ppf(1 - confidence, df_between)))
+        between, run = self.seed_by_factor + self.noise_per_seed, self.run
         # The variance sought is between + weight * run, both independent mean squares.
         weight = 2 / target - self.noise_per_seed / run if run > 0 else 0.0
         tail = (1 - confidence) if weight >= 0 else confidence
@@ -64,6 +74,18 @@ class ContrastVariance:
         factor_run = df_run / stats.chi2.ppf(tail, df_run) - 1
         reach = np.hypot(factor_between * between, factor_run * weight * run)
         return float(np.sqrt(max(between + weight * run + reach, 2 * run / target)))
+
+    def _known_cells(self, cells: float | None) -> float:
+        if cells is None:
+            return self.cells
+        if not cells >= 1:
+            raise AnalysisError(f"expected one cell or more at each level; got {cells}")
+        if np.isnan(self.run) and cells != self.cells:
+            raise AnalysisError(
+                f"expected a pilot with several cells at each level, to say what {cells:g} would give; "
+                f"got one with {self.cells:g}. Add cells to the pilot"
+            )
+        return float(cells)
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
@@ -98,18 +120,18 @@ def contrast_variance(
 ) -> ContrastVariance:
     """How much of a contrast's variance between seeds is the effect's own, and how much is the runs' noise.
 
-    `table` is as for `seed_contrasts`: a row per seed and cell, two seeds and two cells at each level at
-    least. Where cells have counterparts, the differences of counterparts are modelled as cell + seed +
-    noise; in a fraction, the values as cell + (intercept, factor and other main effects within each
-    seed) + noise. Cells are fixed, seeds random. The components are those of the analysis of variance
-    (Henderson's method 3), which with complete balanced tables are the REML estimates where positive.
+    `table` is as for `seed_contrasts`: a row per seed and cell, with two seeds or more. Where cells have
+    counterparts, the differences of counterparts are modelled as cell + seed + noise; in a fraction, the
+    values as cell + (intercept, factor and other main effects within each seed) + noise. Cells are fixed,
+    seeds random. The components are those of the analysis of variance (Henderson's method 3), which with
+    complete balanced tables are the REML estimates where positive.
 
     With one run per seed and cell, an interaction of seed, factor and cell is part of `run`: right for a
     design with more cells of the same kind, too optimistic for one that repeats the same cells.
 
     Do not use it to test the effect: it is for planning.
 
-    Raises `AnalysisError` where the pilot cannot tell the two sources apart.
+    Raises `AnalysisError` with one seed, and where cells that are missing leave seeds without a link.
 
     >>> generator = np.random.default_rng(0)
     >>> rows = [{"seed": s, "norm": n, "width": w, "value": generator.normal()}
@@ -123,7 +145,7 @@ def contrast_variance(
     rows = pd.DataFrame({name: level_column(table[name]).map(str) for name in (factor, *within)})
     rows = rows.assign(seed=table[seed], value=table[response].astype(float)).dropna(subset=["seed", "value"])
     rows = rows[rows[factor].isin(contrasts.levels)]
-    rows["cell"] = rows[within].agg("\x1f".join, axis="columns") if within else ""
+    rows["cell"] = ["\x1f".join(cell) for cell in rows[within].itertuples(index=False, name=None)]
     wide = rows.pivot(index=["seed", "cell"], columns=factor, values="value").reindex(columns=list(contrasts.levels))
     if (wide.notna().all(axis="columns")).any():
         pairs = (wide[contrasts.levels[1]] - wide[contrasts.levels[0]]).dropna()
@@ -142,6 +164,8 @@ def contrast_variance(
         n_cells = cells.shape[1] / 2
         model = "cells of a fraction: cell + main effects within each seed + noise"
     warnings = list(contrasts.warnings)
+    if np.isnan(run):
+        warnings.append("too few cells to tell the effect's own spread from the runs' noise")
     if between < 0:
         warnings.append("the effect's variance between seeds came out below 0: it is taken as 0 in the sd")
     if df[0] < 5:
@@ -154,6 +178,7 @@ def contrast_variance(
         seed_by_factor=between,
         run=run,
         noise_per_seed=run * noise,
+        observed_sd=float(contrasts.differences.std()),
         cells=n_cells,
         n_seeds=df[0] + 1,
         df=df,
@@ -176,12 +201,13 @@ def _components(
     n_seeds = effects.shape[1]
     rank = int(np.linalg.matrix_rank(left, tol=1e-8))
     df_run = len(values) - int(np.linalg.matrix_rank(fixed)) - rank
-    if n_seeds < 2 or rank < n_seeds - 1 or df_run < 1:
+    if n_seeds < 2 or rank < n_seeds - 1:
         raise AnalysisError(
-            f'factor "{factor}": expected two seeds or more with several cells each, to tell the spread of the effect '
-            f"from the noise of runs; got {n_seeds} seeds and {df_run} degrees of freedom for the noise. "
-            "Add cells to the pilot, or take the sd of the per-seed contrasts as it is"
+            f'factor "{factor}": expected two seeds or more that share cells, to know how the effect varies between '
+            f"seeds; got {n_seeds}, of which {rank + 1} can be compared. Add seeds, or complete their cells"
         )
+    if df_run < 1:
+        return NAN, NAN, NAN, (n_seeds - 1, 0)
     information = np.linalg.pinv(left.T @ left, hermitian=True, rcond=1e-10)
     own = information @ (left.T @ residual)
     run = float(np.sum((residual - left @ own) ** 2)) / df_run
@@ -191,9 +217,3 @@ def _components(
 
 def _dummies(labels: pd.Series | pd.Index) -> np.ndarray:
     return pd.get_dummies(pd.Series(np.asarray(labels))).to_numpy(float)
-
-
-def _cells(cells: float) -> float:
-    if not cells >= 1:
-        raise AnalysisError(f"expected one cell or more at each level; got {cells}")
-    return float(cells)

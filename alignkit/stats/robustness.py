@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -147,6 +148,7 @@ def specification_curve(
             f"expected one choice or more of each kind, and models among {', '.join(SEED_MODELS)}; "
             f"got {', '.join(unknown) or 'an empty list'}. Give a model of your own a name of its own in other_models"
         )
+    table_of = cache(table_of)  # scales of one response share its tables
     found: list[Specification] = []
     effects: list[pd.Series] = []
     for scale, summary, checkpoint in itertools.product(scales, summaries, checkpoints):
@@ -224,7 +226,7 @@ def _conclusion(
     if opposite:
         clear = sum(one in opposite for one in significant)
         return "disagree", (
-            f"disagree: {len(opposite)} of {n} specifications have not the sign of the primary one "
+            f"disagree: {len(opposite)} of {n} specifications lack the sign of the primary one "
             f"({clear} of them significant at {alpha:g}){_where(opposite, done)}"
         )
     if len(significant) in (0, n):
