@@ -106,6 +106,13 @@ def test_a_fraction_is_modelled_by_main_effects() -> None:
     assert result.estimate == pytest.approx(0.5, abs=0.05) and result.interval[0] < 0.5 < result.interval[1]
 
 
+def test_without_other_factors_there_is_one_pair_a_seed() -> None:
+    table = shares(np.random.default_rng(7), seeds=8).query("width == 1").drop(columns="width")
+    result = beta_contrast(table, factor="level", levels=("no", "yes"))
+    odds = special.logit(table.pivot(index="seed", columns="level", values="value"))
+    assert result.estimate == pytest.approx((odds["yes"] - odds["no"]).mean(), abs=0.05) and result.df == 7
+
+
 def test_a_missing_value_takes_its_counterpart_along() -> None:
     table = shares(np.random.default_rng(4))
     table.loc[0, "value"] = np.nan

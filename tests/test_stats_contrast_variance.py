@@ -144,6 +144,8 @@ def test_one_cell_knows_the_sd_of_its_own_design_alone() -> None:
     observed = table[table["cell"] == 0].pivot(index="seed", columns="level", values="value").diff(axis=1)[1].std()
     assert result.sd() == result.sd(1) == pytest.approx(observed)
     assert result.sd_upper() == pytest.approx(observed * np.sqrt(4 / scipy_stats.chi2.ppf(0.2, 4)))
+    bare = contrast_variance(table[table["cell"] == 0].drop(columns="cell"), factor="level", levels=(0, 1))
+    assert bare.sd() == pytest.approx(observed)
     assert np.isnan(result.run) and "too few cells" in result.warnings[0]
     for question in (result.sd, result.sd_upper):
         with pytest.raises(AnalysisError, match="several cells at each level, to say what 4 would give"):

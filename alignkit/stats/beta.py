@@ -130,7 +130,7 @@ def _compared(
     rows = pd.DataFrame({name: level_column(table[name]).map(str) for name in names}, index=table.index)
     rows = rows.assign(_at=level_column(table[factor]), _seed=table[seed], _value=table[response].astype(float))
     rows = rows[rows["_at"].isin(levels)].dropna(subset=["_value", "_seed"])
-    rows["_cell"] = ["\x1f".join(cell) for cell in rows[names].itertuples(index=False, name=None)]
+    rows["_cell"] = ["\x1f".join(cell) for cell in rows[names].to_numpy(dtype=str)]
     matched = rows.groupby(["_seed", "_cell"])["_at"].transform("size") == 2
     if matched.any():
         return rows.rename(columns={"_cell": "_other"})[matched]

@@ -145,7 +145,7 @@ def contrast_variance(
     rows = pd.DataFrame({name: level_column(table[name]).map(str) for name in (factor, *within)})
     rows = rows.assign(seed=table[seed], value=table[response].astype(float)).dropna(subset=["seed", "value"])
     rows = rows[rows[factor].isin(contrasts.levels)]
-    rows["cell"] = ["\x1f".join(cell) for cell in rows[within].itertuples(index=False, name=None)]
+    rows["cell"] = ["\x1f".join(cell) for cell in rows[within].to_numpy(dtype=str)]
     wide = rows.pivot(index=["seed", "cell"], columns=factor, values="value").reindex(columns=list(contrasts.levels))
     if (wide.notna().all(axis="columns")).any():
         pairs = (wide[contrasts.levels[1]] - wide[contrasts.levels[0]]).dropna()
