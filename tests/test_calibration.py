@@ -154,7 +154,7 @@ def test_bootstrap_intervals_are_those_of_scipy() -> None:
 def test_attainable_size_is_the_share_of_patterns_that_reject(n: int) -> None:
     rank_from_top = np.arange(1, 2 ** (n - 1) + 1)  # of |sum| among all patterns, where no two are tied
     p = rank_from_top / 2 ** (n - 1)
-    assert attainable_size(n) == np.mean(p <= 0.05)
+    assert attainable_size(n) == np.mean(p < 0.05) and attainable_size(n, 0.25) == np.mean(p < 0.25)
 
 
 def test_bounds_are_simultaneous_and_one_sided_where_only_more_is_an_error() -> None:

@@ -34,7 +34,7 @@ def evaluate_thresholds(scenario: Scenario, studies: int, generator: np.random.G
     )
     missed = [not found.interval[0] <= 2**KNOT <= found.interval[1] for found in bend]
     counted = (
-        ("bend found in a line", [found.p <= ALPHA for found in line]),
+        ("bend found in a line", [found.p < ALPHA for found in line]),
         ("bend not in its interval", missed),
         ("smooth curve called a threshold", [found.verdict == "threshold" for found in smooth]),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from alignkit.calibration.scenarios import Scenario, factorial_runs, layered_run
 from alignkit.errors import AnalysisError
 from alignkit.stats.factorial import fit_factorial
 from alignkit.stats.linear import LinearFit
+from alignkit.stats.marginal import fit_gee
 from alignkit.stats.mixed import fit_mixed
 
 ALPHA = 0.05
@@ -26,11 +27,16 @@ def _mixed(table: pd.DataFrame) -> LinearFit:
     return fit_mixed(table, MODEL)
 
 
+def _marginal(table: pd.DataFrame) -> LinearFit:
+    return fit_gee(table, MODEL)
+
+
 # A model is a name and a fit of a table with columns seed, a (2 levels), b (4 levels) and value; its F
 # tests of a and b are counted. What fits other tables has an evaluation of its own, as layers have.
 MODELS: dict[str, Callable[[pd.DataFrame], LinearFit]] = {
     "factorial within seeds": _within_seeds,
     "mixed model": _mixed,
+    "GEE": _marginal,
 }
 TERMS = {"a": "type I error, 2 levels", "b": "type I error, 4 levels"}
 
@@ -74,10 +80,9 @@ def _layer_table(values: np.ndarray) -> pd.DataFrame:
 
 
 def _p_values(
-    fit: Callable[[pd.DataFrame], LinearFit], table: pd.DataFrame, terms: Iterable[str] = tuple(TERMS)
+    fit: Callable[[pd.DataFrame], LinearFit], table: pd.DataFrame, terms: Sequence[str] = tuple(TERMS)
 ) -> list[float]:
     """The p of each term's F test; NaN for all where the fit is refused."""
-    terms = list(terms)
     try:
         fitted = fit(table)
     except AnalysisError:

@@ -52,10 +52,10 @@ def _single_claims(scenario: Scenario, differences: np.ndarray, p: np.ndarray, m
     critical, exact = stats.t.ppf(1 - ALPHA / 2, n - 1), scenario.missing == 0 and not scenario.skewed
     power = stats.nct.sf(critical, n - 1, np.sqrt(n)) + stats.nct.cdf(-critical, n - 1, np.sqrt(n))
     return [
-        tally("one claim", "sign-flip test", "type I error", p <= ALPHA, target=attainable_size(n), side="equal"),
+        tally("one claim", "sign-flip test", "type I error", p < ALPHA, target=attainable_size(n), side="equal"),
         tally("one claim", "t interval", "coverage", (low <= 0) & (high >= 0), target=1 - ALPHA, side="equal"),
         tally("one claim", "TOST", "size at the margin", not_equivalent < ALPHA, target=ALPHA, side="equal"),
-        tally("power", "sign-flip test", "power at 1 sd", p_power <= ALPHA),
+        tally("power", "sign-flip test", "power at 1 sd", p_power < ALPHA),
         tally("power", "t test", "power at 1 sd", t_p(shifted) < ALPHA, target=float(power) if exact else np.nan,
               side="equal" if exact else "reported"),
         tally("power", "TOST", "power at no effect", tost_p(of, margin=margin) < ALPHA),
@@ -63,7 +63,7 @@ def _single_claims(scenario: Scenario, differences: np.ndarray, p: np.ndarray, m
 
 
 def attainable_size(n_seeds: int, alpha: float = ALPHA) -> float:
-    """The chance that an exact sign-flip test of `n_seeds` symmetric differences has p <= alpha.
+    """The chance that an exact sign-flip test of `n_seeds` symmetric differences has p < alpha.
 
     >>> attainable_size(6), attainable_size(10)
     (0.03125, 0.048828125)
@@ -71,7 +71,7 @@ def attainable_size(n_seeds: int, alpha: float = ALPHA) -> float:
     if n_seeds > EXACT_UP_TO:
         return alpha
     patterns = 2 ** (n_seeds - 1)
-    return float(np.floor(alpha * patterns) / patterns)
+    return float((np.ceil(alpha * patterns) - 1) / patterns)
 
 
 def _families(scenario: Scenario, differences: np.ndarray, p: np.ndarray, margin: float) -> list[Tally]:
