@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from alignkit.errors import AnalysisError
 from alignkit.report.analysis import Analysis
+from alignkit.report.answers.compared import compared
 from alignkit.report.answers.dose import dose
 from alignkit.report.answers.model import model
 from alignkit.report.answers.power import power
+from alignkit.report.answers.robustness import robustness, specifications
 from alignkit.report.answers.variance import variance
 from alignkit.report.section import Question, Section
 
@@ -14,11 +16,15 @@ ALWAYS: tuple[Question, ...] = (
     Question("model", "What alignment depends on", model),
     Question("dose", "Does an angle cost accuracy? What imposing it shows", dose),
     Question("variance", "Where the spread comes from", variance),
+    Question("robustness", "Do the verdicts hold up?", robustness),
     Question("power", "What these seeds could show", power),
 )
 """Answered in every report: together they take seconds."""
 
-FULL: tuple[Question, ...] = ()
+FULL: tuple[Question, ...] = (
+    Question("compared", "Does the model matter?", compared),
+    Question("specifications", "Does it matter how it is analysed?", specifications),
+)
 """Those that take longer: `alignkit report DIR --full`."""
 
 

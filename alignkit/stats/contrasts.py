@@ -115,6 +115,8 @@ def level_means(
 
     So the means are over the cells that two levels have in common, and no others.
     """
+    if len(levels) < 2:
+        raise AnalysisError(f'factor "{factor}": expected two levels or more; got {", ".join(levels) or "none"}')
     sides: dict[str, pd.Series] = {}
     for level in levels[1:]:
         pair = (levels[0], level)

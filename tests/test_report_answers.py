@@ -1,0 +1,197 @@
+"""The report's sections: the right numbers reach them, and odd studies leave them out instead of failing."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import PRACTICES, grid, half_fraction, synthetic_records
+
+from alignkit.claims import evaluate
+from alignkit.report import write_report
+from alignkit.report.analysis import Analysis, analyse
+from alignkit.report.answers.compared import compared
+from alignkit.report.answers.dose import dose
+from alignkit.report.answers.model import model
+from alignkit.report.answers.power import power
+from alignkit.report.answers.robustness import robustness, specifications
+from alignkit.report.answers.variance import variance
+from alignkit.report.sections import ALWAYS, FULL, answered
+from alignkit.stats.dose import dose_response
+from alignkit.stats.variance import variance_components
+from alignkit.store import Records
+
+CLAIM: dict[str, Any] = {
+    "name": "norm", "statement": "Normalisation aligns", "practice": "Normalise", "factor": "norm",
+    "levels": ["none", "batch"], "direction": "decrease", "smallest_effect": 1.0,
+}  # fmt: skip
+FACTORS = {path: PRACTICES[path] for path in ("network.norm", "network.activation", "network.width")}
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    records = synthetic_records(
+        designs={"cells": grid(FACTORS)},
+        study={"claims": [CLAIM, {**CLAIM, "name": "activation", "factor": "activation", "levels": ["tanh", "relu"]}],
+               "designs": {"cells": {"factors": FACTORS}}},
+        angle_effects={"network.norm": -6.0}, seeds=8, steps=(0, 30, 90, 180, 360),
+    )  # fmt: skip
+    return analyse(records)
+
+
+def test_the_model_finds_what_the_truth_depends_on(analysis: Analysis) -> None:
+    section = model(analysis)
+    assert section is not None
+    (table,) = section.tables
+    assert table.data["term"].iloc[0] == "norm" and table.data["p"].iloc[0] < 0.001
+    assert len(table.data) == 6  # three factors and their pairs
+    assert "comes from norm" in section.answer[0]
+    assert [chart.name for chart in section.charts] == ["model_terms", "model_means"]
+
+
+def test_power_is_that_of_the_seeds_there_are(analysis: Analysis) -> None:
+    section = power(analysis)
+    assert section is not None
+    frame = section.tables[0].data.set_index("claim")
+    verdict = analysis.verdicts[0]
+    assert frame.loc["norm", "sd"] == pytest.approx(np.std(verdict.differences, ddof=1))
+    assert frame.loc["norm", "n_seeds"] == 8 and frame.loc["norm", "family_size"] == 2
+    assert 0 < frame.loc["norm", "detectable"] < 6
+
+
+def test_a_finding_that_hangs_on_one_seed_is_named(analysis: Analysis) -> None:
+    section = robustness(analysis)
+    assert section is not None
+    frame = section.tables[0].data
+    assert len(frame) == 16 and set(frame["claim"]) == {"norm", "activation"}
+    assert frame.loc[frame["claim"] == "norm", "estimate"].mean() == pytest.approx(analysis.verdicts[0].estimate)
+
+
+def test_every_model_gives_the_balanced_effect(analysis: Analysis) -> None:
+    section = compared(analysis)
+    assert section is not None
+    effects = section.tables[0].data
+    of_norm = effects[effects["claim"] == "norm"]
+    assert len(of_norm) == 5
+    # Balanced cells and one depth: all models estimate the same difference.
+    assert of_norm["estimate"].to_numpy() == pytest.approx(of_norm["estimate"].iloc[0], abs=1e-6)
+    assert set(section.tables[1].data["held"]) == {"seed", "cells"}
+    assert (section.tables[1].data["r2"] > 0.5).all()
+
+
+def test_the_declared_specification_is_the_verdict(analysis: Analysis) -> None:
+    section = specifications(analysis)
+    assert section is not None
+    curve = section.tables[0].data
+    first = curve[curve["claim"] == "norm"].iloc[0]
+    assert first["estimate"] == pytest.approx(analysis.verdicts[0].estimate)
+    assert first["p"] == pytest.approx(analysis.verdicts[0].p) and len(curve) == 2 * 42
+    assert {"degrees", "fisher z", "beta"} == set(curve["scale"])
+
+
+def crossed_streams(noise: int = 0) -> Records:
+    """Records in which the draws of two streams decide the angle; the study has one seed."""
+    levels = {"streams.initialisation": list(range(5)), "streams.feedback": list(range(4))}
+    records = synthetic_records(
+        designs={"draws": grid(levels)}, study={"designs": {"draws": {"factors": levels}}}, seeds=1, rules=("bp", "dfa"),
+        steps=(0, 360),
+    )  # fmt: skip
+    generator = np.random.default_rng(noise)
+    effects = generator.normal(0, 3, 5), generator.normal(0, 1, 4)
+    runs = records.runs.rename(columns={"initialisation": "streams_initialisation", "feedback": "streams_feedback"})
+    angles = {
+        run: 60 + effects[0][i] + effects[1][j] + generator.normal(0, 0.5)
+        for run, i, j in runs[["run_id", "streams_initialisation", "streams_feedback"]].itertuples(index=False)
+    }
+    layers = records.layers.assign(signal_angle_deg=records.layers["run_id"].map(angles))
+    factors = ("streams_initialisation", "streams_feedback")
+    return Records(records.study, runs, records.checkpoints, layers, factors)
+
+
+def test_the_decomposition_is_of_the_crossed_streams() -> None:
+    records = crossed_streams()
+    section = variance(analyse(records))
+    assert section is not None
+    table = next(table for table in section.tables if table.name == "variance_dfa_signal_angle_deg")
+    rows = records.runs[records.runs["rule"] == "dfa"]
+    last = records.layers[records.layers["step"] == 360].groupby("run_id")["signal_angle_deg"].mean()
+    expected = variance_components(rows.assign(value=rows["run_id"].map(last)), factors=records.factors)
+    pd.testing.assert_frame_equal(table.data, expected.to_frame())
+    assert "initial weights" in section.answer[0] and any("not seeds" in note for note in section.notes)
+    assert variance(analyse(synthetic_records(designs={"cells": grid(FACTORS)}, seeds=3, steps=(0, 9)))) is None
+
+
+def imposed(seeds: int = 6) -> Records:
+    """Runs whose accuracy falls by a tenth of a point a degree, and one rate design with a choice to make."""
+    rows = []
+    generator = np.random.default_rng(0)
+    for rule, angle, lr, seed in itertools.product(("bp", "imposed_angle"), (0, 30, 60, 90), (0.1, 0.3), range(seeds)):
+        if rule == "bp" and angle:
+            continue
+        best = lr == 0.3
+        rows.append(
+            {"run_id": f"{rule}{angle}{lr}{seed}", "study": "s", "rule": rule, "cell": f"{angle}-{lr}",
+             "designs": "fixed+rates" if lr == 0.1 else "rates", "bp_run_id": f"bp0{lr}{seed}", "seed": seed,
+             "held_out": False, "feedback_angle_deg": float(angle) if rule != "bp" else None, "lr": lr,
+             "train_accuracy": 1.0, "validation_accuracy": 0.95 if best else 0.9,
+             "test_accuracy": 0.95 - 0.001 * angle + 0.01 * best + generator.normal(0, 0.001), "train_loss": 0.1,
+             "validation_loss": 0.1, "test_loss": 0.1, "output_lr": 0.1, "diverged": False, "diverged_step": pd.NA,
+             "steps": 10, "parameters": 10}
+        )  # fmt: skip
+    base = synthetic_records(designs={"cells": grid(FACTORS)}, seeds=1, steps=(0, 9), rules=("bp", "imposed_angle"))
+    runs = pd.DataFrame(rows)
+    layers = pd.concat([base.layers.iloc[:1].assign(run_id=run) for run in runs["run_id"]], ignore_index=True)
+    return Records(base.study, runs, base.checkpoints.iloc[:0], layers, ("feedback_angle_deg", "lr"))
+
+
+def test_the_dose_response_is_of_the_imposed_angle_at_the_best_rate() -> None:
+    records = imposed()
+    section = dose(analyse(records))
+    assert section is not None
+    fixed, rates = section.tables
+    assert (fixed.name, rates.name) == ("dose_fixed", "dose_rates")
+    chosen = records.runs[(records.runs["rule"] == "imposed_angle") & (records.runs["lr"] == 0.3)]
+    expected = dose_response(chosen.assign(value=100 * chosen["test_accuracy"]), dose="feedback_angle_deg")
+    pd.testing.assert_frame_equal(rates.data, expected.to_frame())
+    assert "a point is lost at 10°" in section.answer[0]
+    assert dose(analyse(synthetic_records(designs={"cells": grid(FACTORS)}, seeds=3, steps=(0, 9)))) is None
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "one seed": {"seeds": 1},
+    "two seeds": {"seeds": 2},
+    "no BP": {"rules": ("dfa",)},
+    "only BP": {"rules": ("bp",)},
+    "one checkpoint": {"steps": (0,)},
+    "regression": {"regression": True},
+    "diverged": {"diverge": (("network.norm", "batch"),)},
+    "no measures": {"measures": ()},
+    "no factors": {"designs": {"one": [{"network.width": 16}]}, "study": {}},
+    "a fraction": {"designs": {"cells": half_fraction(PRACTICES)}, "seeds": 3},
+}
+IN_FULL = ("one seed", "no BP", "regression", "one checkpoint")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_studies_have_their_report(name: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "designs": {"cells": grid({"network.norm": ["none", "batch"], "network.width": [16, 32]})},
+        "study": {"claims": [CLAIM]}, "seeds": 6, "steps": (0, 45, 360),
+    }  # fmt: skip
+    records = synthetic_records(**{**settings, **ODD[name]})
+    page = write_report(records, tmp_path, full=name in IN_FULL)
+    assert page.exists()
+    evaluate(records)
+
+
+def test_names_belong_to_their_section(analysis: Analysis) -> None:
+    found, _ = answered(analysis, full=True)
+    assert {question.name for question, _ in found} >= {"model", "robustness", "power", "compared", "specifications"}
+    for question, section in found:
+        for part in (*section.tables, *section.charts):
+            assert part.name.startswith(question.name), part.name
+    assert len({question.name for question in (*ALWAYS, *FULL)}) == len((*ALWAYS, *FULL))
