@@ -10,6 +10,7 @@ import pandas as pd
 
 from alignkit.designs import declared_factors
 from alignkit.errors import AnalysisError, nearest
+from alignkit.run_tables import summarised
 from alignkit.stats import (
     benjamini_hochberg,
     contrast,
@@ -19,7 +20,6 @@ from alignkit.stats import (
     level_text,
     rate_note,
     require_seeds,
-    run_summaries,
     step_note,
     unit_of,
 )
@@ -114,6 +114,13 @@ def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
     the study's analysis plan did not hold before the runs is judged as exploration. One that cannot be
     tested (too few seeds, a level without runs) is undecided, and `reason` says why: nothing is raised.
     """
+    key = ("verdicts", alpha)
+    if key not in records.memo:
+        records.memo[key] = _evaluate(records, alpha)
+    return list(records.memo[key])
+
+
+def _evaluate(records: Records, alpha: float) -> list[Verdict]:
     claims = [_as_declared(records, claim) for claim in records.study.claims]
     removed = len(records.registration.removed(records.study)) if records.registration else 0
     family_size = removed + sum(claim.family == "confirmatory" for claim, _ in claims)
@@ -173,9 +180,8 @@ def claim_table(
     Another `response` is taken over all layers at the end of training, unless `summary` says otherwise.
     """
     own = response is None
-    table = run_summaries(
-        records.runs,
-        records.layers,
+    table = summarised(
+        records,
         response or claim.response,
         summary=summary or (claim.summary if own else "final"),
         layer=claim.layer if own else "mean",

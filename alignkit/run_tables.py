@@ -62,7 +62,7 @@ class Source:
             return []
         found = []
         if factor is not None:
-            steps = run_summaries(self.records.runs, self.records.layers, "update_ratio", summary="auc")
+            steps = summarised(self.records, "update_ratio", summary="auc")
             steps = steps[steps["run_id"].isin(self.table["run_id"])]
             tuned = self.records.study.pilot is not None
             for pair in pairs:
@@ -88,6 +88,21 @@ class Source:
             if at.isin(levels).any():
                 found.append(f"{reason}: runs without a value, {', '.join(counts)}")
         return found
+
+
+def summarised(
+    records: Records,
+    response: str,
+    *,
+    summary: Literal["final", "auc"] = "final",
+    layer: int | Literal["mean"] = "mean",
+) -> pd.DataFrame:
+    """`run_summaries` of all the records' runs, worked out once: an analysis asks for the same ones many times."""
+    key = ("run_summaries", response, summary, layer)
+    if key not in records.memo:
+        records.memo[key] = run_summaries(records.runs, records.layers, response, summary=summary, layer=layer)
+    found: pd.DataFrame = records.memo[key]
+    return found.copy(deep=False)
 
 
 def source_of(
@@ -116,7 +131,7 @@ def source_of(
     table = (
         _each_layer(records, name, summary)
         if layer == "each"
-        else run_summaries(records.runs, records.layers, name, summary=summary, layer=layer)
+        else summarised(records, name, summary=summary, layer=layer)
     )
     if rule is not None:
         ran = sorted(set(table["rule"]))
@@ -136,7 +151,7 @@ def _each_layer(records: Records, response: str, summary: Literal["final", "auc"
     depth = records.runs["run_id"].map(records.layers.groupby("run_id")["layer"].max())
     parts = []
     for layer in sorted(records.layers["layer"].unique()):
-        part = run_summaries(records.runs, records.layers, response, summary=summary, layer=int(layer))
+        part = summarised(records, response, summary=summary, layer=int(layer))
         has = depth >= layer
         parts.append(part[has].assign(layer=int(layer), position=layer / depth[has]))
     return pd.concat(parts, ignore_index=True)

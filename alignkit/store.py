@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +41,7 @@ class Records:
     `missing` counts the planned runs that have no records yet. `timing` has a row per cohort, NaN where
     its timing.json is lost. `held_out` holds the same of the seeds that the study holds out, which are in
     no table here; None where there are none. `registration` is the history of the analysis plan; None for
-    records that were not read from a directory.
+    records that were not read from a directory. `memo` keeps what was worked out from these tables once.
     """
 
     study: Study
@@ -53,6 +53,7 @@ class Records:
     timing: pd.DataFrame | None = None
     held_out: Records | None = None
     registration: Registration | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 def load(directory: str | Path) -> Records:

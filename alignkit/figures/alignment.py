@@ -33,7 +33,8 @@ from alignkit.figures.look import (
     step_axis,
     unit_after,
 )
-from alignkit.stats import Contrast, digits_of, in_design, label_of, level_order, run_summaries, unit_of
+from alignkit.run_tables import summarised
+from alignkit.stats import Contrast, digits_of, in_design, label_of, level_order, unit_of
 from alignkit.stats.contrasts import level_means
 from alignkit.stats.levels import level_column, numeric_levels
 from alignkit.store import Records
@@ -256,7 +257,7 @@ def accuracy_gap_against_alignment(
 
 def final_values(records: Records, *, rule: str, design: str | None, response: str) -> pd.DataFrame:
     """`run_summaries` of one rule in one design (all designs if None)."""
-    table = run_summaries(records.runs, records.layers, response)
+    table = summarised(records, response)
     table = table[table["rule"] == rule]
     return table if design is None else table[in_design(table, design)]
 

@@ -12,7 +12,8 @@ from alignkit.columns import LAYERS
 from alignkit.report.analysis import Analysis
 from alignkit.report.toml_text import toml_text
 from alignkit.report.words import count, listed, number, rule_name, sizes
-from alignkit.stats import in_design, label_of, minimum_seeds, run_summaries
+from alignkit.run_tables import summarised
+from alignkit.stats import in_design, label_of, minimum_seeds
 from alignkit.study import Images, Settings
 
 ANALYSED_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib")
@@ -70,7 +71,7 @@ def diagnostics(analysis: Analysis) -> list[str]:
     for response in (analysis.alignment, "accuracy_gap" if "bp" in records.study.rules else None):
         if response is None:
             continue
-        table = run_summaries(records.runs, records.layers, response)
+        table = summarised(records, response)
         table = table[table["rule"].isin(analysis.rules)]
         reasons = table.loc[~table["missing"].isin(["", "is the reference itself"]), "missing"].value_counts()
         if len(reasons):

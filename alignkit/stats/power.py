@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -176,7 +177,13 @@ def detectable_effect(
     """
     _check(effect=1.0, sd=sd, alpha=alpha, family_size=family_size, power=power)
     require_seeds(n_seeds, family_size=family_size, alpha=alpha)
-    level = alpha / family_size
+    found = _detectable(n_seeds, power, alpha / family_size, seed)
+    return difference_power(n_seeds, effect=found * sd, sd=sd, alpha=alpha, family_size=family_size, seed=seed)
+
+
+@lru_cache(maxsize=256)
+def _detectable(n_seeds: int, power: float, level: float, seed: int) -> float:
+    """The detectable effect in standard deviations: the same for every claim of a family."""
 
     def lacking(effect: float, power_at: Callable[[float], float]) -> float:
         return power_at(effect) - power
@@ -193,8 +200,7 @@ def detectable_effect(
         low *= 0.95
     while exact(high) < power:
         high *= 1.25
-    found = float(optimize.brentq(lacking, low, high, args=(exact,), xtol=1e-3 * smooth, rtol=1e-3))
-    return difference_power(n_seeds, effect=found * sd, sd=sd, alpha=alpha, family_size=family_size, seed=seed)
+    return float(optimize.brentq(lacking, low, high, args=(exact,), xtol=1e-3 * smooth, rtol=1e-3))
 
 
 def nested_power(

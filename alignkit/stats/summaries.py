@@ -142,15 +142,21 @@ def _measure(
     if summary == "final":
         per_run = by_step.groupby(level="run_id").last(skipna=False) if len(by_step) else by_step
     else:
-        per_run = by_step.reset_index(["step", "epoch"]).groupby("run_id")[["epoch", "value"]].apply(_time_average)
+        per_run = _time_averages(by_step)
     values = runs["run_id"].map(per_run.to_dict()).astype(float)
     return values
 
 
-def _time_average(curve: pd.DataFrame) -> float:
-    epochs, values = curve["epoch"].to_numpy(float), curve["value"].to_numpy(float)
-    length = epochs[-1] - epochs[0]
-    return float(np.trapezoid(values, epochs) / length) if length > 0 else float(values[-1])
+def _time_averages(by_step: pd.Series) -> pd.Series:
+    """Each run's mean over its epochs, by the trapezoidal rule; of a single checkpoint, its value."""
+    runs, first = pd.factorize(by_step.index.get_level_values("run_id"))
+    epochs, values = by_step.index.get_level_values("epoch").to_numpy(float), by_step.to_numpy(float)
+    same = runs[1:] == runs[:-1]
+    areas = np.where(same, (values[1:] + values[:-1]) / 2 * np.diff(epochs), 0.0)
+    lengths = np.bincount(runs[1:], weights=np.where(same, np.diff(epochs), 0.0), minlength=len(first))
+    total = np.bincount(runs[1:], weights=areas, minlength=len(first))
+    last = by_step.groupby(level="run_id", sort=False).last(skipna=False).to_numpy(float, copy=True)
+    return pd.Series(np.divide(total, lengths, out=last, where=lengths > 0), index=first)
 
 
 def _of_twin(runs: pd.DataFrame, value: pd.Series) -> pd.Series:
