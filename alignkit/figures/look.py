@@ -23,8 +23,8 @@ from alignkit.stats import label_of, unit_of
 WIDTH = 4.8
 ABSENT, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 INK, FAINT = "#1f2328", "#8a9099"
-RULE_COLOURS = {"dfa": "#0173b2", "fa": "#de8f05", "bp": "#5f6670", "shallow": "#949494"}
-OTHER_COLOURS = ("#029e73", "#cc78bc", "#ca9161", "#d55e00", "#56b4e9")
+RULE_COLOURS = {"dfa": "#0173b2", "fa": "#de8f05", "bp": "#5f6670", "shallow": "#949494", "imposed_angle": "#cc78bc"}
+OTHER_COLOURS = ("#029e73", "#ca9161", "#d55e00", "#56b4e9")
 STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": FAINT,
@@ -151,7 +151,12 @@ def mark_chance(axes: Axes, response: str) -> None:
 
 
 def rule_name(rule: str) -> str:
-    return rule.upper() if rule in ("bp", "dfa", "fa") else rule
+    """A rule as prose has it.
+
+    >>> rule_name("dfa"), rule_name("imposed_angle")
+    ('DFA', 'imposed angle')
+    """
+    return rule.upper() if rule in ("bp", "dfa", "fa") else rule.replace("_", " ")
 
 
 def unit_after(response: str) -> str:

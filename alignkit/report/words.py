@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from alignkit.figures import ABSENT, MINUS, interval_text, signed
+from alignkit.figures.look import rule_name as rule_name
 from alignkit.stats import digits_of, unit_of
 
 
@@ -89,10 +90,6 @@ def slug(text: str) -> str:
     'mine_my_rule'
     """
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-
-
-def rule_name(rule: str) -> str:
-    return rule.upper() if rule in ("bp", "dfa", "fa") else rule
 
 
 def sizes(values: Iterable[int]) -> str:
