@@ -6,14 +6,20 @@ from alignkit.errors import AnalysisError
 from alignkit.report.analysis import Analysis
 from alignkit.report.answers.compared import compared
 from alignkit.report.answers.dose import dose
+from alignkit.report.answers.matched import matched
+from alignkit.report.answers.mediation import mediation
 from alignkit.report.answers.model import model
+from alignkit.report.answers.phases import phases
 from alignkit.report.answers.power import power
 from alignkit.report.answers.robustness import robustness, specifications
+from alignkit.report.answers.thresholds import thresholds
 from alignkit.report.answers.variance import variance
 from alignkit.report.section import Question, Section
 
 ALWAYS: tuple[Question, ...] = (
     Question("model", "What alignment depends on", model),
+    Question("phases", "When alignment comes", phases),
+    Question("thresholds", "Is there a width below which alignment fails?", thresholds),
     Question("dose", "Does an angle cost accuracy? What imposing it shows", dose),
     Question("variance", "Where the spread comes from", variance),
     Question("robustness", "Do the verdicts hold up?", robustness),
@@ -22,6 +28,8 @@ ALWAYS: tuple[Question, ...] = (
 """Answered in every report: together they take seconds."""
 
 FULL: tuple[Question, ...] = (
+    Question("matched", "At the same training loss", matched),
+    Question("mediation", "Does alignment carry the effect on accuracy?", mediation),
     Question("compared", "Does the model matter?", compared),
     Question("specifications", "Does it matter how it is analysed?", specifications),
 )
