@@ -255,10 +255,10 @@ def _worst_case(measured: Verdict, table: pd.DataFrame, within: Sequence[str], a
     except AnalysisError as error:
         note = f"runs without a value are taken to be missing at random, since no bounds can be had ({error})"
         return replace(measured, warnings=(*measured.warnings, note))
-    unit = _after(measured.unit)
+    lowest, highest = (_sized(float(f"{bound:.3g}"), measured.unit) for bound in (bounds.lowest, bounds.highest))
     note = (
-        f"whatever the runs without a value would have shown, the effect lies between {bounds.lowest:.3g}{unit} and "
-        f"{bounds.highest:.3g}{unit}; the p-values are the largest over all of that"
+        f"whatever the runs without a value would have shown, the effect lies between {lowest} and {highest}; the "
+        "p-values are the largest over all of that"
     )
     return replace(
         measured,
@@ -273,7 +273,7 @@ def _judge(verdict: Verdict, p: float, p_equivalence: float, alpha: float) -> Ve
     verdict = replace(verdict, p_adjusted=p, p_equivalence_adjusted=p_equivalence)
     if verdict.reason:
         return verdict
-    claim, margin = verdict.claim, f"{verdict.claim.smallest_effect:g}{_after(verdict.unit)}"
+    claim, margin = verdict.claim, _sized(verdict.claim.smallest_effect, verdict.unit)
     claimed = verdict.estimate > 0 if claim.direction == "increase" else verdict.estimate < 0
     if p_equivalence < alpha:
         reason = f"smaller than {margin}, the smallest effect that matters (p {_p(p_equivalence)} for equivalence)"
@@ -314,5 +314,8 @@ def _p(p: float) -> str:
     return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
 
 
-def _after(unit: str) -> str:
-    return f" {unit}" if unit and unit != "°" else unit
+def _sized(value: float, unit: str) -> str:
+    """A size with its unit: 2°, 1 point, 0.5 points."""
+    if unit == "points" and value == 1:
+        return "1 point"
+    return f"{value:g}" + (f" {unit}" if unit and unit != "°" else unit)

@@ -22,6 +22,10 @@ RESPONSES = (
     "step_cosine",
 )  # fmt: skip
 """What a report calls alignment: the first of these that was recorded."""
+IMPOSED = frozenset({"imposed_angle"})
+"""Rules whose alignment is set, not found."""
+STREAMS = "streams_"
+"""What the columns of factors that are draws of randomness begin with."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,16 @@ def analyse(records: Records) -> Analysis:
 
 
 def varying_factors(records: Records, *, rule: str, design: str) -> list[str]:
-    """The factors of which a design has more than one level under a rule."""
+    """The factors of which a design has more than one level under a rule, draws of randomness left aside."""
+    return [name for name in _varying(records, rule, design) if not name.startswith(STREAMS)]
+
+
+def crossed_streams(records: Records, *, rule: str, design: str) -> list[str]:
+    """The streams of randomness that a design varies: no level of one is better than another."""
+    return [name for name in _varying(records, rule, design) if name.startswith(STREAMS)]
+
+
+def _varying(records: Records, rule: str, design: str) -> list[str]:
     runs = records.runs[(records.runs["rule"] == rule) & in_design(records.runs, design)]
     return [factor for factor in records.factors if len(level_order(runs[factor])) > 1]
 
@@ -113,7 +126,9 @@ def _declared(factors: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _alignment(records: Records) -> tuple[str | None, tuple[str, ...]]:
-    runs = records.runs[["run_id", "rule"]]
+    runs = records.runs.loc[~records.runs["rule"].isin(IMPOSED), ["run_id", "rule"]]
+    if IMPOSED & set(records.study.rules) and set(runs["rule"]) <= {"bp", "shallow"}:
+        return None, ()
     rows = records.layers[["run_id", "signal", *MEASURE_COLUMNS]].merge(runs, on="run_id")
     for only in ("teaching", "bystander"):
         part = rows[rows["signal"] == only]

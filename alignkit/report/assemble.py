@@ -14,7 +14,7 @@ from alignkit.figures import row_label, save_figure
 from alignkit.files import write_bytes, writing
 from alignkit.recommend import ACCURACY, to_json, to_markdown
 from alignkit.report import method, results
-from alignkit.report.analysis import Analysis, analyse
+from alignkit.report.analysis import IMPOSED, Analysis, analyse
 from alignkit.report.charts import Chart, charts
 from alignkit.report.results import bounds, known
 from alignkit.report.section import Question, Section
@@ -33,6 +33,7 @@ from alignkit.report.words import (
     p_text,
     rule_name,
     sizes,
+    with_interval,
 )
 from alignkit.stats import label_of
 from alignkit.store import Records
@@ -152,7 +153,10 @@ def _on_claims(analysis: Analysis) -> str:
 def _on_alignment(analysis: Analysis) -> list[str]:
     response = analysis.alignment
     if response is None:
-        return ["No run has a defined alignment measure."]
+        imposed = IMPOSED & set(analysis.records.study.rules)
+        return [
+            "The angle was imposed, so it is no outcome here." if imposed else "No run has a defined alignment measure."
+        ]
     sentences = []
     taught = [rule for rule in analysis.rules if rule != "bp"]
     untaught = analysis.final("bp", response) if "bp" in analysis.records.study.rules else None
@@ -161,10 +165,8 @@ def _on_alignment(analysis: Analysis) -> list[str]:
         final = analysis.final(rule, response)
         if final is None:
             continue
-        text = (
-            f"At the end of training, {rule_name(rule)}'s {label_of(response)} is {level(final.estimate, response)} "
-            f"{level_interval(final.interval, response)} on average"
-        )
+        size = with_interval(level(final.estimate, response), level_interval(final.interval, response))
+        text = f"At the end of training, {rule_name(rule)}'s {label_of(response)} is {size} on average"
         if untaught and rule == taught[0]:
             text += (
                 f", where a feedback that never taught has {level(untaught.estimate, response)} and chance is {chance}"
@@ -173,10 +175,8 @@ def _on_alignment(analysis: Analysis) -> list[str]:
         gap = analysis.final(rule, "accuracy_gap")
         if gap is not None:
             side = "below" if gap.estimate < 0 else "above"
-            sentences.append(
-                f"Its test accuracy is {number(abs(gap.estimate), 1)} points {side} that of BP "
-                f"{change_interval(gap.interval, 'accuracy_gap')}."
-            )
+            text = f"Its test accuracy is {number(abs(gap.estimate), 1)} points {side} that of BP"
+            sentences.append(with_interval(text, change_interval(gap.interval, "accuracy_gap")) + ".")
     if not taught and untaught is not None:
         sentences.append(
             f"Only BP ran: at the end, the {label_of(response)} of a feedback that never teaches is "

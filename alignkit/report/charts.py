@@ -11,8 +11,19 @@ from matplotlib.figure import Figure
 
 from alignkit import figures
 from alignkit.errors import AnalysisError
-from alignkit.report.analysis import Analysis, varying_factors
-from alignkit.report.words import change, change_interval, count, level, listed, number, rule_name, slug
+from alignkit.report.analysis import IMPOSED, Analysis, varying_factors
+from alignkit.report.words import (
+    change,
+    change_interval,
+    count,
+    level,
+    listed,
+    number,
+    rule_name,
+    sentence,
+    slug,
+    with_interval,
+)
 from alignkit.stats import Contrast, in_design, label_of, level_order, paired_test
 
 
@@ -39,7 +50,9 @@ def charts(analysis: Analysis) -> tuple[list[Chart], list[str]]:
             absent.append(f"{what}: {error}.")
 
     if analysis.alignment is None:
-        absent.append("No figure of alignment: no run has a defined alignment measure.")
+        imposed = IMPOSED & set(analysis.records.study.rules)
+        why = "the angle was imposed" if imposed else "no run has a defined alignment measure"
+        absent.append(f"No figure of alignment: {why}.")
         return found, absent
     attempt("Alignment over training", lambda: _training(analysis))
     for rule in analysis.rules:
@@ -69,7 +82,8 @@ def _training(analysis: Analysis) -> Chart:
         ends = table[table["step"] == table["step"].max()].set_index("layer")["mean"]
         start = table[table["step"] == table["step"].min()]["mean"].mean()
         signal = "signal" if rule != "bp" else "runs' untaught feedback"
-        text = f"{rule_name(rule)}'s {signal} goes from {level(start, response)} to {level(ends.mean(), response)}"
+        name, end = sentence(rule_name(rule)), level(ends.mean(), response)
+        text = f"{name}'s {signal} goes from {level(start, response)} to {end}"
         if len(ends) > 1:
             best = ends.idxmin() if response.endswith("_deg") else ends.idxmax()
             text += f", layer {best} ending closest to BP ({level(ends[best], response)})"
@@ -97,7 +111,7 @@ def _factors(analysis: Analysis, rule: str) -> Chart:
     clear = sum(effect.p_adjusted < 0.05 for effect in effects)
     see = (
         f"The largest effect is that of {figures.row_label(largest.factor, largest.levels)}: "
-        f"{change(largest.estimate, response)} {change_interval(largest.interval, response)}. "
+        f"{with_interval(change(largest.estimate, response), change_interval(largest.interval, response))}. "
         f"{clear} of {count(len(effects), 'effect')} {'has' if clear == 1 else 'have'} an adjusted p below .05."
     )
     how = (

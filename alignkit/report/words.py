@@ -62,6 +62,20 @@ def level_interval(interval: tuple[float, float], response: str) -> str:
     return f"[{number(interval[0], digits_of(response))}, {number(interval[1], digits_of(response))}]"
 
 
+def with_interval(text: str, interval: str) -> str:
+    """An estimate and its interval in a sentence; the estimate alone where there is none.
+
+    >>> with_interval("60.1°", "[59.0, 61.2]"), with_interval("60.1°", ABSENT)
+    ('60.1° [59.0, 61.2]', '60.1°')
+    """
+    return text if interval == ABSENT else f"{text} {interval}"
+
+
+def sentence(text: str) -> str:
+    """A text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
 def unit(response: str) -> str:
     """The unit as it follows a number."""
     found = unit_of(response)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from alignkit.errors import AnalysisError
 from alignkit.figures import MINUS, final_values
 from alignkit.figures.variance import variance_shares
-from alignkit.report.analysis import Analysis, varying_factors
+from alignkit.report.analysis import STREAMS, Analysis, crossed_streams
 from alignkit.report.charts import Chart
 from alignkit.report.section import Section
 from alignkit.report.tables import Table
 from alignkit.report.words import level, listed, p_text, rule_name, slug
 from alignkit.stats import label_of, unit_of
 from alignkit.stats.variance import RESIDUAL, VarianceDecomposition, variance_components
-
-STREAMS = "streams_"
 
 
 def variance(analysis: Analysis) -> Section | None:
@@ -22,8 +20,7 @@ def variance(analysis: Analysis) -> Section | None:
     notes: list[str] = []
     for rule in sorted(analysis.records.study.rules, key=lambda rule: rule == "bp"):
         for design in analysis.designs:
-            varying = varying_factors(analysis.records, rule=rule, design=design)
-            crossed = [name for name in varying if name.startswith(STREAMS)]
+            crossed = crossed_streams(analysis.records, rule=rule, design=design)
             if len(crossed) < 2:
                 continue
             for response in (analysis.alignment, "test_accuracy"):
