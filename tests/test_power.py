@@ -1,0 +1,84 @@
+"""How many seeds the claims of a study need, by the variances of a pilot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import grid, synthetic_records
+
+from alignkit.errors import AnalysisError
+from alignkit.plan import Plan, expand
+from alignkit.power import claim_power, power_frame
+from alignkit.stats.power import difference_power, seeds_needed
+from alignkit.store import Records
+from alignkit.study import Study
+
+FACTORS: dict[str, list[Any]] = {"network.norm": ["none", "batch"], "network.width": [16, 32, 64, 128]}
+CLAIM: dict[str, Any] = {
+    "name": "norm", "statement": "Normalisation aligns", "factor": "norm", "levels": ["none", "batch"],
+    "direction": "decrease", "smallest_effect": 1.0,
+}  # fmt: skip
+
+
+def planned(*claims: dict[str, Any], factors: dict[str, list[Any]] = FACTORS, seeds: int = 10) -> Plan:
+    study = {"name": "s", "seeds": seeds, "designs": {"d": {"factors": factors}}, "claims": claims or [CLAIM]}
+    return expand(Study.parse(study), fingerprint=lambda data: "digits")
+
+
+def pilot(*, factors: dict[str, list[Any]] = FACTORS, seeds: int = 40, **options: Any) -> Records:
+    study = {"designs": {"d": {"factors": factors}}}
+    return synthetic_records(designs={"d": grid(factors)}, study=study, seeds=seeds, steps=(0, 360), **options)
+
+
+def test_the_sd_is_made_of_seeds_and_of_runs() -> None:
+    (found,) = claim_power(planned(), pilot(seed_by_factor_sd=1.0, residual_sd=2.0))
+    # One effect a seed, and the mean of four differences of two runs each.
+    assert found.sd == pytest.approx(np.sqrt(1.0 + 2 * 4.0 / 4), rel=0.25) and found.sd < found.sd_upper
+    assert (found.cells, found.n_seeds, found.pilot_seeds, found.unit) == (4, 10, 40, "°")
+    assert found.power == difference_power(10, effect=1.0, sd=found.sd).power
+    assert found.seeds == seeds_needed(effect=1.0, sd=found.sd).n_seeds
+    assert found.seeds_upper is not None and found.seeds is not None and found.seeds_upper >= found.seeds
+
+
+def test_more_cells_need_fewer_seeds() -> None:
+    records = pilot(seed_by_factor_sd=0.3, residual_sd=3.0)
+    many = {**FACTORS, "network.depth": [1, 2, 3, 4]}
+    (few,), (more,) = claim_power(planned(), records), claim_power(planned(factors=many), records)
+    assert more.cells == 16 and more.sd < few.sd and more.seeds < few.seeds  # type: ignore[operator]
+
+
+def test_the_family_and_the_effect_asked_for_count() -> None:
+    others = [{**CLAIM, "name": f"c{index}"} for index in range(9)]
+    records = pilot()
+    (alone,), (beside, *_) = claim_power(planned(), records), claim_power(planned(CLAIM, *others), records)
+    assert beside.seeds is not None and alone.seeds is not None and beside.seeds >= max(9, alone.seeds)
+    (larger,) = claim_power(planned(), records, effect=5.0)
+    assert larger.effect == 5.0 and larger.seeds <= alone.seeds  # type: ignore[operator]
+    (hopeless, *_) = claim_power(planned(CLAIM, *others, seeds=8), records)
+    assert hopeless.power == 0.0 and np.isnan(hopeless.detectable)  # eight seeds reject nothing in a family of ten
+
+
+def test_one_cell_a_level_takes_the_sd_as_it_is() -> None:
+    alone = {"network.norm": ["none", "batch"]}
+    records = pilot(factors=alone, seed_by_factor_sd=1.0, residual_sd=1.0)
+    (found,) = claim_power(planned(factors=alone), records)
+    assert found.sd == pytest.approx(np.sqrt(1.0 + 2.0), rel=0.3)
+    assert found.sd_upper > found.sd
+
+
+def test_what_the_pilot_says_nothing_of_has_a_reason() -> None:
+    claims = (
+        CLAIM,
+        {**CLAIM, "name": "wide", "factor": "width", "levels": [16, 128]},
+        {**CLAIM, "name": "bp", "rule": "bp"},
+    )
+    norm_alone = pilot(factors={"network.norm": ["none", "batch"], "network.width": [16, 32]}, rules=("dfa",))
+    known, wide, bp = claim_power(planned(*claims), norm_alone)
+    assert not known.reason and "the level 128, which no run has" in wide.reason and bp.reason
+    frame = power_frame([known, wide, bp])
+    assert list(frame["claim"]) == ["norm", "wide", "bp"] and frame["sd"].isna().tolist() == [False, True, True]
+    for effect in (0.0, -1.0, float("nan")):
+        with pytest.raises(AnalysisError, match="--effect: expected a size above 0"):
+            claim_power(planned(), norm_alone, effect=effect)
