@@ -1,10 +1,9 @@
 """The mixed model: layers in runs in seeds, with effects that vary over seeds, and tests that know it.
 
-The likelihood is our own (`reml`), and statsmodels and R are the oracles it is tested against. statsmodels'
-MixedLM fits standard deviations by general optimisers from one start: it ends on the boundary or in an
-intercept of 0 with converged=True, tests with z, and takes seconds where scoring steps take milliseconds.
-Inference is what a mixed model is fitted for here, and it needs the derivatives anyway: Satterthwaite's
-degrees of freedom come from the same matrices as the search.
+The likelihood is our own (`reml`); lme4, lmerTest and statsmodels are the oracles that it is tested against.
+statsmodels' MixedLM could not carry the inference: where a variance is 0 its optimisers fail or return an
+intercept of 0 as converged, it tests with z, and it gives no derivatives to compute Satterthwaite's degrees of
+freedom from. Here those come from the same matrices as the steps of the search.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from alignkit.errors import AnalysisError
 from alignkit.stats.factorial import seed_codes
 from alignkit.stats.linear import Design, FTest, LinearFit, f_p
 from alignkit.stats.random_effects import is_constant, run_codes, seed_terms
-from alignkit.stats.reml import SMALLEST_RESIDUAL, Blocks, Component, Evaluation, Optimum, confounded, minimise
+from alignkit.stats.reml import FIXED, SMALLEST_RESIDUAL, Blocks, Component, Evaluation, Optimum, confounded, minimise
 
 FEWEST_SEEDS = 3
 
@@ -37,10 +36,11 @@ STARTS = (1.0, 0.01)
 class Convergence:
     """Why the estimates are those of the largest likelihood.
 
-    steps : scoring steps of the search that was taken. promised : how much further the quadratic model at
-        its end would lower -2 log-likelihood (half the gradient's length in the metric of the information;
-        0 on the boundary where the gradient points out of it).
-    log_likelihoods : where the search ended from each start, one without and one nearly without residual.
+    steps : scoring steps of the search that was taken.
+    promised : the gradient at its end times the next step, which bounds how much further -2 log-likelihood
+        would fall: 0 where the gradient is, and on the boundary where it points outwards.
+    log_likelihoods : where the search ended from each start, one of residual variance alone and one with
+        hardly any.
     """
 
     steps: int
@@ -67,6 +67,8 @@ class MixedFit(LinearFit):
     convergence: Convergence
     n_runs: int
     not_separable: dict[str, tuple[str, ...]]
+    variances: np.ndarray
+    """[c], the estimates that the likelihood is largest at, the residual's first."""
     variance_covariance: np.ndarray
     """[c, c], the large-sample covariance of the variances, the residual's first."""
     derivatives: np.ndarray
@@ -74,8 +76,8 @@ class MixedFit(LinearFit):
 
     def df(self, weights: np.ndarray) -> float:
         """Satterthwaite's degrees of freedom of the combination `weights` [p]."""
-        variance = float(weights @ self.covariance @ weights)
         gradient = self.derivatives @ weights @ weights
+        variance = float(self.variances @ gradient)
         uncertainty = float(gradient @ self.variance_covariance @ gradient)
         return 2 * variance**2 / uncertainty if uncertainty > 0 else float("nan")
 
@@ -121,10 +123,11 @@ def fit_mixed(
         (`not_separable`), and refused where named. [] supposes that effects are the same in every seed:
         where they are not, its tests reject far too often.
 
-    Tests are t and F with Satterthwaite's df, from the observed information as in lmerTest. Where a
-    variance is estimated as 0, the df are those of the model that still has it, from the expected
-    information: in a balanced design those of the exact F test of repeated measures, whose p is then
-    never above ours by more than rounding.
+    Tests are t and F with Satterthwaite's df, from the observed information as in lmerTest. A variance is
+    reported as 0 where that is its best estimate, but standard errors take it untruncated, as Stroup and
+    Littell (2002) advise, and df count it as unknown: stopped at 0 it would make tests of its effect careful
+    with six seeds or more, and, taken as known to be 0 as lmerTest does, liberal with fewer. In a balanced
+    design t, F and p are therefore those of the exact tests of repeated measures, on the boundary or not.
 
     Do not use it to confirm a claim about one factor: `contrast` needs fewer assumptions. F tests of more
     than two levels suppose sphericity, and residuals are taken as equally variable everywhere; where
@@ -135,7 +138,7 @@ def fit_mixed(
     of a run, terms that the rows cannot tell apart, random terms with one level within seeds, and for robust
     or autoregressive `errors`, which a mixed model does not have.
 
-    >>> rows = [(s, n, w, (s * s * w + 3 * s * n) % 7) for s in range(6) for n in (0, 1) for w in (1, 2)]
+    >>> rows = [(s, n, w, (s * s * w + n * w * s) % 7) for s in range(6) for n in (0, 1) for w in (1, 2)]
     >>> fit = fit_mixed(pd.DataFrame(rows, columns=["seed", "norm", "width", "value"]), "norm + width")
     >>> fit.n_seeds, list(fit.variance_components["component"])
     (6, ['seed', 'seed:norm', 'seed:width', 'residual'])
@@ -165,7 +168,13 @@ def fit_mixed(
         )
     rows = table.loc[design.used]
     runs = run_codes(rows, run, block)
-    components, blocks, not_separable = _separable(rows, design, x, design.y / scale, block, runs, seed, run, random)
+    ones = np.ones((n, 1))
+    components = [Component(seed, np.zeros(n, int), ones)]
+    if runs.max() + 1 < n:
+        components.append(Component(f"{seed}:{run}", runs, ones))
+    terms = seed_terms(rows, design, block, seed=seed, random=random)
+    named = [] if random is None else [term.name for term in terms]
+    components, blocks, not_separable = _separable([*components, *terms], x, design.y / scale, block, named)
     found = [_search(blocks, residual) for residual in STARTS]
     best = min(found, key=lambda optimum: optimum.at.deviance)
     at = best.at
@@ -185,18 +194,24 @@ def fit_mixed(
     warnings = [*design.missing_note]
     if boundary.any():
         names = [name for name, zero in zip(blocks.names, boundary[1:], strict=True) if zero]
-        warnings.append(f"variance estimated as 0: {', '.join(names)}; the degrees of freedom still allow for it")
+        warnings.append(f"variance estimated as 0: {', '.join(names)}; standard errors take it untruncated")
     if max(log_likelihoods) - min(log_likelihoods) > AGREE:
         texts = ", ".join(f"{value:.3f}" for value in log_likelihoods)
         warnings.append(f"the likelihood has several optima (log-likelihoods {texts}); the best is taken")
     table_of_variances = _variances(components, at.variances * scale**2, boundary)
     back = np.linalg.inv(to_x)
+    derivatives = back @ (at.covariance @ at.information @ at.covariance) @ back.T
+    covariance = np.tensordot(_untruncated(at, boundary), derivatives, 1)
+    # Only in unbalanced tables may untruncated variances not add up to a covariance.
+    if np.linalg.eigvalsh(covariance)[0] <= 0:
+        covariance = np.tensordot(at.variances, derivatives, 1)
+        warnings.append("standard errors are too long: with untruncated variances they would not be defined")
     return MixedFit(
         design=design,
         coefficients=back @ at.coefficients * scale,
-        covariance=back @ at.covariance @ back.T * scale**2,
+        covariance=covariance * scale**2,
         n_seeds=len(seeds),
-        method=f"mixed model of {n:,} rows by REML, random {', '.join(blocks.names)}; Satterthwaite t and F",
+        method=_method(n, blocks.names, not_separable),
         warnings=tuple(warnings),
         variance_components=table_of_variances,
         icc=_correlations(components, table_of_variances["share"], seed, run, runs),
@@ -204,8 +219,9 @@ def fit_mixed(
         convergence=Convergence(best.steps, best.promised, log_likelihoods),
         n_runs=int(runs.max()) + 1,
         not_separable=not_separable,
+        variances=at.variances * scale**2,
         variance_covariance=_variance_covariance(at, interior=not boundary.any()) * scale**4,
-        derivatives=back @ (at.covariance @ at.information @ at.covariance) @ back.T,
+        derivatives=derivatives,
     )
 
 
@@ -222,37 +238,32 @@ def _require_components(errors: str) -> None:
 
 
 def _separable(
-    rows: pd.DataFrame,
-    design: Design,
-    x: np.ndarray,
-    y: np.ndarray,
-    block: np.ndarray,
-    runs: np.ndarray,
-    seed: str,
-    run: str | None,
-    random: Sequence[str] | None,
+    components: list[Component], x: np.ndarray, y: np.ndarray, block: np.ndarray, named: Sequence[str]
 ) -> tuple[list[Component], Blocks, dict[str, tuple[str, ...]]]:
     """The components that the rows can tell apart, their blocks, and those left out with what they are like."""
-    ones = np.ones((len(rows), 1))
-    components = [Component(seed, np.zeros(len(rows), int), ones)]
-    if runs.max() + 1 < len(rows):
-        components.append(Component(f"{seed}:{run}", runs, ones))
-    own = len(components)
-    components += seed_terms(rows, design, block, seed=seed, random=random)
     blocks = Blocks.of(x, y, block, components)
-    aliases = confounded(blocks)
-    if random is not None:
-        for k in aliases:
-            if k >= own:
-                raise AnalysisError(
-                    f'random: expected terms with a variance of their own; got "{components[k].name}", which the rows '
-                    f"cannot tell from {' and '.join(aliases[k])}. Leave it out"
-                )
+    aliases = {components[k].name: others for k, others in confounded(blocks).items()}
+    for name, others in aliases.items():
+        if others == (FIXED,):
+            raise AnalysisError(
+                f"expected several seeds beside each other under the same fixed effects; got none whose {name} could "
+                "vary. There is nothing to test against: use fewer terms, or add seeds"
+            )
+        if name in named:
+            raise AnalysisError(
+                f'random: expected terms with a variance of their own; got "{name}", which the rows cannot tell from '
+                f"{' and '.join(others)}. Leave it out"
+            )
     if aliases:
-        components = [component for k, component in enumerate(components) if k not in aliases]
-        blocks, left_out = Blocks.of(x, y, block, components), blocks
-        return components, blocks, {left_out.names[k]: others for k, others in aliases.items()}
-    return components, blocks, {}
+        components = [component for component in components if component.name not in aliases]
+        blocks = Blocks.of(x, y, block, components)
+    return components, blocks, aliases
+
+
+def _method(n: int, names: Sequence[str], not_separable: dict[str, tuple[str, ...]]) -> str:
+    alike = "".join(f"; {name} is not apart from {' and '.join(others)}" for name, others in not_separable.items())
+    random = ", ".join(names) or "nothing but the residual"
+    return f"mixed model of {n:,} rows by REML, random {random}{alike}; Satterthwaite t and F"
 
 
 def _search(blocks: Blocks, residual: float) -> Optimum:
@@ -284,8 +295,16 @@ def _correlations(
     return icc
 
 
+def _untruncated(at: Evaluation, boundary: np.ndarray) -> np.ndarray:
+    """The variances as standard errors take them: after one step from the optimum that does not stop at 0.
+
+    In a balanced design that is where mean squares equal their expectations.
+    """
+    return np.linalg.solve(at.expected, at.quadratic) if boundary.any() else at.variances
+
+
 def _variance_covariance(at: Evaluation, *, interior: bool) -> np.ndarray:
-    """The large-sample covariance of the variances; on the boundary, of what they estimate before truncation."""
+    """The large-sample covariance of the variances; on the boundary, of the untruncated ones."""
     if interior and np.linalg.eigvalsh(at.observed)[0] > 0:
         return np.asarray(2 * np.linalg.inv(at.observed))
     return np.asarray(2 * np.linalg.inv(at.expected))

@@ -25,6 +25,8 @@ CONVERGED = 1e-10
 SMALLEST_RESIDUAL = 1e-10
 """Where the residual variance is kept above 0, as a share of the variance of the response."""
 
+FIXED = "the fixed effects"
+
 
 @dataclass(frozen=True, eq=False)
 class Component:
@@ -211,7 +213,7 @@ def confounded(blocks: Blocks) -> dict[int, tuple[str, ...]]:
     for k in range(1, count + 1):
         # The trace of K_k itself is n: what the fixed effects leave of it may be rounding alone.
         if size[k] < 1e-7 * np.sqrt(blocks.n):
-            found[k - 1] = ("the fixed effects",)
+            found[k - 1] = (FIXED,)
             continue
         unit = gram[np.ix_(kept, kept)] / np.outer(size[kept], size[kept])
         along = gram[kept, k] / (size[kept] * size[k])
