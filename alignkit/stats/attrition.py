@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import special
 
 from alignkit.errors import AnalysisError
+from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column
 from alignkit.stats.paired import EXACT_UP_TO, PairedResult, paired_test, seed_contrasts, sign_flip_p
 from alignkit.stats.summaries import EXCESS, GAP, unit_of
@@ -57,29 +58,12 @@ class AttritionBounds:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "factor": self.factor,
-            "level_from": self.levels[0],
-            "level_to": self.levels[1],
-            "response": self.response,
-            "estimate": self.observed.estimate,
-            "lowest": self.lowest,
-            "highest": self.highest,
-            "low": self.interval[0],
-            "high": self.interval[1],
-            "p": self.p,
-            "p_observed": self.observed.p,
-            "verdict": self.verdict,
-            "verdict_observed": self.verdict_observed,
-            "survives": self.survives,
-            "missing_from": self.missing[0],
-            "missing_to": self.missing[1],
-            "runs": self.runs,
-            "n_seeds": self.n_seeds,
-            "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }
-        return pd.DataFrame([row])
+        return one_row(
+            self, "factor", "levels", "response", "estimate", "lowest", "highest", "interval", "p", "p_observed",
+            "verdict", "verdict_observed", "survives", "missing_from", "missing_to", "runs", "n_seeds", "method",
+            "warnings", estimate=self.observed.estimate, p_observed=self.observed.p, missing_from=self.missing[0],
+            missing_to=self.missing[1],
+        )  # fmt: skip
 
 
 def worst_case_bounds(

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import special
 
 from alignkit.errors import AnalysisError
+from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column
 from alignkit.stats.paired import paired_test, seed_contrasts
 
@@ -37,21 +38,9 @@ class BetaContrast:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "factor": self.factor,
-            "level_from": self.levels[0],
-            "level_to": self.levels[1],
-            "response": self.response,
-            "estimate": self.estimate,
-            "low": self.interval[0],
-            "high": self.interval[1],
-            "p": self.p,
-            "df": self.df,
-            "n_seeds": self.n_seeds,
-            "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }
-        return pd.DataFrame([row])
+        return one_row(
+            self, "factor", "levels", "response", "estimate", "interval", "p", "df", "n_seeds", "method", "warnings"
+        )
 
 
 def beta_contrast(

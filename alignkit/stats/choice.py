@@ -11,6 +11,7 @@ import pandas as pd
 
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.equivalence import equivalence_test
+from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_text
 from alignkit.stats.paired import paired_test
 
@@ -218,24 +219,10 @@ class Confirmation:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "status": self.status,
-            "finding": self.finding,
-            "original": self.original,
-            "estimate": self.estimate,
-            "low": self.interval[0],
-            "high": self.interval[1],
-            "p": self.p,
-            "p_equivalence": self.p_equivalence,
-            "shrinkage": self.shrinkage,
-            "original_inside": self.original_inside,
-            "margin": self.margin,
-            "df": self.df,
-            "n_seeds": self.n_seeds,
-            "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }
-        return pd.DataFrame([row])
+        return one_row(
+            self, "status", "finding", "original", "estimate", "interval", "p", "p_equivalence", "shrinkage",
+            "original_inside", "margin", "df", "n_seeds", "method", "warnings",
+        )  # fmt: skip
 
 
 def confirm(

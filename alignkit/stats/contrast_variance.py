@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from alignkit.errors import AnalysisError
+from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column
 from alignkit.stats.paired import seed_contrasts
 
@@ -89,24 +90,11 @@ class ContrastVariance:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "factor": self.factor,
-            "level_from": self.levels[0],
-            "level_to": self.levels[1],
-            "response": self.response,
-            "estimate": self.estimate,
-            "seed_by_factor": self.seed_by_factor,
-            "run": self.run,
-            "sd": self.sd(),
-            "sd_upper": self.sd_upper(),
-            "cells": self.cells,
-            "n_seeds": self.n_seeds,
-            "df_seeds": self.df[0],
-            "df_run": self.df[1],
-            "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }
-        return pd.DataFrame([row])
+        return one_row(
+            self, "factor", "levels", "response", "estimate", "seed_by_factor", "run", "sd", "sd_upper", "cells",
+            "n_seeds", "df_seeds", "df_run", "method", "warnings", sd=self.sd(), sd_upper=self.sd_upper(),
+            df_seeds=self.df[0], df_run=self.df[1],
+        )  # fmt: skip
 
 
 def contrast_variance(

@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.optimize import isotonic_regression
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column, level_order, numeric_levels
 from alignkit.stats.multiplicity import holm
 from alignkit.stats.paired import paired_test
@@ -107,12 +108,7 @@ class DoseAtLoss:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "loss": self.loss, "estimate": self.estimate, "low": self.interval[0], "high": self.interval[1],
-            "coverage": self.coverage, "n_seeds": self.n_seeds, "n_censored": self.n_censored,
-            "method": self.method, "warnings": "; ".join(self.warnings),
-        }  # fmt: skip
-        return pd.DataFrame([row])
+        return one_row(self, "loss", "estimate", "interval", "coverage", "n_seeds", "n_censored", "method", "warnings")
 
 
 def dose_response(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from alignkit.errors import AnalysisError
 from alignkit.stats.arrays import moments, t_interval, tost_p
+from alignkit.stats.frames import one_row
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,7 @@ class EquivalenceResult:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "estimate": self.estimate,
-            "low": self.interval[0],
-            "high": self.interval[1],
-            "p": self.p,
-            "df": self.df,
-            "n_seeds": self.n_seeds,
-            "margin": self.margin,
-            "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }
-        return pd.DataFrame([row])
+        return one_row(self, "estimate", "interval", "p", "df", "n_seeds", "margin", "method", "warnings")
 
 
 def equivalence_test(

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column
 from alignkit.stats.paired import minimum_seeds, paired_test, seed_contrasts
 
@@ -41,24 +42,11 @@ class FailureContrast:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "factor": self.factor,
-            "level_from": self.levels[0],
-            "level_to": self.levels[1],
-            "rate_from": self.rates[0],
-            "rate_to": self.rates[1],
-            "estimate": self.estimate,
-            "low": self.interval[0],
-            "high": self.interval[1],
-            "p": self.p,
-            "p_mcnemar": self.p_mcnemar,
-            **{f"pairs_{key.replace(' ', '_')}": count for key, count in self.pairs.items()},
-            "df": self.df,
-            "n_seeds": self.n_seeds,
-            "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }
-        return pd.DataFrame([row])
+        pairs = {f"pairs_{key.replace(' ', '_')}": count for key, count in self.pairs.items()}
+        return one_row(
+            self, "factor", "levels", "rate_from", "rate_to", "estimate", "interval", "p", "p_mcnemar", *pairs, "df",
+            "n_seeds", "method", "warnings", rate_from=self.rates[0], rate_to=self.rates[1], **pairs,
+        )  # fmt: skip
 
 
 def failure_contrast(

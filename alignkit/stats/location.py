@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import special, stats
 
 from alignkit.errors import AnalysisError
+from alignkit.stats.frames import one_row
 from alignkit.stats.paired import paired_test, sign_flip_p
 
 Differences = Sequence[float] | np.ndarray | pd.Series
@@ -32,17 +33,7 @@ class LocationResult:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "estimate": self.estimate,
-            "low": self.interval[0],
-            "high": self.interval[1],
-            "p": self.p,
-            "df": self.df,
-            "n_seeds": self.n_seeds,
-            "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }
-        return pd.DataFrame([row])
+        return one_row(self, "estimate", "interval", "p", "df", "n_seeds", "method", "warnings")
 
 
 def mean_location(differences: Differences, *, level: float = 0.95) -> LocationResult:

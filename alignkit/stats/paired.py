@@ -23,6 +23,7 @@ from alignkit.stats.arrays import (
     t_interval,
     t_p,
 )
+from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column, level_order, level_text
 
 
@@ -74,21 +75,7 @@ class PairedResult:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        return pd.DataFrame(
-            [
-                {
-                    "estimate": self.estimate,
-                    "low": self.interval[0],
-                    "high": self.interval[1],
-                    "p": self.p,
-                    "p_t": self.p_t,
-                    "df": self.df,
-                    "n_seeds": self.n_seeds,
-                    "method": self.method,
-                    "warnings": "; ".join(self.warnings),
-                }
-            ]
-        )
+        return one_row(self, "estimate", "interval", "p", "p_t", "df", "n_seeds", "method", "warnings")
 
 
 def seed_contrasts(

@@ -18,6 +18,7 @@ from scipy import optimize, stats
 
 from alignkit.errors import AnalysisError
 from alignkit.stats.arrays import EXACT_UP_TO, moments, sign_flip_p_values, t_p
+from alignkit.stats.frames import one_row
 from alignkit.stats.paired import minimum_seeds, require_seeds
 
 MOST_SEEDS = 100_000
@@ -55,21 +56,10 @@ class Power:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "test": self.test,
-            "n_seeds": self.n_seeds,
-            "power": self.power,
-            "effect": self.effect,
-            "margin": self.margin,
-            "sd": self.sd,
-            "standardised": self.standardised,
-            "alpha": self.alpha,
-            "family_size": self.family_size,
-            "simulation_error": self.simulation_error,
-            "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }
-        return pd.DataFrame([row])
+        return one_row(
+            self, "test", "n_seeds", "power", "effect", "margin", "sd", "standardised", "alpha", "family_size",
+            "simulation_error", "method", "warnings",
+        )  # fmt: skip
 
 
 def difference_power(

@@ -13,6 +13,7 @@ from scipy import stats
 from alignkit.errors import AnalysisError
 from alignkit.stats.factorial import seed_codes
 from alignkit.stats.formula import Interactions
+from alignkit.stats.frames import one_row
 from alignkit.stats.linear import ROUNDING, Design
 
 Held = Literal["seed", "cells"]
@@ -48,14 +49,10 @@ class PredictionError:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {
-            "held": self.held, "rmse": self.rmse, "low": self.interval[0], "high": self.interval[1], "r2": self.r2,
-            "r2_low": self.r2_interval[0], "r2_high": self.r2_interval[1], "rmse_mean": self.rmse_mean,
-            "rmse_cell_mean": self.rmse_cell_mean, "r2_cell_mean": self.r2_cell_mean, "df": self.df,
-            "n_seeds": self.n_seeds, "n_folds": self.n_folds, "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }  # fmt: skip
-        return pd.DataFrame([row])
+        return one_row(
+            self, "held", "rmse", "interval", "r2", "r2_low", "r2_high", "rmse_mean", "rmse_cell_mean", "r2_cell_mean",
+            "df", "n_seeds", "n_folds", "method", "warnings", r2_low=self.r2_interval[0], r2_high=self.r2_interval[1],
+        )  # fmt: skip
 
 
 def prediction_error(

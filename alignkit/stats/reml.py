@@ -6,7 +6,7 @@ P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1, the deviance (-2 log restricted likeliho
 tr(P K_i) - y'P K_i P y and expected second derivatives tr(P K_i P K_j).
 
 Each step minimises that quadratic model over v >= 0, exactly, as a non-negative least-squares problem:
-away from the boundary it is Fisher scoring (Patterson and Thompson, 1971). Variances are fitted as such and
+away from the boundary it is Fisher scoring (Patterson and Thompson, 1971), or Newton's step near the end. Variances are fitted as such and
 not as standard deviations, whose gradient at 0 vanishes whether 0 is the best value or the worst.
 """
 
@@ -182,7 +182,7 @@ def minimise(blocks: Blocks, start: np.ndarray, *, floor: float) -> Optimum:
     now = evaluate(blocks, np.maximum(start, [floor, *np.zeros(len(start) - 1)]))
     promised = np.inf
     for steps in range(MOST_STEPS):
-        move = _scoring(now, floor) - now.variances
+        move = _step(now, floor) - now.variances
         promised = -float(now.gradient @ move)
         if promised < CONVERGED:
             return Optimum(now, steps, max(promised, 0.0), True)
@@ -225,13 +225,20 @@ def confounded(blocks: Blocks) -> dict[int, tuple[str, ...]]:
     return found
 
 
-def _scoring(now: Evaluation, floor: float) -> np.ndarray:
-    """The minimum over variances >= 0 of the quadratic model of the deviance: expected @ v = quadratic, or nearly."""
+def _step(now: Evaluation, floor: float) -> np.ndarray:
+    """Where the quadratic model of the deviance has its minimum over variances >= 0.
+
+    Its second derivatives are the observed ones where those are positive definite (near the end, where
+    scoring may be slow), else the expected ones, which always are.
+    """
     scale = 1 / np.sqrt(np.diag(now.expected))
-    root = np.linalg.cholesky(now.expected * np.outer(scale, scale) + 1e-14 * np.eye(len(scale)))
+    second = now.observed * np.outer(scale, scale)
+    if np.linalg.eigvalsh(second)[0] < 0.05:
+        second = now.expected * np.outer(scale, scale) + 1e-14 * np.eye(len(scale))
+    root = np.linalg.cholesky(second)
     smallest = np.concatenate([[floor], np.zeros(len(scale) - 1)])
-    target = now.quadratic - now.expected @ smallest
-    solution, _ = optimize.nnls(root.T, linalg.solve_triangular(root, target * scale, lower=True))
+    target = second @ ((now.variances - smallest) / scale) - now.gradient * scale
+    solution, _ = optimize.nnls(root.T, linalg.solve_triangular(root, target, lower=True))
     return np.asarray(smallest + scale * solution)
 
 

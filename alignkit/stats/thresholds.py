@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from scipy import special
 
 from alignkit.errors import AnalysisError
 from alignkit.stats.curves import require_columns
+from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column, level_order, level_text, numeric_levels
 from alignkit.stats.paired import paired_test, require_seeds
 
@@ -69,25 +70,12 @@ class Threshold:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row: dict[str, Any] = {
-            "factor": self.factor,
-            "response": self.response,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "estimate": self.estimate,
-            "low": self.interval[0],
-            "high": self.interval[1],
-            "slope_below": self.slopes[0],
-            "slope_above": self.slopes[1],
-            "sup_f": self.sup_f,
-            "p": self.p,
-            "n_seeds": self.n_seeds,
-            "n_cells": self.n_cells,
-            **{f"rmse_{model.model}": model.rmse for model in self.held_out},
-            "method": self.method,
-            "warnings": "; ".join(self.warnings),
-        }
-        return pd.DataFrame([row])
+        errors = {f"rmse_{model.model}": model.rmse for model in self.held_out}
+        return one_row(
+            self, "factor", "response", "verdict", "reason", "estimate", "interval", "slope_below", "slope_above",
+            "sup_f", "p", "n_seeds", "n_cells", *errors, "method", "warnings", slope_below=self.slopes[0],
+            slope_above=self.slopes[1], **errors,
+        )  # fmt: skip
 
 
 def threshold(
