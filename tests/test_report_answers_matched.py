@@ -11,7 +11,7 @@ import pytest
 from synthetic import grid, half_fraction, synthetic_records
 
 from alignkit.errors import AnalysisError
-from alignkit.report.analysis import analyse
+from alignkit.report.analysis import Analysis, analyse
 from alignkit.report.answers.matched import matched
 from alignkit.report.section import Section
 from alignkit.store import Records
@@ -67,12 +67,18 @@ def section(records: Records) -> Section:
     return found
 
 
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyse(trained())
+
+
 def number(text: str) -> float:
     return float(text.replace("\N{MINUS SIGN}", "-").rstrip("°"))
 
 
-def test_speed_goes_and_alignment_stays() -> None:
-    found = section(trained())
+def test_speed_goes_and_alignment_stays(analysis: Analysis) -> None:
+    found = matched(analysis)
+    assert found is not None
     fast, aligned = found.tables[0].rows
     # At the last step the fast runs have log2(1 + 512) doublings behind them, the others log2(1 + 256).
     assert number(fast[5]) == pytest.approx(-30 * np.log2(513 / 257) / 10, abs=0.15)
@@ -84,11 +90,15 @@ def test_speed_goes_and_alignment_stays() -> None:
     assert len(found.tables) == 1
 
 
-def test_the_step_side_is_the_claims_own_estimate() -> None:
-    analysis = analyse(trained())
+def test_the_step_side_is_the_claims_own_estimate(analysis: Analysis) -> None:
     found = matched(analysis)
     assert found is not None
     data = found.tables[0].data
+    assert set(data["response"]) == {"signal_angle_deg"} and list(data["matched"][:3]) == [
+        "loss",
+        "step",
+        "loss less step",
+    ]
     for verdict in analysis.verdicts:
         at_step = data[(data["claim"] == verdict.claim.name) & (data["matched"] == "step")]["estimate"].item()
         assert at_step == pytest.approx(verdict.estimate)

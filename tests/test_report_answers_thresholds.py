@@ -63,7 +63,7 @@ def test_a_line_shows_no_bend() -> None:
     assert found.tables[0].rows[0][1] == "line" and "no threshold is shown" in found.answer[0]
     linear = found.tables[2].data.query("degree == 1").iloc[0]
     assert linear["low"] <= -2 <= linear["high"] and linear["share"] > 0.9
-    assert "per doubling" in found.answer[1]
+    assert "per doubling" in found.answer[0]
 
 
 def test_only_curves_without_a_gap_count() -> None:

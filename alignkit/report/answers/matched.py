@@ -172,4 +172,5 @@ def _frame(made: Matched) -> pd.DataFrame:
     shift = made.shift.to_frame().assign(matched="loss less step")
     both = pd.concat([frame, shift[["matched", "estimate", "low", "high", "p", "df", "n_seeds", "method", "warnings"]]])
     both.insert(0, "claim", made.claim.name)
-    return both.assign(loss_from=made.result.loss_range[0], loss_to=made.result.loss_range[1])
+    same = {"factor": made.claim.factor, "response": made.claim.response}
+    return both.assign(**same, loss_from=made.result.loss_range[0], loss_to=made.result.loss_range[1])

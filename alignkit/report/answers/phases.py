@@ -204,7 +204,7 @@ def _lag_sentence(fitted: PhaseSummary, lags: tuple[PhaseLag, ...]) -> str:
     order = (
         "networks align, then memorise"
         if overall.estimate > 0
-        else "most of the fitting is done while networks still align"
+        else "alignment still improves when most of the fitting is done"
     )
     return f"{text}, {size}: {order} (p {p_text(overall.p)})."
 

@@ -63,14 +63,14 @@ def thresholds(analysis: Analysis) -> Section | None:
             raise AnalysisError("; ".join(failed))
         return None
     response = str(analysis.alignment)
-    answers = [text for curve in found for text in _answer(curve, response)]
+    answers = [" ".join(_answer(curve, response)) for curve in found]
     figure = threshold_curves(
         {curve.rule: (curve.bend, curve.trend.curves) for curve in found}, response=response, factor=FACTOR
     )
     chart = Chart(
         "thresholds_width",
         "Alignment over width, and the bend that fits it best",
-        answers[0],
+        _answer(found[0], response)[0],
         f"The {label_of(response)} at the end of training, mean over hidden layers. Small dots: single seeds; large "
         "dots: means. Grey: the 95% interval of where a single bend may lie, by inversion of the sup-F test.",
         figure,
@@ -162,7 +162,7 @@ def _bends(curves: list[WidthCurve], response: str, where: str) -> Table:
         f"Whether the {where} bends, and where; slopes are per doubling. p: the largest F over bends against a line, "
         "under random signs of whole seeds. The interval holds every bend that these seeds do not reject."
     )
-    data = _by_rule([(curve, curve.bend.to_frame()) for curve in curves])
+    data = _by_rule([(curve, curve.bend.to_frame().assign(response=response)) for curve in curves])
     return Table("thresholds", caption, columns, rows, data, frozenset(columns[2:]))
 
 
