@@ -135,11 +135,11 @@ def _evaluate(records: Records, alpha: float) -> list[Verdict]:
         p_equivalence = [measured[index].p_equivalence for index in members]
         if family == "confirmatory":
             untested = [NAN] * removed
-            adjusted = holm_joint([*p, *untested], [*p_equivalence, *untested])
+            difference, equivalence = holm_joint([*p, *untested], [*p_equivalence, *untested])
         else:
-            adjusted = tuple(benjamini_hochberg(values, count_missing=True) for values in (p, p_equivalence))
+            difference, equivalence = (benjamini_hochberg(values, count_missing=True) for values in (p, p_equivalence))
         for position, index in enumerate(members):
-            own = (float(values[position]) for values in adjusted)
+            own = float(difference[position]), float(equivalence[position])
             verdicts[index] = _judge(measured[index], *own, alpha)
     return [verdicts[index] for index in range(len(measured))]
 

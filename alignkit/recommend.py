@@ -12,7 +12,7 @@ import pandas as pd
 from alignkit.claims import Verdict, claim_factors, claim_table
 from alignkit.errors import AnalysisError
 from alignkit.stats import Contrast, contrast, digits_of, label_of, level_order, unit_of
-from alignkit.stats.choice import choose, confirm
+from alignkit.stats.choice import Choice, choose, confirm
 from alignkit.stats.contrasts import level_means
 from alignkit.store import Records
 
@@ -145,16 +145,20 @@ def _choice(
         levels = [alternative, *(text for text in level_order(table[claim.factor]) if text != alternative)]
         means = level_means(table, factor=claim.factor, levels=levels, within=claim_factors(records, claim))
         margin = claim.smallest_effect
-        two = choose(means[[alternative, practice]], better=better, margin=margin).levels.set_index("level")
+        two = choose(means[[alternative, practice]], better=better, margin=margin)
         every = choose(means.dropna(axis="columns", how="all"), better=better, margin=margin)
     except AnalysisError:
         return nothing
     return {
-        "p_best": _number(two.loc[practice, "p_best"]),
-        "expected_regret": _number(two.loc[practice, "expected_regret"]),
+        "p_best": _of_level(two, practice, "p_best"),
+        "expected_regret": _of_level(two, practice, "expected_regret"),
         "best_level": every.best,
-        "p_best_of_all": _number(float(every.levels.set_index("level").loc[practice, "p_best"])),
+        "p_best_of_all": _of_level(every, practice, "p_best"),
     }
+
+
+def _of_level(choice: Choice, level: str, column: str) -> float | None:
+    return _number(float(choice.levels.loc[choice.levels["level"] == level, column].iloc[0]))
 
 
 def _held_out(records: Records, verdict: Verdict) -> dict[str, Any]:

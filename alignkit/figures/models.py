@@ -50,10 +50,10 @@ def explained(anova: pd.DataFrame, *, response: str, most: int = 12) -> Figure:
         figure = Figure(figsize=(WIDTH, 0.27 * len(table) + 1.1), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        for place, row in enumerate(table.itertuples()):
-            certain = row.p < 0.05
+        for place, (share, p) in enumerate(table[["generalised_r2", "p"]].to_numpy(float)):
+            certain = p < 0.05
             axes.barh(
-                place, row.generalised_r2, height=0.66, color=RULE_COLOURS["dfa"] if certain else "white",
+                place, share, height=0.66, color=RULE_COLOURS["dfa"] if certain else "white",
                 edgecolor=RULE_COLOURS["dfa"] if certain else FAINT, lw=0.8,
             )  # fmt: skip
         axes.set_yticks(range(len(table)), [term_name(term) for term in table["term"]])

@@ -39,7 +39,8 @@ def compared(analysis: Analysis) -> Section | None:
     if not verdicts:
         return None
     fits: dict[tuple[str, ...], LinearFit | str] = {}
-    rows, data, notes, disagreeing = [], [], [], []
+    rows, data, disagreeing = [], [], []
+    notes: list[str] = []
     for verdict in verdicts:
         found = list(_effects(analysis, verdict, fits, notes))
         for name, estimate, interval, df, p in found:
@@ -174,7 +175,7 @@ def _error_answer(table: Table) -> str:
     cells = frame[frame["held"] == "cells"]
     if cells.empty:
         return ""
-    best = cells.loc[cells["rmse"].idxmin()]
+    best = cells.iloc[int(cells["rmse"].argmin())]
     return f"For cells that were never fitted, {best['terms']} predict with an R² of {number(best['r2'], 2)}: " + (
         "the factors carry over to new combinations." if best["r2"] > 0.5 else "do not read it into new combinations."
     )

@@ -80,7 +80,9 @@ def _answer(made: Model, anova: pd.DataFrame) -> str:
     interactions = anova[anova["term"].str.contains(":")]
     total = anova["ss"].sum()
     text = f"Under {rule_name(made.rule)}, most of what the factors explain comes from "
-    text += listed(f"{term_name(row.term)} ({row.ss / total:.0%})" for row in anova.head(3).itertuples()) + "."
+    text += (
+        listed(f"{term_name(row['term'])} ({row['ss'] / total:.0%})" for row in anova.head(3).to_dict("records")) + "."
+    )
     if len(interactions):
         certain = interactions[interactions["p"] < 0.05]
         text += (
@@ -97,14 +99,14 @@ def _anova_table(analysis: Analysis, made: Model, anova: pd.DataFrame) -> Table:
     response = str(analysis.alignment)
     rows = tuple(
         (
-            term_name(row.term),
-            f"{row.df:g}, {row.df_error:g}",
-            number(row.F, 1),
-            p_text(row.p),
-            number(row.partial_r2, 3),
-            number(row.generalised_r2, 3),
+            term_name(row["term"]),
+            f"{row['df']:g}, {row['df_error']:g}",
+            number(row["F"], 1),
+            p_text(row["p"]),
+            number(row["partial_r2"], 3),
+            number(row["generalised_r2"], 3),
         )
-        for row in anova.head(SHOWN).itertuples()
+        for row in anova.head(SHOWN).to_dict("records")
     )
     columns = ("term", "df", "F", "p", "partial R²", "generalised R²")
     more = f" The {SHOWN} largest of {len(anova)} terms." if len(anova) > SHOWN else ""
@@ -168,7 +170,7 @@ def _diagnosed(made: Model) -> str:
         f"{number(diagnostics.condition_number, 1)}"
     )
     if len(influence):
-        largest = influence.loc[influence["change_in_se"].abs().idxmax()]
+        largest = influence.iloc[int(influence["change_in_se"].abs().argmax())]
         text += (
             f"; leaving out one of {count(made.fit.n_seeds, 'seed')} moves a coefficient by at most "
             f"{number(abs(largest['change_in_se']), 1)} standard errors (seed {largest['seed']}, "

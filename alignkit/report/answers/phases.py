@@ -261,6 +261,8 @@ def _name(result: PhaseSummary) -> str:
 
 
 def _at(result: PhaseSummary) -> str:
+    if math.isnan(result.estimate):
+        return "at no step that is known, every curve having missing values"
     if math.isinf(result.estimate):
         return "not by the end of training in half of the seeds"
     span = _span(result.interval)
