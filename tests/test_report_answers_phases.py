@@ -98,7 +98,7 @@ def test_what_never_aligns_is_said_in_words() -> None:
     found = section(records)
     assert row(found, "phases", "onset, layer 3")[1:3] == ("not by the end", "[beyond the end]")
     assert row(found, "phases", "onset, layer 3")[5] == "6"
-    assert "layer 3 begins to align not by the end of training in half of the seeds" in found.answer[0]
+    assert "layer 3 begins to align by the end of training in half of the seeds or fewer" in found.answer[0]
 
 
 def test_diverged_runs_are_counted() -> None:

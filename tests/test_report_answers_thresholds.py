@@ -11,6 +11,7 @@ import pytest
 from synthetic import grid, synthetic_records
 
 from alignkit.errors import AnalysisError
+from alignkit.figures import ABSENT
 from alignkit.figures.thresholds import threshold_curves
 from alignkit.report.analysis import analyse
 from alignkit.report.answers.thresholds import thresholds
@@ -86,6 +87,13 @@ def test_a_rate_that_differs_between_runs_is_told() -> None:
     assert not any("Learning rates" in note for note in section(records).notes)
     wide = records.runs.assign(lr=np.where(records.runs["width"] > 32, 0.03, 0.1))
     assert any("0.03 to 0.1" in note for note in section(replace(records, runs=wide)).notes)
+
+
+def test_a_constant_response_has_no_share_to_tell() -> None:
+    records = curved(lambda x: 60 + 0 * x, noise=0.0, seeds=6)
+    found = section(records)
+    assert found.tables[0].rows[0][1] == "line" and "nan" not in " ".join(found.answer)
+    assert [row[6] for row in found.tables[2].rows] == [ABSENT] * 3
 
 
 def test_each_taught_rule_has_its_rows() -> None:

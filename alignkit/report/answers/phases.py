@@ -104,7 +104,8 @@ def _phases(analysis: Analysis, rule: str) -> Phases:
     steps = sorted(int(step) for step in layers.loc[layers[response].notna(), "step"].unique())
     if len(steps) < LEAST_CHECKPOINTS:
         raise AnalysisError(
-            f"expected at least {LEAST_CHECKPOINTS} checkpoints with a {label_of(response)}; got {len(steps)}"
+            f"expected at least {LEAST_CHECKPOINTS} checkpoints at which the {label_of(response)} is known; "
+            f"got {len(steps)}. Measure more often"
         )
     times = phase_times(runs, layers, response=response, **({} if unit_of(response) == "°" else COSINE))
     notes: list[str] = []
@@ -264,7 +265,7 @@ def _at(result: PhaseSummary) -> str:
     if math.isnan(result.estimate):
         return "at no step that is known, every curve having missing values"
     if math.isinf(result.estimate):
-        return "not by the end of training in half of the seeds"
+        return "by the end of training in half of the seeds or fewer"
     span = _span(result.interval)
     return f"at step {_when(result.estimate)}" + ("" if span == ABSENT else f" {span}")
 

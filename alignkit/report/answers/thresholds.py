@@ -26,7 +26,7 @@ from alignkit.report.words import (
     unit,
 )
 from alignkit.stats import digits_of, in_design, label_of, level_order, unit_of
-from alignkit.stats.dose import DoseResponse, dose_response
+from alignkit.stats.dose import DoseResponse, PolynomialContrast, dose_response
 from alignkit.stats.levels import level_column
 from alignkit.stats.thresholds import HeldOut, Threshold, threshold
 
@@ -133,7 +133,7 @@ def _answer(curve: WidthCurve, response: str) -> tuple[str, str]:
     return (
         f"{text} (sup-F p {p_text(bend.p)}). {bend.reason[0].upper()}{bend.reason[1:]}.",
         f"The straight trend is {change(linear.estimate, response)} {change_interval(linear.interval, response)} per "
-        f"doubling, {linear.share:.0%} of what widths differ by (Page's trend p {p_text(trend.p_page)}).",
+        f"doubling, {_share(linear)} of what widths differ by (Page's trend p {p_text(trend.p_page)}).",
     )
 
 
@@ -202,7 +202,7 @@ def _trends(curves: list[WidthCurve], response: str, where: str) -> Table:
             change_interval(part.interval, response),
             p_text(part.p),
             p_text(part.p_adjusted),
-            f"{part.share:.0%}" if math.isfinite(part.share) else ABSENT,
+            _share(part),
         )
         for curve in curves
         for part in curve.trend.polynomial
@@ -232,6 +232,10 @@ def _held_out_row(model: HeldOut) -> dict[str, object]:
         "high": high,
         "p": model.p,
     }
+
+
+def _share(part: PolynomialContrast) -> str:
+    return f"{part.share:.0%}" if math.isfinite(part.share) else ABSENT
 
 
 def _units(width: float) -> str:
