@@ -57,7 +57,8 @@ class MixedFit(LinearFit):
         variance of a row, averaged over rows; and `at_boundary`, whether it is estimated as 0.
     icc : the correlation of two rows of one seed that share nothing else ("seed"), and, where runs have
         several rows, of two rows of one run ("run").
-    log_likelihood : restricted, as lme4 counts it. n_runs : how many runs there are; rows where none are named.
+    log_likelihood : restricted, as lme4 counts it: comparable between models with the same fixed effects alone.
+    n_runs : how many runs there are; rows, where none are named.
     not_separable : components left out because the rows cannot tell them from others, and which those are.
     """
 
@@ -190,7 +191,7 @@ def fit_mixed(
         )
     boundary = np.array([False, *(at.variances[1:] < BOUNDARY * at.variances[0])])
     offset = (n - p) * np.log(scale) + float(np.linalg.slogdet(to_x)[1])
-    log_likelihoods = tuple(-optimum.at.deviance / 2 - offset for optimum in found)
+    log_likelihoods = tuple(float(-optimum.at.deviance / 2 - offset) for optimum in found)
     warnings = [*design.missing_note]
     if boundary.any():
         names = [name for name, zero in zip(blocks.names, boundary[1:], strict=True) if zero]
@@ -199,17 +200,17 @@ def fit_mixed(
         texts = ", ".join(f"{value:.3f}" for value in log_likelihoods)
         warnings.append(f"the likelihood has several optima (log-likelihoods {texts}); the best is taken")
     table_of_variances = _variances(components, at.variances * scale**2, boundary)
-    back = np.linalg.inv(to_x)
-    derivatives = back @ (at.covariance @ at.information @ at.covariance) @ back.T
-    covariance = np.tensordot(_untruncated(at, boundary), derivatives, 1)
+    change = at.covariance @ at.information @ at.covariance
+    covariance = np.tensordot(_untruncated(at, boundary), change, 1)
     # Only in unbalanced tables may untruncated variances not add up to a covariance.
-    if np.linalg.eigvalsh(covariance)[0] <= 0:
-        covariance = np.tensordot(at.variances, derivatives, 1)
+    if np.linalg.eigvalsh(covariance)[0] <= 1e-8 * np.linalg.eigvalsh(at.covariance)[0]:
+        covariance = at.covariance
         warnings.append("standard errors are too long: with untruncated variances they would not be defined")
+    back = np.linalg.inv(to_x)
     return MixedFit(
         design=design,
         coefficients=back @ at.coefficients * scale,
-        covariance=covariance * scale**2,
+        covariance=back @ covariance @ back.T * scale**2,
         n_seeds=len(seeds),
         method=_method(n, blocks.names, not_separable),
         warnings=tuple(warnings),
@@ -221,7 +222,7 @@ def fit_mixed(
         not_separable=not_separable,
         variances=at.variances * scale**2,
         variance_covariance=_variance_covariance(at, interior=not boundary.any()) * scale**4,
-        derivatives=derivatives,
+        derivatives=back @ change @ back.T,
     )
 
 

@@ -6,8 +6,9 @@ P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1, the deviance (-2 log restricted likeliho
 tr(P K_i) - y'P K_i P y and expected second derivatives tr(P K_i P K_j).
 
 Each step minimises that quadratic model over v >= 0, exactly, as a non-negative least-squares problem:
-away from the boundary it is Fisher scoring (Patterson and Thompson, 1971), or Newton's step near the end. Variances are fitted as such and
-not as standard deviations, whose gradient at 0 vanishes whether 0 is the best value or the worst.
+away from the boundary it is Fisher scoring (Patterson and Thompson, 1971), and near the end Newton's step.
+Variances are fitted as such and not as standard deviations, whose gradient at 0 vanishes whether 0 is the
+best value or the worst.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from scipy import linalg, optimize
 MOST_STEPS = 200
 CONVERGED = 1e-10
 """The search ends where the quadratic model promises no larger decrease of the deviance."""
+
+NEAR = 0.1
+"""From there on a step is Newton's."""
 
 SMALLEST_RESIDUAL = 1e-10
 """Where the residual variance is kept above 0, as a share of the variance of the response."""
@@ -182,7 +186,7 @@ def minimise(blocks: Blocks, start: np.ndarray, *, floor: float) -> Optimum:
     now = evaluate(blocks, np.maximum(start, [floor, *np.zeros(len(start) - 1)]))
     promised = np.inf
     for steps in range(MOST_STEPS):
-        move = _step(now, floor) - now.variances
+        move = _step(now, floor, near=promised < NEAR) - now.variances
         promised = -float(now.gradient @ move)
         if promised < CONVERGED:
             return Optimum(now, steps, max(promised, 0.0), True)
@@ -225,15 +229,15 @@ def confounded(blocks: Blocks) -> dict[int, tuple[str, ...]]:
     return found
 
 
-def _step(now: Evaluation, floor: float) -> np.ndarray:
+def _step(now: Evaluation, floor: float, *, near: bool) -> np.ndarray:
     """Where the quadratic model of the deviance has its minimum over variances >= 0.
 
-    Its second derivatives are the observed ones where those are positive definite (near the end, where
-    scoring may be slow), else the expected ones, which always are.
+    Its second derivatives are the expected ones, which are positive definite everywhere, but near the end,
+    where scoring may be slow, the observed ones if they are so too.
     """
     scale = 1 / np.sqrt(np.diag(now.expected))
     second = now.observed * np.outer(scale, scale)
-    if np.linalg.eigvalsh(second)[0] < 0.05:
+    if not near or np.linalg.eigvalsh(second)[0] < 1e-3:
         second = now.expected * np.outer(scale, scale) + 1e-14 * np.eye(len(scale))
     root = np.linalg.cholesky(second)
     smallest = np.concatenate([[floor], np.zeros(len(scale) - 1)])
