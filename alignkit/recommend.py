@@ -143,6 +143,8 @@ def _choice(
         table = claim_table(records, claim, response=response)
         practice, alternative = verdict.levels[1], verdict.levels[0]
         levels = [alternative, *(text for text in level_order(table[claim.factor]) if text != alternative)]
+        if practice not in levels:
+            return nothing
         means = level_means(table, factor=claim.factor, levels=levels, within=claim_factors(records, claim))
         margin = claim.smallest_effect
         two = choose(means[[alternative, practice]], better=better, margin=margin)

@@ -50,13 +50,14 @@ def test_more_cells_need_fewer_seeds() -> None:
 
 
 def test_the_family_and_the_effect_asked_for_count() -> None:
-    others = [{**CLAIM, "name": f"c{index}"} for index in range(9)]
+    claim = {**CLAIM, "smallest_effect": 3.0}
+    others = [{**claim, "name": f"c{index}"} for index in range(9)]
     records = pilot()
-    (alone,), (beside, *_) = claim_power(planned(), records), claim_power(planned(CLAIM, *others), records)
+    (alone,), (beside, *_) = claim_power(planned(claim), records), claim_power(planned(claim, *others), records)
     assert beside.seeds is not None and alone.seeds is not None and beside.seeds >= max(9, alone.seeds)
-    (larger,) = claim_power(planned(), records, effect=5.0)
+    (larger,) = claim_power(planned(claim), records, effect=5.0)
     assert larger.effect == 5.0 and larger.seeds <= alone.seeds  # type: ignore[operator]
-    (hopeless, *_) = claim_power(planned(CLAIM, *others, seeds=8), records)
+    (hopeless, *_) = claim_power(planned(claim, *others, seeds=8), records)
     assert hopeless.power == 0.0 and np.isnan(hopeless.detectable)  # eight seeds reject nothing in a family of ten
 
 

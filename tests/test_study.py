@@ -110,6 +110,7 @@ def test_shipped_studies_are_valid(path):
     from alignkit.plan import expand
 
     study = Study.load(path)
-    assert study.name == path.stem and study.title and study.claims
+    assert study.name == path.stem and study.title
+    assert study.claims or path.stem == "variance"  # whose levels are draws: none is better than another
     plan = expand(study, fingerprint=data.fingerprint, source=str(path))
     assert plan_cohorts(plan, device="cpu")

@@ -6,7 +6,7 @@ learned as much.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,11 +92,7 @@ def matched_loss_table(
         )
     # Both axes fall from left to right, so that one rule of first passage serves both.
     table["axis"] = np.log(table["loss"]) if at == "loss" else -np.log2(1 + table[time].astype(float))
-    known = {
-        name: curve[["axis", "value"]].to_numpy(float)
-        for name, curve in table.groupby(run)
-        if np.isfinite(curve[["loss", "value"]].to_numpy(float)).all()
-    }
+    known = {name: curve[:, 1:] for name, curve in _curves(table, run) if np.isfinite(curve).all()}
     found: dict[Any, tuple[float, str, float, float]] = {}
     for group in _counterparts(runs, factor, run, seed, [name for name in within if name != factor]):
         whole = [name for name in group if name in known]
@@ -120,6 +116,14 @@ def matched_loss_table(
     names = ("value", "missing", f"{at}_from", f"{at}_to")
     columns = zip(*(found[name] for name in runs[run]), strict=True)
     return runs.assign(**dict(zip(names, map(list, columns), strict=True)))
+
+
+def _curves(table: pd.DataFrame, run: str) -> Iterator[tuple[Any, np.ndarray]]:
+    """Each run's loss, axis and value [checkpoints, 3], in the table's order."""
+    codes, names = pd.factorize(table[run])
+    order = np.argsort(codes, kind="stable")
+    rows = table[["loss", "axis", "value"]].to_numpy(float)[order]
+    return zip(names, np.split(rows, np.cumsum(np.bincount(codes))[:-1]), strict=True)
 
 
 @dataclass(frozen=True)

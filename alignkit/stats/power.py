@@ -244,6 +244,7 @@ def nested_power(
     return Power("difference", n_seeds, power, effect, float("nan"), sd, alpha, family_size, error, method)
 
 
+@lru_cache(maxsize=1024)
 def _difference(n: int, standardised: float, level: float, seed: int) -> tuple[float, float, str]:
     """Power of the sign-flip test, its simulation error, and how it was had."""
     smooth = _t_power(n, standardised, level)

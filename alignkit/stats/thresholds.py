@@ -120,7 +120,7 @@ def threshold(
         raise AnalysisError(
             f'factor "{factor}": expected levels above 0 for log2; got {min(levels):g}. Use log2=False, or leave it out'
         )
-    alpha = 1 - level
+    alpha = round(1 - level, 12)
     require_seeds(len(seeds), alpha=alpha)
     x = np.log2(levels) if log2 else np.asarray(levels)
     y = seeds - seeds.mean(axis=1, keepdims=True)
