@@ -29,8 +29,9 @@ SECTIONS: dict[Section, tuple[str, str]] = {
     ),
     "models": (
         "Fitted models",
-        "Factors of two and of four levels without an effect. Only over-rejection is an error; an interval of the "
-        "two-level effect misses exactly when its test rejects.",
+        "Factors of two and of four levels (three layers) without an effect. Only over-rejection is an error; an "
+        "interval of the two-level effect misses exactly when its test rejects. An sd ratio of 3 breaks the sphericity "
+        "of four levels: the factorial model's F is corrected for that, the mixed model's is not.",
     ),
     "answers": (
         "Thresholds and mediation",
@@ -112,11 +113,11 @@ def calibration_figure(result: Calibration) -> Figure:
 
     shown = [rate for rate in result.rates if rate.target in (0.05, 0.95) or rate.quantity == "type I error"]
     shown = [rate for rate in shown if rate.trials]
+    shown.sort(key=lambda rate: list(SECTIONS).index(rate.section))
     rows = list(dict.fromkeys((rate.method, rate.quantity) for rate in shown))
     seeds = sorted({rate.scenario.n_seeds for rate in shown})
     colours = dict(zip(seeds, ordered_colours(len(seeds)), strict=True))
     offered = {(rate.method, rate.quantity) for rate in shown if rate.section != "comparison"}
-    rows.sort(key=lambda row: row not in offered)
     with mpl.rc_context(STYLE):
         figure, (axes,) = panels_of(1, columns=1, height=0.36 * len(rows), extra=1.2)
         axes.axvline(0.05, color=INK, lw=0.8)
