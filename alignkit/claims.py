@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from math import isfinite
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -18,6 +19,8 @@ from alignkit.stats import (
     in_design,
     level_order,
     level_text,
+    minimum_seeds,
+    paired_test,
     rate_note,
     require_seeds,
     step_note,
@@ -70,6 +73,7 @@ class Verdict:
     n_seeds: int = 0
     n_cells: int = 0
     pairing_correlation: float = NAN
+    seeds: tuple[Any, ...] = ()
     differences: tuple[float, ...] = ()
     learning_rates: str = ""
     method: str = ""
@@ -128,6 +132,37 @@ def _evaluate(records: Records, alpha: float) -> list[Verdict]:
         replace(_measure(records, claim, family_size=family_size, alpha=alpha), declared=declared)
         for claim, declared in claims
     ]
+    return _in_families(measured, removed=removed, alpha=alpha)
+
+
+def without_seed(records: Records, verdicts: Sequence[Verdict], seed: Any, *, alpha: float = ALPHA) -> list[Verdict]:
+    """What the verdicts of these records would be had one seed not run: estimate, p-values and judgement alone.
+
+    Where the seeds that remain are too few for the exact test in its family, the t test's p stands in for it.
+    A verdict that rests on the worst case of missing runs, or that could not be made, stays as it is.
+    """
+    removed = len(records.registration.removed(records.study)) if records.registration else 0
+    family = removed + sum(verdict.claim.family == "confirmatory" for verdict in verdicts)
+    remeasured = []
+    for verdict in verdicts:
+        left = [value for known, value in zip(verdict.seeds, verdict.differences, strict=True) if known != seed]
+        if (verdict.reason and not isfinite(verdict.p)) or isfinite(verdict.worst_case[0]) or len(left) < 3:
+            remeasured.append(verdict)
+            continue
+        test = paired_test(left)
+        least = minimum_seeds(family if verdict.claim.family == "confirmatory" else 1, alpha)
+        equivalence = equivalence_test(left, margin=verdict.claim.smallest_effect, alpha=alpha)
+        remeasured.append(
+            replace(
+                verdict, estimate=test.estimate, interval=test.interval, reason="", verdict="undecided",
+                p=test.p if len(left) >= least else test.p_t, p_equivalence=equivalence.p, n_seeds=test.n_seeds,
+            )
+        )  # fmt: skip
+    return _in_families(remeasured, removed=removed, alpha=alpha)
+
+
+def _in_families(measured: Sequence[Verdict], *, removed: int, alpha: float) -> list[Verdict]:
+    """Adjusts the p-values within each family, and judges."""
     verdicts: dict[int, Verdict] = {}
     for family in ("confirmatory", "exploratory"):
         members = [index for index, verdict in enumerate(measured) if verdict.claim.family == family]
@@ -227,6 +262,7 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
         n_seeds=result.n_seeds,
         n_cells=result.n_cells,
         pairing_correlation=result.pairing_correlation,
+        seeds=result.seeds,
         differences=result.differences,
         learning_rates=rate_note(
             table, factor=claim.factor, levels=claim.levels, tuned=records.study.pilot is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from alignkit.claims import Verdict, claim_factors, claim_table
+from alignkit.claims import Verdict, claim_factors, claim_table, without_seed
 from alignkit.errors import AnalysisError
 from alignkit.figures import row_label
 from alignkit.figures.robustness import specification_strips
@@ -31,7 +31,12 @@ def robustness(analysis: Analysis) -> Section | None:
     if not verdicts:
         return None
     rows, data, fragile, notes = [], [], [], []
+    seeds = sorted({seed for verdict in verdicts for seed in verdict.seeds})
+    apart = {seed: without_seed(analysis.records, analysis.verdicts, seed) for seed in seeds}
     for verdict in verdicts:
+        position = analysis.verdicts.index(verdict)
+        others = [apart[seed][position] for seed in verdict.seeds]
+        stable = all(other.verdict == verdict.verdict for other in others)
         family = sum(other.claim.family == "confirmatory" for other in analysis.verdicts)
         claim, response = verdict.claim, verdict.claim.response
         found = leave_one_seed_out(
@@ -40,33 +45,34 @@ def robustness(analysis: Analysis) -> Section | None:
             family_size=family if claim.family == "confirmatory" else 1,
         )
         frame = found.frame
-        if not found.stable:
+        if not stable:
             fragile.append(claim.name)
         rows.append(
             (
                 row_label(claim.factor, verdict.levels),
                 change(found.estimate, response),
                 f"{change(frame['estimate'].min(), response)} to {change(frame['estimate'].max(), response)}",
-                p_text(frame["p"].max()),
+                p_text(max((other.p_adjusted for other in others), default=float("nan"))),
                 number(frame["cook"].max(), 2),
-                "yes" if found.stable else "no",
+                "yes" if stable else "no",
             )
         )
-        data.append(frame.assign(claim=claim.name))
+        judged = {"verdict": [other.verdict for other in others], "p_adjusted": [other.p_adjusted for other in others]}
+        data.append(frame.assign(claim=claim.name, **judged))
         notes += [f"{claim.name}: {warning}." for warning in found.warnings]
         notes += _near_bound(analysis, verdict)
         notes += _failures(analysis, verdict)
     caption = (
-        "Each claim's effect without each seed in turn: the range of the estimates, the largest p, the largest Cook's "
-        "distance, and whether the finding stays the same at the first step of its family."
+        "Each claim's effect without each seed in turn: the range of the estimates, the largest adjusted p of a "
+        "difference, the largest Cook's distance, and whether the verdict stays the same, all claims judged anew."
     )
-    columns = ("claim", "effect", "without one seed", "largest p", "Cook's distance", "same finding")
+    columns = ("claim", "effect", "without one seed", "largest p", "Cook's distance", "same verdict")
     frame = pd.concat(data, ignore_index=True)
     table = Table("robustness", caption, columns, tuple(rows), frame, frozenset(columns[1:5]))
     answer = (
-        f"The finding on {listed(fragile)} hangs on a single seed."
+        f"The verdict on {listed(fragile)} hangs on a single seed."
         if fragile
-        else f"No finding on {count(len(verdicts), 'claim')} hangs on a single seed."
+        else f"No verdict on {count(len(verdicts), 'claim')} hangs on a single seed."
     )
     return Section((answer,), (table,), notes=tuple(dict.fromkeys(notes)))
 
