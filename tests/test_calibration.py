@@ -71,6 +71,7 @@ def test_stress_is_reported_and_not_required(calibration: Calibration) -> None:
     assert skewed and not any(rate.required for rate in skewed)
 
 
+@pytest.mark.slow
 def test_the_numbers_do_not_depend_on_the_workers() -> None:
     options = {"replicates": 700, "model_replicates": 3, "scenarios": (Scenario(6), VARYING), "stress": ()}
     shares: list[float] = []
@@ -223,6 +224,7 @@ def test_the_report_names_what_is_out_of_bounds(tmp_path: Path) -> None:
     assert "1 of 1 figures are out of bounds" in page and "bad test, type I error, 6 seeds: 9.00%" in page
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_report_and_asks_for_what_to_check(tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(bench)

@@ -174,9 +174,10 @@ ODD: dict[str, dict[str, Any]] = {
     "a fraction": {"designs": {"cells": half_fraction(PRACTICES)}, "seeds": 3},
 }
 IN_FULL = ("one seed", "no BP", "regression", "one checkpoint")
+QUICK = ("one seed", "no BP", "only BP", "no measures")
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ODD])
 def test_odd_studies_have_their_report(name: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "designs": {"cells": grid({"network.norm": ["none", "batch"], "network.width": [16, 32]})},

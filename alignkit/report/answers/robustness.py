@@ -57,7 +57,10 @@ def robustness(analysis: Analysis) -> Section | None:
                 "yes" if stable else "no",
             )
         )
-        judged = {"verdict": [other.verdict for other in others], "p_adjusted": [other.p_adjusted for other in others]}
+        judged: dict[str, Any] = {
+            "verdict": [other.verdict for other in others],
+            "p_adjusted": [other.p_adjusted for other in others],
+        }
         data.append(frame.assign(claim=claim.name, **judged))
         notes += [f"{claim.name}: {warning}." for warning in found.warnings]
         notes += _near_bound(analysis, verdict)
