@@ -33,6 +33,7 @@ from alignkit.study import Claim
 
 ALPHA = 0.05
 NAN = float("nan")
+UNFINISHED = "not finished yet"
 
 VERDICTS = {
     "supported": "the effect has the claimed direction, beyond what random signs over seeds explain",
@@ -50,9 +51,11 @@ class Verdict:
     `p_equivalence` that of two one-sided t tests against the claim's smallest effect; the adjusted ones
     hold within the family (`holm_joint` for confirmatory claims, so that the chance of any false verdict among
     them is at most alpha; Benjamini-Hochberg for exploratory ones). Where runs at the two levels have no value,
-    `worst_case` bounds the t interval over all values that they could have had, and both p-values are the
-    largest over those: a verdict does not rest on why runs failed. `claim.family` is the family that it was
-    judged in: a claim that was not `declared` before the runs is exploratory, whatever it says of itself.
+    because they failed or have not finished, `worst_case` bounds the t interval over all values that they could
+    have, and both p-values are the largest over those: a verdict does not rest on why runs failed, nor on what is
+    still to come. `claim.family` is the family that it was
+    judged in: a claim that was not `declared` before the runs is exploratory, whatever it says of itself, and
+    `warnings` say why.
     """
 
     claim: Claim
@@ -114,9 +117,8 @@ def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
     A claim is judged on one contrast per seed, averaged over the other factors of its design. It is
     "equivalent" where the effect lies within its smallest effect, "supported" or "refuted" where the
     exact sign-flip test rejects, and else "undecided"; all p-values are adjusted within the family, and
-    every declared claim counts there whether it could be tested or not, was removed since or not. A claim that
-    the study's analysis plan did not hold before the runs is judged as exploration. One that cannot be
-    tested (too few seeds, a level without runs) is undecided, and `reason` says why: nothing is raised.
+    every declared claim counts there (`family_size`). A claim that the study's analysis plan did not hold before
+    the runs, or whose study changed since, is judged as exploration. One that cannot be tested (too few seeds, a level without runs) is undecided, and `reason` says why: nothing is raised.
     """
     key = ("verdicts", alpha)
     if key not in records.memo:
@@ -124,44 +126,80 @@ def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
     return list(records.memo[key])
 
 
-def _evaluate(records: Records, alpha: float) -> list[Verdict]:
-    claims = [_as_declared(records, claim) for claim in records.study.claims]
-    removed = len(records.registration.removed(records.study)) if records.registration else 0
-    family_size = removed + sum(claim.family == "confirmatory" for claim, _ in claims)
-    measured = [
-        replace(_measure(records, claim, family_size=family_size, alpha=alpha), declared=declared)
-        for claim, declared in claims
+def family_size(records: Records) -> int:
+    """How many claims the confirmatory family counts.
+
+    It is every confirmatory claim of the plan that was in force when the first run finished, whether it stands
+    as it was declared, was changed since (which leaves it untested) or removed.
+    """
+    return sum(claim.family == "confirmatory" for claim, _ in _as_declared(records)) + _untested(records)
+
+
+def _untested(records: Records) -> int:
+    return len(records.registration.untested(records.study)) if records.registration else 0
+
+
+def _as_declared(records: Records) -> list[tuple[Claim, str]]:
+    """Each claim in the family that it may be judged in, and why it does not count as declared; "" where it does."""
+    study, registration = records.study, records.registration
+    reasons = [registration.undeclared(study, claim) if registration else "" for claim in study.claims]
+    return [
+        (claim.model_copy(update={"family": "exploratory"}) if reason else claim, reason)
+        for claim, reason in zip(study.claims, reasons, strict=True)
     ]
-    return _in_families(measured, removed=removed, alpha=alpha)
 
 
-def without_seed(records: Records, verdicts: Sequence[Verdict], seed: Any, *, alpha: float = ALPHA) -> list[Verdict]:
+def _evaluate(records: Records, alpha: float) -> list[Verdict]:
+    family = family_size(records)
+    measured = []
+    for claim, reason in _as_declared(records):
+        found = _measure(records, claim, family_size=family, alpha=alpha)
+        warnings = (reason, *found.warnings) if reason else found.warnings
+        measured.append(replace(found, declared=not reason, warnings=warnings))
+    return _in_families(measured, untested=_untested(records), alpha=alpha)
+
+
+def without_seed(
+    records: Records, verdicts: Sequence[Verdict], seed: Any, *, alpha: float = ALPHA
+) -> list[Verdict | None]:
     """What the verdicts of these records would be had one seed not run: estimate, p-values and judgement alone.
 
     Where the seeds that remain are too few for the exact test in its family, the t test's p stands in for it.
-    A verdict that rests on the worst case of missing runs, or that could not be made, stays as it is.
+    None where there is nothing to examine: the claim could not be tested, or too few seeds remain.
     """
-    removed = len(records.registration.removed(records.study)) if records.registration else 0
-    family = removed + sum(verdict.claim.family == "confirmatory" for verdict in verdicts)
-    remeasured = []
-    for verdict in verdicts:
-        left = [value for known, value in zip(verdict.seeds, verdict.differences, strict=True) if known != seed]
-        if (verdict.reason and not isfinite(verdict.p)) or isfinite(verdict.worst_case[0]) or len(left) < 3:
-            remeasured.append(verdict)
-            continue
-        test = paired_test(left)
-        least = minimum_seeds(family if verdict.claim.family == "confirmatory" else 1, alpha)
-        equivalence = equivalence_test(left, margin=verdict.claim.smallest_effect, alpha=alpha)
-        remeasured.append(
-            replace(
-                verdict, estimate=test.estimate, interval=test.interval, reason="", verdict="undecided",
-                p=test.p if len(left) >= least else test.p_t, p_equivalence=equivalence.p, n_seeds=test.n_seeds,
-            )
-        )  # fmt: skip
-    return _in_families(remeasured, removed=removed, alpha=alpha)
+    family = family_size(records)
+    remeasured = [_without(records, verdict, seed, family_size=family, alpha=alpha) for verdict in verdicts]
+    # What cannot be examined still counts in its family.
+    counted = [
+        found or replace(verdict, p=NAN, p_equivalence=NAN)
+        for found, verdict in zip(remeasured, verdicts, strict=True)
+    ]
+    judged = _in_families(counted, untested=_untested(records), alpha=alpha)
+    return [verdict if found else None for found, verdict in zip(remeasured, judged, strict=True)]
 
 
-def _in_families(measured: Sequence[Verdict], *, removed: int, alpha: float) -> list[Verdict]:
+def _without(records: Records, verdict: Verdict, seed: Any, *, family_size: int, alpha: float) -> Verdict | None:
+    claim = verdict.claim
+    left = [value for known, value in zip(verdict.seeds, verdict.differences, strict=True) if known != seed]
+    if not isfinite(verdict.p) or len(left) < 3:
+        return None
+    test = paired_test(left)
+    exact = len(left) >= minimum_seeds(family_size if claim.family == "confirmatory" else 1, alpha)
+    found = replace(
+        verdict, estimate=test.estimate, interval=test.interval, reason="", verdict="undecided",
+        p=test.p if exact else test.p_t, n_seeds=test.n_seeds,
+        p_equivalence=equivalence_test(left, margin=claim.smallest_effect, alpha=alpha).p,
+    )  # fmt: skip
+    if not isfinite(verdict.worst_case[0]):
+        return found
+    table = _planned_table(records, claim)
+    try:
+        return _worst_case(found, table[table["seed"] != seed], claim_factors(records, claim), alpha, exact=exact)
+    except AnalysisError:
+        return None
+
+
+def _in_families(measured: Sequence[Verdict], *, untested: int, alpha: float) -> list[Verdict]:
     """Adjusts the p-values within each family, and judges."""
     verdicts: dict[int, Verdict] = {}
     for family in ("confirmatory", "exploratory"):
@@ -169,8 +207,8 @@ def _in_families(measured: Sequence[Verdict], *, removed: int, alpha: float) -> 
         p = [measured[index].p for index in members]
         p_equivalence = [measured[index].p_equivalence for index in members]
         if family == "confirmatory":
-            untested = [NAN] * removed
-            difference, equivalence = holm_joint([*p, *untested], [*p_equivalence, *untested])
+            blank = [NAN] * untested
+            difference, equivalence = holm_joint([*p, *blank], [*p_equivalence, *blank])
         else:
             difference, equivalence = (benjamini_hochberg(values, count_missing=True) for values in (p, p_equivalence))
         for position, index in enumerate(members):
@@ -179,19 +217,13 @@ def _in_families(measured: Sequence[Verdict], *, removed: int, alpha: float) -> 
     return [verdicts[index] for index in range(len(measured))]
 
 
-def _as_declared(records: Records, claim: Claim) -> tuple[Claim, bool]:
-    """The claim in the family that it may be judged in, and whether it was declared before the runs."""
-    if records.registration is None or records.registration.status(claim) == "declared":
-        return claim, True
-    return claim.model_copy(update={"family": "exploratory"}), False
-
-
 def claim_design(records: Records, claim: Claim) -> str | None:
     """The design that a claim is judged on: its own, else the first whose runs hold both its levels."""
     if claim.design is not None or claim.factor not in records.runs.columns:
         return claim.design
     wanted = {level_text(level) for level in claim.levels}
-    runs = records.runs[records.runs["rule"] == claim.rule]
+    runs = _planned_runs(records)
+    runs = runs[runs["rule"] == claim.rule]
     for design in records.study.designs:
         if wanted <= set(level_order(runs.loc[in_design(runs, design), claim.factor])):
             return design
@@ -226,6 +258,26 @@ def claim_table(
     return table if design is None else table[in_design(table, design)]
 
 
+def _planned_runs(records: Records) -> pd.DataFrame:
+    """What the plan knows of every run, finished or not."""
+    known = records.runs[["rule", "cell", "designs", "seed", *records.factors]]
+    if records.unfinished is None or records.unfinished.empty:
+        return known
+    return pd.concat([known, records.unfinished[list(known.columns)]], ignore_index=True)
+
+
+def _planned_table(records: Records, claim: Claim) -> pd.DataFrame:
+    """`claim_table`, with a row that has no value for each of the claim's runs that has not finished."""
+    table = claim_table(records, claim)
+    if records.unfinished is None:
+        return table
+    rows = records.unfinished[records.unfinished["rule"] == claim.rule]
+    design = claim_design(records, claim)
+    rows = rows if design is None else rows[in_design(rows, design)]
+    parts = [part for part in (table, rows.assign(value=NAN, missing=UNFINISHED)) if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else table
+
+
 def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) -> Verdict:
     """The contrast of a claim, not yet judged. `reason` is set where it cannot be tested."""
     levels = (level_text(claim.levels[0]) or "none", level_text(claim.levels[1]) or "none")
@@ -235,14 +287,14 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
             raise AnalysisError(
                 f'"{claim.factor}" is not a factor of this study; {nearest(claim.factor, records.factors)}'
             )
-        if claim.rule not in set(records.runs["rule"]):
-            ran = sorted(set(records.runs["rule"]))
-            raise AnalysisError(f'no run has the rule "{claim.rule}"; {nearest(claim.rule, ran)}')
-        if claim.design is not None and not in_design(records.runs, claim.design).any():
+        runs = _planned_runs(records)
+        if claim.rule not in set(runs["rule"]):
+            raise AnalysisError(f'no run has the rule "{claim.rule}"; {nearest(claim.rule, sorted(set(runs["rule"])))}')
+        if claim.design is not None and not in_design(runs, claim.design).any():
             raise AnalysisError(
                 f'no run is of the design "{claim.design}"; {nearest(claim.design, records.study.designs)}'
             )
-        table = claim_table(records, claim)
+        table = _planned_table(records, claim)
         within = claim_factors(records, claim)
         result = contrast(table, factor=claim.factor, levels=claim.levels, within=within)
     except AnalysisError as error:
@@ -251,7 +303,10 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
     missing = _missing(table, claim, levels)
     notes = [*_step_length(records, claim), *result.warnings, *missing]
     if records.missing:
-        notes.append(f"preliminary: {records.missing:,} planned runs have no records yet")
+        notes.append(
+            f"preliminary: {records.missing:,} planned runs have no records yet; verdicts take the worst case over what "
+            "is still missing"
+        )
     measured = replace(
         blank,
         estimate=result.estimate,
@@ -265,42 +320,57 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
         seeds=result.seeds,
         differences=result.differences,
         learning_rates=rate_note(
-            table, factor=claim.factor, levels=claim.levels, tuned=records.study.pilot is not None
+            claim_table(records, claim), factor=claim.factor, levels=claim.levels, tuned=records.study.pilot is not None
         ),
         method=result.method,
         warnings=tuple(notes),
     )
-    if missing and not records.missing:
-        measured = _worst_case(measured, table, within, alpha)
+    if missing:
+        try:
+            measured = _worst_case(measured, table, within, alpha)
+        except AnalysisError as error:
+            note = f"runs without a value are taken to be missing at random, since no bounds can be had ({error})"
+            measured = replace(measured, warnings=(*measured.warnings, note))
+    size = family_size if claim.family == "confirmatory" else 1
     try:
-        require_seeds(result.n_seeds, family_size=family_size if claim.family == "confirmatory" else 1, alpha=alpha)
+        require_seeds(result.n_seeds, family_size=size, alpha=alpha)
     except AnalysisError as error:
         # The estimate stands, the tests are not made.
-        return replace(measured, reason=str(error), p=NAN, p_equivalence=NAN)
+        waiting = int((table["missing"] == UNFINISHED).sum())
+        reason = str(error)
+        if waiting:
+            reason = (
+                f"too early to tell: {waiting:,} of its {len(table):,} runs have no records yet, and of the "
+                f"{minimum_seeds(size, alpha)} seeds that the exact test needs, {result.n_seeds} have a comparison"
+            )
+        return replace(measured, reason=reason, p=NAN, p_equivalence=NAN)
     return measured
 
 
-def _worst_case(measured: Verdict, table: pd.DataFrame, within: Sequence[str], alpha: float) -> Verdict:
-    """The claim's p-values, the largest over all values that runs without one could have had."""
+def _worst_case(
+    measured: Verdict, table: pd.DataFrame, within: Sequence[str], alpha: float, *, exact: bool = True
+) -> Verdict:
+    """The claim's p-values, the largest over all values that runs without one could have had.
+
+    `exact` takes the sign-flip p, else that of the t test. `AnalysisError` where the response has no bounds.
+    """
     claim = measured.claim
-    try:
-        bounds = worst_case_bounds(
-            table, factor=claim.factor, levels=claim.levels, bounds=response_bounds(claim.response), within=within,
-            margin=claim.smallest_effect, alpha=alpha,
-        )  # fmt: skip
-    except AnalysisError as error:
-        note = f"runs without a value are taken to be missing at random, since no bounds can be had ({error})"
-        return replace(measured, warnings=(*measured.warnings, note))
+    bounds = worst_case_bounds(
+        table, factor=claim.factor, levels=claim.levels, bounds=response_bounds(claim.response), within=within,
+        margin=claim.smallest_effect, alpha=alpha,
+    )  # fmt: skip
     lowest, highest = (_sized(float(f"{bound:.3g}"), measured.unit) for bound in (bounds.lowest, bounds.highest))
     note = (
         f"whatever the runs without a value would have shown, the effect lies between {lowest} and {highest}; the "
         "p-values are the largest over all of that"
     )
+    # The bounds use runs without a counterpart, the estimate does not: their signs may differ.
+    one_sign = bounds.lowest * measured.estimate > 0
     return replace(
         measured,
         worst_case=bounds.interval,
-        p=max(measured.p, bounds.p),
-        p_equivalence=measured.p_equivalence if bounds.verdict == "equivalent" else 1.0,
+        p=max(measured.p, bounds.p if exact else bounds.p_t) if one_sign else 1.0,
+        p_equivalence=max(measured.p_equivalence, bounds.p_equivalence),
         warnings=(*measured.warnings, note),
     )
 
@@ -314,13 +384,16 @@ def _judge(verdict: Verdict, p: float, p_equivalence: float, alpha: float) -> Ve
     if p_equivalence < alpha:
         reason = f"smaller than {margin}, the smallest effect that matters (p {_p(p_equivalence)} for equivalence)"
         return replace(verdict, verdict="equivalent", reason=reason)
-    if p < alpha and claimed:
-        beyond = min(map(abs, verdict.interval)) >= claim.smallest_effect
-        size = f"at least {margin}" if beyond else f"perhaps less than {margin}, the smallest effect that matters"
-        return replace(verdict, verdict="supported", reason=f"{claim.direction}s as claimed, {size}")
     if p < alpha:
+        low, high = verdict.worst_case if isfinite(verdict.worst_case[0]) else verdict.interval
+        least = low if verdict.estimate > 0 else -high
+        beyond = least >= claim.smallest_effect
+        size = f"at least {margin}" if beyond else f"perhaps less than {margin}, the smallest effect that matters"
+        if claimed:
+            return replace(verdict, verdict="supported", reason=f"{claim.direction}s as claimed, {size}")
         opposite = "decreases" if claim.direction == "increase" else "increases"
-        return replace(verdict, verdict="refuted", reason=f"{opposite}, where the claim says {claim.direction}s")
+        reason = f"{opposite}, where the claim says {claim.direction}s, {size}"
+        return replace(verdict, verdict="refuted", reason=reason)
     return replace(verdict, reason=f"neither a difference nor its absence within {margin} can be shown")
 
 

@@ -180,7 +180,8 @@ def prepare(plan: Plan, directory: Path) -> None:
         store.clear_unfinished(directory)
         store.write_text(known, plan.study.to_json())
         store.write_text(directory / "plan.json", plan.to_json())
-        analysis_plan.register(directory, plan.study, finished_runs=len(store.finished_run_ids(directory)))
+        finished = len(store.finished_run_ids(directory))
+        analysis_plan.register(directory, plan.study, finished_runs=finished, rates=plan.tuned_rates)
     except OSError as error:
         raise RecordsError(f"{directory}: cannot be made or written ({error.strerror}). Choose another --out") from None
 

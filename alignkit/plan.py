@@ -53,6 +53,19 @@ class Plan:
             {run.cell for run in self.runs if run.rule not in WITHOUT_FEEDBACK} or {run.cell for run in self.runs}
         )
 
+    @property
+    def tuned_rates(self) -> dict[str, list[float | None]]:
+        """Learning rate and that of the output layer where a pilot tunes them, by rule, cell and designs."""
+        if self.study.pilot is None:
+            return {}
+        return {
+            f"{run.rule} | {run.cell} | {'+'.join(run.designs)}": [
+                run.settings.training.lr,
+                run.settings.training.output_lr,
+            ]
+            for run in self.runs
+        }
+
     def to_json(self) -> str:
         runs = [
             {

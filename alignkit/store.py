@@ -2,7 +2,7 @@
 
 DIR/study.json            the study, defaults left out
 DIR/plan.json             what each run is: its rule, cell, seed, factor levels, cohort
-DIR/analysis_plan.json    the claims and seeds as they were declared, and when they changed
+DIR/analysis_plan.json    claims, seeds, cells and settings as they were declared, and when they changed
 DIR/records/<cohort>/     runs.parquet, checkpoints.parquet, layers.parquet, timing.json (and checksums)
 """
 
@@ -38,7 +38,8 @@ _TO_STUDY = "Restore the file, or run the study in a new directory"
 class Records:
     """What a study left: three tidy tables (see `columns.py`) and the study itself.
 
-    `missing` counts the planned runs that have no records yet. `timing` has a row per cohort, NaN where
+    `missing` counts the planned runs that have no records yet, and `unfinished` has a row for each, with what
+    the plan knows of it (run_id, rule, cell, designs, seed, factors). `timing` has a row per cohort, NaN where
     its timing.json is lost. `held_out` holds the same of the seeds that the study holds out, which are in
     no table here; None where there are none. `registration` is the history of the analysis plan; None for
     records that were not read from a directory. `memo` keeps what was worked out from these tables once.
@@ -50,6 +51,7 @@ class Records:
     layers: pd.DataFrame
     factors: tuple[str, ...]
     missing: int = 0
+    unfinished: pd.DataFrame | None = None
     timing: pd.DataFrame | None = None
     held_out: Records | None = None
     registration: Registration | None = None
@@ -99,36 +101,40 @@ def load(directory: str | Path) -> Records:
         keys = [frame["run_id"].map(order), *(frame[key] for key in ("step", "layer") if key in frame)]
         position = np.lexsort([key.to_numpy() for key in reversed(keys)])
         tables[table] = frame.iloc[position].reset_index(drop=True)
-    tables["runs"] = _with_plan_columns(tables["runs"], plan, study)
+    planned = _planned_runs(plan, study)
+    tables["runs"] = _with_plan_columns(tables["runs"], planned, plan["factors"])
     found = Records(
         study=study,
         runs=tables["runs"],
         checkpoints=tables["checkpoints"],
         layers=tables["layers"],
         factors=tuple(plan["factors"]),
+        unfinished=planned[~planned["run_id"].isin(tables["runs"]["run_id"])],
         timing=pd.DataFrame(timing),
         registration=analysis_plan.read(directory),
     )
-    apart = set(study.held_out_seeds)
-    planned = sum(run["seed"] in apart for run in plan["runs"])
-    judged = _of_seeds(found, held_out=False, planned=len(order) - planned)
+    judged = _of_seeds(found, held_out=False)
     if judged.runs.empty:
         raise RecordsError(
             f"{directory}: only runs of held-out seeds have finished yet. Go on with the study: alignkit run STUDY "
             f"--out {directory}"
         )
-    held_out = _of_seeds(found, held_out=True, planned=planned)
-    return replace(judged, held_out=held_out if planned and len(held_out.runs) else None)
+    held_out = _of_seeds(found, held_out=True)
+    return replace(judged, held_out=held_out if len(held_out.runs) else None)
 
 
-def _of_seeds(records: Records, *, held_out: bool, planned: int) -> Records:
-    """The part of the records whose seeds are held out, or the other one, of `planned` runs."""
-    runs = records.runs[records.runs["held_out"] == held_out].reset_index(drop=True)
+def _of_seeds(records: Records, *, held_out: bool) -> Records:
+    """The part of the records whose seeds are held out, or the other one."""
+    runs, unfinished = (
+        table[table["held_out"] == held_out].reset_index(drop=True) for table in (records.runs, records.unfinished)
+    )
     chosen = set(runs["run_id"])
     checkpoints, layers = (
         table[table["run_id"].isin(chosen)].reset_index(drop=True) for table in (records.checkpoints, records.layers)
     )
-    return replace(records, runs=runs, checkpoints=checkpoints, layers=layers, missing=planned - len(runs))
+    return replace(
+        records, runs=runs, checkpoints=checkpoints, layers=layers, missing=len(unfinished), unfinished=unfinished
+    )
 
 
 def whole_table(records: Records, name: str) -> pd.DataFrame:
@@ -137,9 +143,8 @@ def whole_table(records: Records, name: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
-def _with_plan_columns(runs: pd.DataFrame, plan: dict[str, Any], study: Study) -> pd.DataFrame:
-    """Add what the plan knows of each run (rule, cell, seed, factors), in the documented order."""
-    factors = plan["factors"]
+def _planned_runs(plan: dict[str, Any], study: Study) -> pd.DataFrame:
+    """What the plan knows of each run: rule, cell, seed, factors."""
     described = pd.DataFrame(
         [
             {key: run[key] for key in ("run_id", "rule", "cell", "designs", "bp_run_id", "seed")} | run["levels"]
@@ -148,8 +153,13 @@ def _with_plan_columns(runs: pd.DataFrame, plan: dict[str, Any], study: Study) -
     )
     described["study"] = study.name
     described["held_out"] = described["seed"].isin(study.held_out_seeds)
+    return described
+
+
+def _with_plan_columns(runs: pd.DataFrame, planned: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
+    """Add what the plan knows of each run, in the documented order."""
     runs = runs.drop(columns=[name for name in factors if name in runs])  # a rate that is a factor
-    merged = runs.merge(described, on="run_id", how="left", validate="one_to_one")
+    merged = runs.merge(planned, on="run_id", how="left", validate="one_to_one")
     names = list(RUNS)
     after_seed = names.index("held_out") + 1
     kept = [name for name in names[after_seed:] if name not in factors]

@@ -13,13 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from alignkit.errors import AnalysisError
+from alignkit.stats.arrays import EXACT_UP_TO, Moments, moments, t_interval, t_p, tost_p
+from alignkit.stats.equivalence import equivalence_test
 from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column
-from alignkit.stats.paired import EXACT_UP_TO, PairedResult, paired_test, seed_contrasts, sign_flip_p
+from alignkit.stats.paired import PairedResult, paired_test, seed_contrasts, sign_flip_p
 from alignkit.stats.summaries import EXCESS, GAP, unit_of
+
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class AttritionBounds:
 
     `observed` is the contrast without them (right where values are missing at random). `lowest` and
     `highest` bound the estimate, `interval` every t interval that some filling-in gives, and `p` is the
-    largest sign-flip p of any. `verdict` holds for every filling-in, `verdict_observed` for what is
+    largest sign-flip p of any, `p_t` the largest of the t test and `p_equivalence` the largest of two
+    one-sided t tests against `margin` (NaN without one). `verdict` holds for every filling-in, `verdict_observed` for what is
     there; `survives` says whether they agree. `differences` has one row per seed: `observed`, `lowest`,
     `highest`. `missing` counts the runs without a value at each level, of `runs`.
     """
@@ -42,6 +46,8 @@ class AttritionBounds:
     highest: float
     interval: tuple[float, float]
     p: float
+    p_t: float
+    p_equivalence: float
     verdict: Literal["increases", "decreases", "equivalent", "undecided"]
     verdict_observed: Literal["increases", "decreases", "equivalent", "undecided"]
     differences: pd.DataFrame
@@ -59,8 +65,8 @@ class AttritionBounds:
     def to_frame(self) -> pd.DataFrame:
         """One row."""
         return one_row(
-            self, "factor", "levels", "response", "estimate", "lowest", "highest", "interval", "p", "p_observed",
-            "verdict", "verdict_observed", "survives", "missing_from", "missing_to", "runs", "n_seeds", "method",
+            self, "factor", "levels", "response", "estimate", "lowest", "highest", "interval", "p", "p_t",
+            "p_equivalence", "p_observed", "verdict", "verdict_observed", "survives", "missing_from", "missing_to", "runs", "n_seeds", "method",
             "warnings", estimate=self.observed.estimate, p_observed=self.observed.p, missing_from=self.missing[0],
             missing_to=self.missing[1],
         )  # fmt: skip
@@ -87,8 +93,10 @@ def worst_case_bounds(
 
     The verdict on a difference is sharp: with a positive sum, every sign pattern's sum of flipped
     differences grows with each difference, so the sign-flip p is largest at the lowest filling-in. For
-    the t intervals (and for equivalence within `margin`) the spread matters too: a bound of the interval
-    is a convex function of the seeds' differences, so all corners are searched, up to 16 incomplete
+    the t interval and the t tests (also those of equivalence within `margin`) the spread matters too. The
+    lower end of an interval is a concave function of the seeds' differences, the upper end a convex one, so
+    both are reached where every missing value is at an end of its range; and a t test's p passes a level
+    where an end of its interval passes the bound. All these corners are searched, up to 16 incomplete
     seeds; beyond, the largest possible spread is used, which errs on the wide side.
 
     Every seed is expected to have every cell: a row that is absent is a missing value. With nothing
@@ -120,9 +128,14 @@ def worst_case_bounds(
     frame = pd.DataFrame({"lowest": least, "highest": most}, index=wide.index)
     frame.insert(0, "observed", contrasts.differences.reindex(frame.index))
     p = sign_flip_p(least) if least.sum() > 0 else sign_flip_p(most) if most.sum() < 0 else 1.0
-    interval = _envelope(least, most, tail=0.025)
-    ends = _envelope(least, most, tail=alpha)
-    known = contrasts.differences.to_numpy()
+    extremes = _extremes(least, most)
+    below, above = t_interval(extremes)
+    reaches = max(abs(least.mean()), abs(most.mean()))
+    p_equivalence = NAN
+    if margin is not None:
+        p_equivalence = 1.0 if reaches >= margin else float(np.fmax.reduce(tost_p(extremes, margin=margin)))
+    known = contrasts.differences
+    p_known = equivalence_test(known, margin=margin).p if margin is not None else NAN
     at_second = (cells[factor] == contrasts.levels[1]).to_numpy()
     warnings = list(contrasts.warnings)
     if absent.any(axis=1).sum() > EXACT_UP_TO:
@@ -135,10 +148,12 @@ def worst_case_bounds(
         observed=observed,
         lowest=float(least.mean()),
         highest=float(most.mean()),
-        interval=interval,
+        interval=(float(np.fmin.reduce(below)), float(np.fmax.reduce(above))),
         p=p,
-        verdict=_verdict(p, float(least.mean()), ends, margin, alpha),
-        verdict_observed=_verdict(observed.p, observed.estimate, _envelope(known, known, tail=alpha), margin, alpha),
+        p_t=1.0 if least.sum() <= 0 <= most.sum() else float(np.fmax.reduce(t_p(extremes))),
+        p_equivalence=p_equivalence,
+        verdict=_verdict(p, p_equivalence, float(least.mean()), alpha),
+        verdict_observed=_verdict(observed.p, p_known, observed.estimate, alpha),
         differences=frame,
         missing=(int(absent[:, ~at_second].sum()), int(absent[:, at_second].sum())),
         runs=int(used.sum()) * len(values),
@@ -173,34 +188,26 @@ def response_bounds(response: str) -> tuple[float, float]:
 
 
 def _verdict(
-    p: float, estimate: float, ends: tuple[float, float], margin: float | None, alpha: float
+    p: float, p_equivalence: float, estimate: float, alpha: float
 ) -> Literal["increases", "decreases", "equivalent", "undecided"]:
-    if margin is not None and -margin < ends[0] and ends[1] < margin:
+    if p_equivalence < alpha:
         return "equivalent"
     if p < alpha:
         return "increases" if estimate > 0 else "decreases"
     return "undecided"
 
 
-def _envelope(least: np.ndarray, most: np.ndarray, *, tail: float) -> tuple[float, float]:
-    """The lowest and the highest end that a t interval can have while each seed lies between its bounds."""
-    n = len(least)
-    if n < 2:
-        return float("nan"), float("nan")
-    if np.ptp(least) <= 1e-12 * np.abs(least).max() and (most == least).all():
-        return float("nan"), float("nan")  # no variance between seeds to build an interval on
-    critical = special.stdtrit(n - 1, 1 - tail) / np.sqrt(n)
+def _extremes(least: np.ndarray, most: np.ndarray) -> Moments:
+    """The fillings-in among which are the widest reach of a t interval and the largest p of a t test."""
     open_seeds = np.flatnonzero(most > least)
     if len(open_seeds) > EXACT_UP_TO:
-        middle = (least + most).mean() / 2
-        widest = np.maximum((least - middle) ** 2, (most - middle) ** 2).sum()
-        reach = critical * np.sqrt(widest / (n - 1))
-        return float(least.mean() - reach), float(most.mean() + reach)
+        n, middle = len(least), (least + most).mean() / 2
+        widest = np.sqrt(np.maximum((least - middle) ** 2, (most - middle) ** 2).sum() / (n - 1))
+        return Moments(np.full(2, n), np.array([least.mean(), most.mean()]), np.full(2, widest))
     corners = np.array(list(itertools.product((False, True), repeat=len(open_seeds))), dtype=bool)
     filled = np.tile(least, (len(corners), 1))
     filled[:, open_seeds] = np.where(corners, most[open_seeds], least[open_seeds])
-    mean, reach = filled.mean(axis=1), critical * filled.std(axis=1, ddof=1)
-    return float((mean - reach).min()), float((mean + reach).max())
+    return moments(filled)
 
 
 def _wide(
