@@ -118,7 +118,8 @@ def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
     "equivalent" where the effect lies within its smallest effect, "supported" or "refuted" where the
     exact sign-flip test rejects, and else "undecided"; all p-values are adjusted within the family, and
     every declared claim counts there (`family_size`). A claim that the study's analysis plan did not hold before
-    the runs, or whose study changed since, is judged as exploration. One that cannot be tested (too few seeds, a level without runs) is undecided, and `reason` says why: nothing is raised.
+    the runs, or whose study changed since, is judged as exploration. One that cannot be tested (too few seeds, a
+    level without runs) is undecided, and `reason` says why: nothing is raised.
     """
     key = ("verdicts", alpha)
     if key not in records.memo:
@@ -171,8 +172,7 @@ def without_seed(
     remeasured = [_without(records, verdict, seed, family_size=family, alpha=alpha) for verdict in verdicts]
     # What cannot be examined still counts in its family.
     counted = [
-        found or replace(verdict, p=NAN, p_equivalence=NAN)
-        for found, verdict in zip(remeasured, verdicts, strict=True)
+        found or replace(verdict, p=NAN, p_equivalence=NAN) for found, verdict in zip(remeasured, verdicts, strict=True)
     ]
     judged = _in_families(counted, untested=_untested(records), alpha=alpha)
     return [verdict if found else None for found, verdict in zip(remeasured, judged, strict=True)]
@@ -304,8 +304,8 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
     notes = [*_step_length(records, claim), *result.warnings, *missing]
     if records.missing:
         notes.append(
-            f"preliminary: {records.missing:,} planned runs have no records yet; verdicts take the worst case over what "
-            "is still missing"
+            f"preliminary: {_runs(records.missing, 'planned run')} without records yet; verdicts take the worst case "
+            "over what is still missing"
         )
     measured = replace(
         blank,
@@ -325,12 +325,6 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
         method=result.method,
         warnings=tuple(notes),
     )
-    if missing:
-        try:
-            measured = _worst_case(measured, table, within, alpha)
-        except AnalysisError as error:
-            note = f"runs without a value are taken to be missing at random, since no bounds can be had ({error})"
-            measured = replace(measured, warnings=(*measured.warnings, note))
     size = family_size if claim.family == "confirmatory" else 1
     try:
         require_seeds(result.n_seeds, family_size=size, alpha=alpha)
@@ -340,10 +334,16 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
         reason = str(error)
         if waiting:
             reason = (
-                f"too early to tell: {waiting:,} of its {len(table):,} runs have no records yet, and of the "
-                f"{minimum_seeds(size, alpha)} seeds that the exact test needs, {result.n_seeds} have a comparison"
+                f"too early to tell: {waiting:,} of its {_runs(len(table))} have no records yet, and of the "
+                f"{minimum_seeds(size, alpha)} seeds that the exact test needs, {result.n_seeds} can be compared"
             )
         return replace(measured, reason=reason, p=NAN, p_equivalence=NAN)
+    if missing:
+        try:
+            measured = _worst_case(measured, table, within, alpha)
+        except AnalysisError as error:
+            note = f"runs without a value are taken to be missing at random, since no bounds can be had ({error})"
+            measured = replace(measured, warnings=(*measured.warnings, note))
     return measured
 
 
@@ -361,7 +361,7 @@ def _worst_case(
     )  # fmt: skip
     lowest, highest = (_sized(float(f"{bound:.3g}"), measured.unit) for bound in (bounds.lowest, bounds.highest))
     note = (
-        f"whatever the runs without a value would have shown, the effect lies between {lowest} and {highest}; the "
+        f"whatever the runs without a value could show, the effect lies between {lowest} and {highest}; the "
         "p-values are the largest over all of that"
     )
     # The bounds use runs without a counterpart, the estimate does not: their signs may differ.
@@ -394,7 +394,8 @@ def _judge(verdict: Verdict, p: float, p_equivalence: float, alpha: float) -> Ve
         opposite = "decreases" if claim.direction == "increase" else "increases"
         reason = f"{opposite}, where the claim says {claim.direction}s, {size}"
         return replace(verdict, verdict="refuted", reason=reason)
-    return replace(verdict, reason=f"neither a difference nor its absence within {margin} can be shown")
+    every = " for all that the runs without a value could show" if isfinite(verdict.worst_case[0]) else ""
+    return replace(verdict, reason=f"neither a difference nor its absence within {margin} can be shown{every}")
 
 
 def _step_length(records: Records, claim: Claim) -> list[str]:
@@ -413,10 +414,14 @@ def _missing(table: pd.DataFrame, claim: Claim, levels: tuple[str, str]) -> list
         for reason in sorted(absent["missing"].unique())
     }
     return [
-        f"{reason}: {before} runs at {levels[0]}, {after} at {levels[1]}"
+        f"{reason}: {_runs(before)} at {levels[0]}, {after} at {levels[1]}"
         for reason, (before, after) in counts.items()
         if before or after
     ]
+
+
+def _runs(n: int, noun: str = "run") -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def _p(p: float) -> str:

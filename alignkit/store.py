@@ -109,24 +109,24 @@ def load(directory: str | Path) -> Records:
         checkpoints=tables["checkpoints"],
         layers=tables["layers"],
         factors=tuple(plan["factors"]),
-        unfinished=planned[~planned["run_id"].isin(tables["runs"]["run_id"])],
         timing=pd.DataFrame(timing),
         registration=analysis_plan.read(directory),
     )
-    judged = _of_seeds(found, held_out=False)
+    unfinished = planned[~planned["run_id"].isin(found.runs["run_id"])]
+    judged = _of_seeds(found, unfinished, held_out=False)
     if judged.runs.empty:
         raise RecordsError(
             f"{directory}: only runs of held-out seeds have finished yet. Go on with the study: alignkit run STUDY "
             f"--out {directory}"
         )
-    held_out = _of_seeds(found, held_out=True)
+    held_out = _of_seeds(found, unfinished, held_out=True)
     return replace(judged, held_out=held_out if len(held_out.runs) else None)
 
 
-def _of_seeds(records: Records, *, held_out: bool) -> Records:
+def _of_seeds(records: Records, unfinished: pd.DataFrame, *, held_out: bool) -> Records:
     """The part of the records whose seeds are held out, or the other one."""
     runs, unfinished = (
-        table[table["held_out"] == held_out].reset_index(drop=True) for table in (records.runs, records.unfinished)
+        table[table["held_out"] == held_out].reset_index(drop=True) for table in (records.runs, unfinished)
     )
     chosen = set(runs["run_id"])
     checkpoints, layers = (

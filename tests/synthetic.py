@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -153,6 +154,20 @@ def synthetic_records(
         checkpoints=pd.DataFrame(checkpoint_rows, columns=list(CHECKPOINTS)),
         layers=pd.DataFrame(layer_rows, columns=list(LAYERS)),
         factors=tuple(factors),
+    )
+
+
+def unfinished_records(records: Records, gone: pd.Series) -> Records:
+    """The records as they would be had these runs not finished yet."""
+    left = records.runs[~gone].reset_index(drop=True)
+    layers, checkpoints = (
+        table[table["run_id"].isin(left["run_id"])].reset_index(drop=True)
+        for table in (records.layers, records.checkpoints)
+    )
+    planned = ["run_id", "study", "rule", "cell", "designs", "bp_run_id", "seed", "held_out", *records.factors]
+    unfinished = records.runs.loc[gone, planned].reset_index(drop=True)
+    return dataclasses.replace(
+        records, runs=left, layers=layers, checkpoints=checkpoints, unfinished=unfinished, missing=len(unfinished)
     )
 
 

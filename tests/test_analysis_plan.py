@@ -10,6 +10,7 @@ import pytest
 
 from alignkit.analysis_plan import FILE, Registration, analysis_plan, plan_hash, read, register
 from alignkit.errors import RecordsError
+from alignkit.plan import expand
 from alignkit.study import Study
 
 NORM = {
@@ -41,7 +42,90 @@ def test_the_hash_is_of_the_test_and_not_of_its_words() -> None:
         assert hash_of({**NORM, **changed}) != same
     assert hash_of(NORM, seeds=6) != same
     assert hash_of(NORM, designs={"d": {"factors": {"network.norm": ["none", "batch"]}}}) != same
-    assert hash_of(NORM, training={"epochs": 3}, title="Another title") == same
+    assert hash_of(NORM, title="Another title", description="Otherwise put") == same
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "the settings of data": {"data": {"name": "digits", "shuffle_labels": True}},
+    "the settings of network": {"network": {"width": 8}},
+    "the settings of training": {"training": {"epochs": 3}},
+    "the settings of feedback": {"feedback": {"law": "uniform"}},
+    "the settings of streams": {"streams": {"feedback": 3}},
+    "the settings of probe": {"probe": {"samples": 64}},
+    "the rules": {"rules": ["bp", "fa"]},
+    "the seeds (from 5 to 20)": {"seeds": 20},
+    "the designs": {"designs": {"d": {"factors": {"network.norm": ["none", "batch"]}}}},
+    "the pilot": {"pilot": {"lr": [0.1]}},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_whatever_decides_a_verdict_is_in_the_plan(what: str, tmp_path: Path) -> None:
+    before, after = study(NORM), study(NORM, **CHANGES[what])
+    found = history(tmp_path, (0, before), (12, after))
+    assert found.changed(before) == found.undeclared(before, before.claims[0]) == ""
+    assert found.changed(after) == what
+    assert found.undeclared(after, after.claims[0]) == f"{what} changed after runs had finished: judged as exploration"
+    (note,) = found.notes(after)
+    assert (
+        note.lower().startswith(f"{what} changed after") and "declare the study anew, with an --out of its own" in note
+    )
+    assert found.untested(after) == ("norm",) and found.untested(before) == ()
+
+
+def test_a_later_option_or_another_folder_voids_no_plan() -> None:
+    def hash_of(**options: Any) -> str:
+        return plan_hash(analysis_plan(study(NORM, **options)))
+
+    assert hash_of(training={"epochs": 20}, probe={"draw": 0}, pilot=None) == hash_of()  # defaults, written out
+    images = {"name": "images", "train_samples": 100}
+    assert hash_of(data={**images, "path": "/here"}) == hash_of(data={**images, "path": "/there"}) != hash_of(data=images | {"path": "/here", "train_samples": 9})  # fmt: skip
+    tuned = [{"pilot": {"lr": [0.1, 0.3], "rates": name}} for name in ("a.json", "b.json")]
+    assert hash_of(**tuned[0]) == hash_of(**tuned[1])
+
+
+def test_other_tuned_rates_are_another_plan(tmp_path: Path) -> None:
+    tuned = study(NORM, pilot={"lr": [0.1, 0.3]})
+    register(tmp_path, tuned, finished_runs=0, rates={"dfa | norm=none | d": [0.1, 0.1]})
+    register(
+        tmp_path, tuned, finished_runs=12, rates={"dfa | norm=none | d": [0.1, 0.1], "fa | norm=none | d": [0.3, 0.3]}
+    )
+    assert read(tmp_path).changed(tuned) == ""  # an arm that was not there before
+    register(tmp_path, tuned, finished_runs=24, rates={"dfa | norm=none | d": [0.3, 0.3]})
+    assert read(tmp_path).changed(tuned) == "the tuned learning rates"
+
+
+def test_the_tuned_rates_are_those_that_the_runs_take() -> None:
+    designs = {"d": {"factors": {"network.norm": ["none", "batch"]}}}
+    tuned = study(pilot={"lr": [0.1, 0.3]}, designs=designs, seeds=2)
+
+    class Rates(dict[str, tuple[float, float]]):
+        def __contains__(self, key: object) -> bool:
+            return True
+
+        def __missing__(self, key: str) -> tuple[float, float]:
+            return (0.3, 0.2)
+
+    found = expand(tuned, fingerprint=lambda data: "", rates=Rates()).tuned_rates
+    assert list(found) == [f"{rule} | norm={norm} | d" for norm in ("none", "batch") for rule in ("bp", "dfa")]
+    assert all(rates == [0.3, 0.2] for rates in found.values())
+    assert expand(study(designs=designs), fingerprint=lambda data: "").tuned_rates == {}
+
+
+def test_a_plan_of_format_1_is_read_and_said_to_hold_less(tmp_path: Path) -> None:
+    known = study(NORM, training={"epochs": 3})
+    old = {key: value for key, value in analysis_plan(known).items() if key in ("claims", "seeds", "designs")}
+    entry = {"hash": plan_hash(old), "finished_runs": 0, "plan": old}
+    (tmp_path / FILE).write_text(json.dumps({"format": 1, "history": [entry]}), encoding="utf-8")
+    assert read(tmp_path).undeclared(known, known.claims[0]) == ""
+    (note,) = read(tmp_path).notes(known)
+    assert "holds claims, seeds and designs alone" in note
+    # From the next run on the settings are held too.
+    found = history(tmp_path, (12, known), (24, study(NORM, training={"epochs": 9})))
+    assert (
+        found.changed(known) == "" and found.changed(study(NORM, training={"epochs": 9})) == "the settings of training"
+    )
+    assert json.loads((tmp_path / FILE).read_text(encoding="utf-8"))["format"] == 2
 
 
 def test_a_plan_that_stays_is_stored_once(tmp_path: Path) -> None:
@@ -64,19 +148,19 @@ def test_what_changed_after_the_records_existed_is_said(tmp_path: Path) -> None:
     assert (found.status(norm), found.since(norm)) == ("changed", 700)
     assert (found.status(width), found.since(width)) == ("added", 700)
     notes = found.notes(later)
-    assert notes[0] == "Claim norm was changed when 700 runs had finished: it is judged as exploration."
+    assert notes[0] == (
+        "Claim norm was changed when 700 runs had finished: it is judged as exploration, and what was declared counts in "
+        "its family as untested."
+    )
     assert notes[1] == "Claim width was added when 700 runs had finished: it is judged as exploration."
-    assert notes[2].startswith("Seeds changed after runs had finished, from 10 to 20")
+    assert notes[2].startswith("The seeds (from 10 to 20) changed after runs had finished: every claim is judged")
+    assert found.undeclared(later, width) == "the claim was added when 700 runs had finished: judged as exploration"
+    held_out = study(NORM, seeds=10, held_out_seeds=[90])
+    assert "what they confirm was not fixed beforehand" in found.notes(held_out)[0]
+    assert found.undeclared(held_out, held_out.claims[0]) == ""  # no verdict uses them
     # A study.json that was edited by hand, and never run, is in no entry.
     edited = study({**NORM, "direction": "increase"}, seeds=10)
     assert "Claim norm was changed after the records existed" in found.notes(edited)[0]
-
-
-def test_a_changed_design_is_said(tmp_path: Path) -> None:
-    before = study(NORM, designs={"d": {"factors": {"network.norm": ["none", "batch"]}}})
-    after = study(NORM, designs={"d": {"factors": {"network.norm": ["none", "batch"], "network.width": [8, 16]}}})
-    found = history(tmp_path, (0, before), (12, after))
-    assert found.notes(before) == () and "averaged over other cells" in found.notes(after)[0]
 
 
 def test_a_lost_plan_declares_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import PRACTICES, grid, half_fraction, synthetic_records
+from synthetic import PRACTICES, grid, half_fraction, synthetic_records, unfinished_records
 
+from alignkit.analysis_plan import Entry, Registration, analysis_plan
 from alignkit.claims import evaluate
 from alignkit.report import write_report
 from alignkit.report.analysis import Analysis, analyse
@@ -20,6 +22,9 @@ from alignkit.report.answers.model import model
 from alignkit.report.answers.power import power
 from alignkit.report.answers.robustness import robustness, specifications
 from alignkit.report.answers.variance import variance
+from alignkit.report.assemble import summary
+from alignkit.report.charts import charts
+from alignkit.report.method import facts
 from alignkit.report.sections import ALWAYS, FULL, answered
 from alignkit.stats.dose import dose_response
 from alignkit.stats.variance import variance_components
@@ -89,8 +94,93 @@ def test_the_declared_specification_is_the_verdict(analysis: Analysis) -> None:
     curve = section.tables[0].data
     first = curve[curve["claim"] == "norm"].iloc[0]
     assert first["estimate"] == pytest.approx(analysis.verdicts[0].estimate)
-    assert first["p"] == pytest.approx(analysis.verdicts[0].p) and len(curve) == 2 * 42
+    assert first["p"] == pytest.approx(analysis.verdicts[0].p) and len(curve) == 2 * 66
     assert {"degrees", "fisher z", "beta"} == set(curve["scale"])
+    # In balanced cells a mixed model and GEE estimate what the mean of the per-seed contrasts is.
+    at = curve[(curve["claim"] == "norm") & (curve["scale"] == "fisher z")].set_index(
+        ["summary", "checkpoint", "model"]
+    )
+    estimates = at["estimate"].unstack()
+    assert not at["reason"].any() and set(estimates) == {"mean", "signed rank", "trimmed mean", "mixed", "gee"}
+    for name in ("mixed", "gee"):
+        np.testing.assert_allclose(estimates[name], estimates["mean"], rtol=1e-5)
+
+
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "a whole training in one layer": {"summary": "auc", "layer": 2},
+    "a cosine": {"response": "signal_cosine", "direction": "increase", "smallest_effect": 0.05},
+    "another cosine in one layer": {"response": "weight_cosine", "direction": "increase", "layer": 1},
+    "an accuracy": {"response": "test_accuracy", "direction": "increase"},
+    "a gap": {"response": "accuracy_gap", "direction": "increase"},
+    "an excess": {"response": "signal_angle_deg_excess", "summary": "auc"},
+}
+SCALES = {
+    "a whole training in one layer": {"degrees", "fisher z", "beta"},
+    "a cosine": {"cosine", "degrees", "fisher z", "beta"},
+    "another cosine in one layer": {"cosine", "fisher z", "beta"},
+    "an accuracy": {"points", "log odds", "beta"},
+    "a gap": {"points"},
+    "an excess": {"degrees"},
+}
+
+
+def test_every_curve_begins_with_what_its_claim_declares() -> None:
+    claims = [{**CLAIM, "name": name, **changes} for name, changes in zip("abcdef", OTHERWISE.values(), strict=True)]
+    records = synthetic_records(
+        designs={"cells": grid({path: FACTORS[path] for path in ("network.norm", "network.width")})},
+        study={"claims": claims}, angle_effects={"network.norm": -6.0}, accuracy_effects={"network.norm": 1.0}, seeds=6,
+        steps=(0, 360),
+    )  # fmt: skip
+    found = analyse(records)
+    section = specifications(found)
+    assert section is not None
+    curve = section.tables[0].data
+    for verdict, name in zip(found.verdicts, OTHERWISE, strict=True):
+        own = curve[curve["claim"] == verdict.claim.name]
+        first = own.iloc[0]
+        assert (first["estimate"], first["p"]) == pytest.approx((verdict.estimate, verdict.p)), name
+        assert (first["low"], first["high"]) == pytest.approx(verdict.interval)
+        assert first["summary"] == verdict.claim.summary and set(own["scale"]) == SCALES[name]
+        # Alike in sign on every scale, an angle turned about: what the orientation is for.
+        assert own.loc[own["reason"] == "", "agrees"].all(), name
+        assert own["p"].notna().sum() > len(own) / 2
+
+
+def test_what_was_not_examined_is_said_so() -> None:
+    options: dict[str, Any] = {"designs": {"cells": grid(FACTORS)}, "study": {"claims": [CLAIM]}, "steps": (0, 360)}
+    section = robustness(analyse(synthetic_records(seeds=5, **options)))  # too few for any test
+    assert section is not None
+    assert section.answer == ("Without each seed, the verdict on norm was not examined: it could not be tested.",)
+    assert section.tables[0].rows[0][-1] == "not examined" and set(section.tables[0].data["verdict"]) == {
+        "not examined"
+    }
+    # A verdict on the worst case is judged without each seed: without the seed that lost a run it is another one.
+    records = synthetic_records(seeds=10, angle_effects={"network.norm": -6.0}, **options)
+    runs = records.runs
+    gone = (runs["seed"] == 3) & (runs["rule"] == "dfa") & (runs["norm"] == "batch")
+    found = analyse(
+        unfinished_records(records, gone & ~runs[gone].duplicated("seed").reindex(runs.index, fill_value=True))
+    )
+    assert found.verdicts[0].verdict == "undecided"
+    section = robustness(found)
+    assert section is not None and section.answer == ("The verdict on norm hangs on a single seed.",)
+    assert section.tables[0].data.set_index("seed").loc[3, "verdict"] == "supported"
+
+
+def test_the_tests_are_described_as_they_are() -> None:
+    declared = [CLAIM, {**CLAIM, "name": "gone"}, {**CLAIM, "name": "look", "family": "exploratory"}]
+    options: dict[str, Any] = {"designs": {"cells": grid(FACTORS)}, "steps": (0, 360), "seeds": 8}
+    records = synthetic_records(study={"claims": [declared[0], declared[2]]}, **options)
+    whole = synthetic_records(study={"claims": declared}, **options).study
+    history = Registration((Entry(analysis_plan(whole), 0), Entry(analysis_plan(records.study), 40)))
+    text = dict(facts(analyse(dataclasses.replace(records, registration=history))))["Tests"]
+    assert "over the difference and equivalence tests of the family of 2 confirmatory claims (1 of them changed" in text
+    assert "at least 7 seeds" in text and "Benjamini-Hochberg's for exploratory claims" in text
+    assert "have no value" not in text
+    lost = synthetic_records(study={"claims": [CLAIM]}, diverge=(("network.norm", "batch"),), **options)
+    text = dict(facts(analyse(lost)))["Tests"]
+    assert "have no value, the largest p over all that they could" in text and "Benjamini" not in text
+    assert "equivalence" not in dict(facts(analyse(synthetic_records(**options))))["Tests"]
 
 
 def crossed_streams(noise: int = 0) -> Records:
@@ -123,6 +213,16 @@ def test_the_decomposition_is_of_the_crossed_streams() -> None:
     pd.testing.assert_frame_equal(table.data, expected.to_frame())
     assert "initial weights" in section.answer[0] and any("not seeds" in note for note in section.notes)
     assert variance(analyse(synthetic_records(designs={"cells": grid(FACTORS)}, seeds=3, steps=(0, 9)))) is None
+
+
+def test_crossed_draws_replicate_though_there_is_one_seed() -> None:
+    crossed = analyse(crossed_streams())
+    alone = analyse(synthetic_records(designs={"cells": grid(FACTORS)}, seeds=1, steps=(0, 9)))
+    several = analyse(synthetic_records(designs={"cells": grid(FACTORS)}, seeds=3, steps=(0, 9)))
+    assert "every number is one draw" not in " ".join(summary(crossed))
+    assert "every number is one draw" in " ".join(summary(alone))
+    captions = ["".join(chart.how for chart in charts(of)[0][:1]) for of in (crossed, alone, several)]
+    assert [("bands" in caption) for caption in captions] == [False, False, True]
 
 
 def imposed(seeds: int = 6) -> Records:

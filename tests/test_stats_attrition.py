@@ -47,6 +47,10 @@ def test_nothing_missing_changes_nothing() -> None:
     assert result.lowest == pytest.approx(plain.estimate) == pytest.approx(result.highest)
     assert result.interval == pytest.approx(plain.interval) and result.p == plain.p
     assert result.verdict == result.verdict_observed == "increases" and result.survives and result.missing == (0, 0)
+    assert result.p_t == pytest.approx(paired_test(plain.differences).p_t) and np.isnan(result.p_equivalence)
+    near = bounds_of(table, margin=5.0).p_equivalence
+    assert near == pytest.approx(equivalence_test(plain.differences, margin=5.0).p)
+    assert bounds_of(lose(table, LOST), margin=5.0).p_equivalence == 1.0  # some filling-in reaches the margin
 
 
 def test_bounds_are_those_of_filling_in_by_hand() -> None:
@@ -82,12 +86,15 @@ def test_no_filling_in_escapes_the_bounds() -> None:
     result = bounds_of(narrow, bounds=(55.0, 75.0), margin=8.0)
     assert result.verdict == "equivalent"
     least, most = result.differences["lowest"].to_numpy(), result.differences["highest"].to_numpy()
-    worst_p, ends = 0.0, [np.inf, -np.inf]
+    worst_p, worst_t, worst_tost, ends = 0.0, 0.0, 0.0, [np.inf, -np.inf]
     for draw in range(1500):
         share = generator.integers(0, 2, 8) if draw % 2 else generator.uniform(0, 1, 8)
         filled = paired_test(least + share * (most - least))
         worst_p, ends = max(worst_p, filled.p), [min(ends[0], filled.interval[0]), max(ends[1], filled.interval[1])]
-        assert draw % 10 or equivalence_test(least + share * (most - least), margin=8.0).equivalent
+        worst_t = max(worst_t, filled.p_t)
+        worst_tost = max(worst_tost, equivalence_test(least + share * (most - least), margin=8.0).p)
+    assert result.p_equivalence == pytest.approx(worst_tost) and 0 < worst_tost < 0.05
+    assert worst_t <= result.p_t  # 1 where a filling-in has an effect of nothing
     assert worst_p <= result.p and result.interval[0] <= ends[0] and ends[1] <= result.interval[1]
     # Three seeds are open: all their corners were among the fillings, so the envelope is attained.
     assert ends == pytest.approx(list(result.interval))
@@ -99,6 +106,9 @@ def test_the_worst_p_is_reached_at_the_lowest_filling_in() -> None:
     least, most = result.differences["lowest"].to_numpy(), result.differences["highest"].to_numpy()
     worst = max(sign_flip_p(least + share * (most - least)) for share in np.linspace(0, 1, 101))
     assert result.p == worst == sign_flip_p(least) and result.verdict == "increases" and result.survives
+    assert result.p_t == pytest.approx(
+        max(paired_test(least + share * (most - least)).p_t for share in np.linspace(0, 1, 101))
+    )
     mirrored = bounds_of(table.assign(value=130 - table["value"]), bounds=(40.0, 90.0))
     assert mirrored.verdict == "decreases" and mirrored.p == result.p
     # Where some filling-in has an effect of nothing, no sign is sure.
@@ -107,7 +117,7 @@ def test_the_worst_p_is_reached_at_the_lowest_filling_in() -> None:
 
 def test_many_incomplete_seeds_are_bounded_on_the_safe_side() -> None:
     table = lose(grid(seeds=18), [(seed, "batch", 8, 2) for seed in range(18)])
-    result = bounds_of(table, bounds=(50.0, 100.0))
+    result = bounds_of(table, bounds=(50.0, 100.0), margin=25.0)
     least, most = (result.differences[end].to_numpy() for end in ("lowest", "highest"))
     generator = np.random.default_rng(1)
     for _ in range(200):
@@ -115,6 +125,9 @@ def test_many_incomplete_seeds_are_bounded_on_the_safe_side() -> None:
             np.where(generator.integers(0, 2, 18), least, most), 0.0
         ).confidence_interval()
         assert result.interval[0] <= low and high <= result.interval[1]
+        filled = np.where(generator.integers(0, 2, 18), least, most)
+        assert equivalence_test(filled, margin=25.0).p <= result.p_equivalence < 1
+        assert scipy_stats.ttest_1samp(filled, 0.0).pvalue <= result.p_t
     assert "largest possible spread" in result.warnings[-1]
 
 

@@ -121,6 +121,17 @@ def rewrite(directory, table, change):
 # Healthy records
 
 
+def test_runs_without_records_are_known_from_the_plan(copy):
+    assert load(copy).unfinished.empty
+    shutil.rmtree(copy / "records" / FIRST)
+    records = load(copy)
+    assert records.missing == 2 and list(records.unfinished["run_id"]) == ["r2", "r3"]
+    assert list(records.unfinished["norm"]) == ["batch", "batch"] and list(records.unfinished["seed"]) == [0, 1]
+    write_text(copy / "study.json", '{"name": "small", "seeds": 1, "held_out_seeds": [1]}')
+    records = load(copy)
+    assert list(records.unfinished["run_id"]) == ["r2"] and list(records.held_out.unfinished["run_id"]) == ["r3"]
+
+
 def test_what_is_written_comes_back_in_the_order_of_the_plan(healthy):
     records = load(healthy)
     assert list(records.runs["run_id"]) == ["r0", "r1", "r2", "r3"]

@@ -14,7 +14,7 @@ from alignkit.figures import row_label, save_figure
 from alignkit.files import write_bytes, writing
 from alignkit.recommend import ACCURACY, to_json, to_markdown
 from alignkit.report import method, results
-from alignkit.report.analysis import IMPOSED, Analysis, analyse
+from alignkit.report.analysis import IMPOSED, Analysis, analyse, crossed_streams
 from alignkit.report.charts import Chart, charts
 from alignkit.report.results import bounds, known
 from alignkit.report.section import Question, Section
@@ -193,10 +193,16 @@ def _on_runs(analysis: Analysis) -> str:
         f"{count(len(runs), 'run')}: {count(cells, 'cell')}, {count(seeds, 'seed')}, "
         f"{'rules' if len(records.study.rules) > 1 else 'rule'} {listed(map(rule_name, records.study.rules))}."
     )
-    if seeds < 2:
+    crossed = any(
+        len(crossed_streams(records, rule=rule, design=design)) > 1
+        for rule in records.study.rules
+        for design in analysis.designs
+    )
+    if seeds < 2 and not crossed:  # crossed draws of randomness replicate too
         text += " With one seed there is no uncertainty to report: every number is one draw."
     if records.missing:
-        text += f" {count(records.missing, 'planned run')} still missing: all of this is preliminary."
+        worst = ", and verdicts take the worst case over what is still missing" if analysis.verdicts else ""
+        text += f" {count(records.missing, 'planned run')} still missing: all of this is preliminary{worst}."
     return text
 
 

@@ -76,9 +76,10 @@ def _training(analysis: Analysis) -> Chart:
     figure = figures.alignment_over_training(
         analysis.records, rules=analysis.rules, design=analysis.design, response=response
     )
-    sentences = []
+    sentences, bands = [], False
     for rule in analysis.rules:
         table = figures.curves(analysis.records, rule=rule, design=analysis.design, response=response)
+        bands = bands or bool(table["low"].notna().any())
         ends = table[table["step"] == table["step"].max()].set_index("layer")["mean"]
         start = table[table["step"] == table["step"].min()]["mean"].mean()
         signal = "signal" if rule != "bp" else "runs' untaught feedback"
@@ -89,8 +90,8 @@ def _training(analysis: Analysis) -> Chart:
             text += f", layer {best} ending closest to BP ({level(ends[best], response)})"
         sentences.append(text + ".")
     how = (
-        f"Mean over {_seeds(analysis)} of each seed's mean over {_cells(analysis, analysis.design)}; "
-        f"bands: 95% t intervals over seeds. {_where(analysis, analysis.design)}"
+        f"Mean over {_seeds(analysis)} of each seed's mean over {_cells(analysis, analysis.design)}"
+        f"{'; bands: 95% t intervals over seeds' if bands else ''}. {_where(analysis, analysis.design)}"
     )
     if _depths(analysis) > 1:
         how += " A layer's line averages the networks that are deep enough to have it."

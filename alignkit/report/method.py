@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from importlib import metadata
+from math import isfinite
 
 import numpy as np
 
 from alignkit import __version__
+from alignkit.claims import family_size
 from alignkit.columns import LAYERS
 from alignkit.report.analysis import Analysis
 from alignkit.report.toml_text import toml_text
 from alignkit.report.words import count, listed, number, rule_name, sizes
 from alignkit.run_tables import summarised
 from alignkit.stats import in_design, label_of, minimum_seeds
+from alignkit.stats.arrays import EXACT_UP_TO
 from alignkit.study import Images, Settings
 
 ANALYSED_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib")
@@ -42,7 +45,8 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
     ]
     if records.missing:
         have = "has" if records.missing == 1 else "have"
-        text = f"{count(records.missing, 'planned run')} {have} no records yet: all here is preliminary"
+        worst = "; verdicts take the worst case over what is still missing" if analysis.verdicts else ""
+        text = f"{count(records.missing, 'planned run')} {have} no records yet: all here is preliminary{worst}"
         found.insert(0, ("Incomplete", text))
     named = ("Designs", "Analysed with")
     return [(term, text if term in named else text[:1].upper() + text[1:]) for term, text in found]
@@ -201,16 +205,28 @@ def _probe(analysis: Analysis) -> str:
 
 
 def _tests(analysis: Analysis) -> str:
-    family = sum(claim.family == "confirmatory" for claim in analysis.records.study.claims)
+    verdicts = analysis.verdicts
     text = (
-        "one difference per seed, averaged over the cells of a design; exact sign-flip p, t interval (95%, not "
-        "adjusted); equivalence by two one-sided t tests against a claim's smallest effect"
+        f"one difference per seed, averaged over the cells of a design; sign-flip p, exact up to {EXACT_UP_TO} seeds; "
+        "t interval (95%, not adjusted)"
     )
-    if family:
+    if not verdicts:
+        return text
+    text += "; equivalence by two one-sided t tests against a claim's smallest effect"
+    if any(isfinite(verdict.worst_case[0]) for verdict in verdicts):
+        text += "; where a claim's runs have no value, the largest p over all that they could have shown"
+    confirmatory = sum(verdict.claim.family == "confirmatory" for verdict in verdicts)
+    family = family_size(analysis.records)
+    if confirmatory:
+        lost = family - confirmatory
+        changed = f" ({lost} of them changed or removed since they were declared, which still count)" if lost else ""
         text += (
-            f"; Holm over the {count(family, 'confirmatory claim')}, which takes at least {minimum_seeds(family)} "
+            "; Holm's step-down procedure over the difference and equivalence tests of the family of "
+            f"{count(family, 'confirmatory claim')}{changed} together, which takes at least {minimum_seeds(family)} "
             "seeds to reach p < .05"
         )
+    if confirmatory < len(verdicts):
+        text += "; Benjamini-Hochberg's for exploratory claims, over each kind of test"
     return text
 
 

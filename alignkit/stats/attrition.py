@@ -31,10 +31,10 @@ class AttritionBounds:
 
     `observed` is the contrast without them (right where values are missing at random). `lowest` and
     `highest` bound the estimate, `interval` every t interval that some filling-in gives, and `p` is the
-    largest sign-flip p of any, `p_t` the largest of the t test and `p_equivalence` the largest of two
-    one-sided t tests against `margin` (NaN without one). `verdict` holds for every filling-in, `verdict_observed` for what is
-    there; `survives` says whether they agree. `differences` has one row per seed: `observed`, `lowest`,
-    `highest`. `missing` counts the runs without a value at each level, of `runs`.
+    largest sign-flip p of any, `p_t` the largest p of the t test, `p_equivalence` that of two one-sided t
+    tests against `margin` (NaN without one). `verdict` holds for every filling-in, `verdict_observed` for
+    what is there; `survives` says whether they agree. `differences` has one row per seed: `observed`,
+    `lowest`, `highest`. `missing` counts the runs without a value at each level, of `runs`.
     """
 
     factor: str
@@ -66,9 +66,9 @@ class AttritionBounds:
         """One row."""
         return one_row(
             self, "factor", "levels", "response", "estimate", "lowest", "highest", "interval", "p", "p_t",
-            "p_equivalence", "p_observed", "verdict", "verdict_observed", "survives", "missing_from", "missing_to", "runs", "n_seeds", "method",
-            "warnings", estimate=self.observed.estimate, p_observed=self.observed.p, missing_from=self.missing[0],
-            missing_to=self.missing[1],
+            "p_equivalence", "p_observed", "verdict", "verdict_observed", "survives", "missing_from", "missing_to",
+            "runs", "n_seeds", "method", "warnings", estimate=self.observed.estimate, p_observed=self.observed.p,
+            missing_from=self.missing[0], missing_to=self.missing[1],
         )  # fmt: skip
 
 

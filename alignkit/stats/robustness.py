@@ -59,6 +59,7 @@ class Specification:
     warnings: tuple[str, ...] = ()
 
 
+CHECKPOINTS = ("end", "half-way", "first epoch")
 CHOICES = ("scale", "summary", "checkpoint", "model")
 
 
@@ -113,7 +114,7 @@ def specification_curve(
     within: Sequence[str] = (),
     scales: Sequence[Scale] | None = None,
     summaries: Sequence[str] = ("final", "auc"),
-    checkpoints: Sequence[str] = ("end", "half-way", "first epoch"),
+    checkpoints: Sequence[str] = CHECKPOINTS,
     models: Sequence[str] = tuple(SEED_MODELS),
     other_models: Mapping[str, Callable[[pd.DataFrame], Effect]] | None = None,
     seed: str = "seed",

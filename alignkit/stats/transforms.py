@@ -14,8 +14,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import special
 
 from alignkit.errors import AnalysisError
+from alignkit.stats.summaries import GAP, unit_of
 
 # Cosines computed as quotients can pass 1 by rounding.
 _ROUNDING = 1e-9
@@ -90,6 +92,48 @@ def unit_share(cosine: ArrayLike) -> np.ndarray:
     return (_within(cosine, -1.0, 1.0, "cosines", rounding=_ROUNDING) + 1) / 2
 
 
+def log_odds(points: ArrayLike) -> np.ndarray:
+    """The log odds of accuracies in points (of 100): a scale without bounds. Accuracies of 0 and 100 are refused."""
+    shares = _share(points)
+    at_bound = int(((shares == 0) | (shares == 1)).sum())
+    if at_bound:
+        raise AnalysisError(
+            f"expected accuracies strictly between 0 and 100 points; got {at_bound} of {shares.size} at a bound, where "
+            "log odds are infinite. Analyse points"
+        )
+    return special.logit(shares)
+
+
+def scales_of(response: str) -> tuple[Scale, ...]:
+    """The scales on which a response can be analysed, its own first: what its sensitivity analyses vary.
+
+    An angle and the cosine that it is of go together; a cosine has Fisher's transform and the Beta model, an
+    accuracy its log odds and the Beta model. A difference (a gap, an excess) has no scale but its own.
+
+    >>> [[scale.name for scale in scales_of(name)] for name in ("test_accuracy", "weight_cosine", "accuracy_gap")]
+    [['points', 'log odds', 'beta'], ['cosine', 'fisher z', 'beta'], ['points']]
+    """
+    unit = unit_of(response)
+    own = Scale({"°": "degrees"}.get(unit, unit) or "as recorded", response, identity, 1, unit)
+    if response == "signal_angle_deg":
+        return alignment_scales()
+    if response.endswith("_cosine"):
+        degrees = (Scale("degrees", "signal_angle_deg", identity, -1, "°"),) if response == "signal_cosine" else ()
+        return (
+            Scale("cosine", response, identity, 1, ""),
+            *degrees,
+            Scale("fisher z", response, fisher_z, 1, ""),
+            Scale("beta", response, unit_share, 1, "log odds", beta=True),
+        )
+    if unit == "points" and response != GAP:
+        return (
+            own,
+            Scale("log odds", response, log_odds, 1, ""),
+            Scale("beta", response, _share, 1, "log odds", beta=True),
+        )
+    return (own,)
+
+
 def alignment_scales(*, angle: str = "signal_angle_deg", cosine: str = "signal_cosine") -> tuple[Scale, ...]:
     """The scales of alignment's declared sensitivity analyses, degrees first.
 
@@ -122,6 +166,10 @@ def bound_note(means: pd.DataFrame, *, low: float = 0.0, high: float = 180.0, un
                     f"the mean at {level} ({mean:.1f}{unit}) lies within {sds:g} sd of the bound of {bound:g}{unit}"
                 )
     return "; ".join(notes) + ": read the Fisher transform beside it" if notes else ""
+
+
+def _share(points: ArrayLike) -> np.ndarray:
+    return _within(points, 0.0, 100.0, "accuracies in points", rounding=_ROUNDING) / 100
 
 
 def _within(values: ArrayLike, low: float, high: float, what: str, *, rounding: float = 0.0) -> np.ndarray:

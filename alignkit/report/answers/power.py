@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from alignkit.claims import Verdict
+from alignkit.claims import Verdict, family_size
 from alignkit.errors import AnalysisError
 from alignkit.figures import row_label
 from alignkit.report.analysis import Analysis
@@ -24,7 +24,7 @@ def power(analysis: Analysis) -> Section | None:
     tested = [verdict for verdict in analysis.verdicts if math.isfinite(verdict.p)]
     if not tested:
         return None
-    family = sum(verdict.claim.family == "confirmatory" for verdict in analysis.verdicts)
+    family = family_size(analysis.records)
     rows, data, weak = [], [], []
     for verdict in tested:
         found = _power_of(verdict, family if verdict.claim.family == "confirmatory" else 1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from math import isfinite
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from alignkit.claims import Verdict, claim_factors, claim_table, without_seed
+from alignkit.claims import Verdict, claim_factors, claim_table, family_size, without_seed
+from alignkit.columns import MEASURE_COLUMNS
 from alignkit.errors import AnalysisError
 from alignkit.figures import row_label
 from alignkit.figures.robustness import specification_strips
@@ -16,13 +19,20 @@ from alignkit.report.charts import Chart
 from alignkit.report.section import Section
 from alignkit.report.tables import Table
 from alignkit.report.words import change, count, listed, number, p_text
-from alignkit.stats import in_design, run_summaries, seed_contrasts
+from alignkit.stats import in_design, level_order, level_text, run_summaries, seed_contrasts
 from alignkit.stats.failures import failure_contrast
 from alignkit.stats.influence import leave_one_seed_out
-from alignkit.stats.robustness import SpecificationCurve, specification_curve
-from alignkit.stats.transforms import alignment_scales, bound_note
+from alignkit.stats.linear import LinearFit
+from alignkit.stats.marginal import fit_gee
+from alignkit.stats.margins import marginal_contrasts
+from alignkit.stats.mixed import fit_mixed
+from alignkit.stats.robustness import CHECKPOINTS, Effect, SpecificationCurve, specification_curve
+from alignkit.stats.summaries import EXCESS
+from alignkit.stats.transforms import bound_note, scales_of
 
-ANGLE = "signal_angle_deg"
+NOT_EXAMINED = "not examined"
+MODELS: dict[str, Callable[..., LinearFit]] = {"mixed": partial(fit_mixed, run=None), "gee": fit_gee}
+"""Models of whole tables, one row per run, beside those of the per-seed contrasts."""
 
 
 def robustness(analysis: Analysis) -> Section | None:
@@ -30,14 +40,17 @@ def robustness(analysis: Analysis) -> Section | None:
     verdicts = [verdict for verdict in analysis.verdicts if verdict.n_seeds >= 3]
     if not verdicts:
         return None
-    rows, data, fragile, notes = [], [], [], []
+    rows, data, notes = [], [], []
+    fragile, unexamined = [], []
+    family = family_size(analysis.records)
     seeds = sorted({seed for verdict in verdicts for seed in verdict.seeds})
     apart = {seed: without_seed(analysis.records, analysis.verdicts, seed) for seed in seeds}
     for verdict in verdicts:
         position = analysis.verdicts.index(verdict)
         others = [apart[seed][position] for seed in verdict.seeds]
-        stable = all(other.verdict == verdict.verdict for other in others)
-        family = sum(other.claim.family == "confirmatory" for other in analysis.verdicts)
+        examined = [other for other in others if other is not None]
+        whole = len(examined) == len(others)
+        stable = all(other.verdict == verdict.verdict for other in examined)
         claim, response = verdict.claim, verdict.claim.response
         found = leave_one_seed_out(
             verdict.differences,
@@ -47,19 +60,21 @@ def robustness(analysis: Analysis) -> Section | None:
         frame = found.frame
         if not stable:
             fragile.append(claim.name)
+        elif not whole:
+            unexamined.append(claim.name)
         rows.append(
             (
                 row_label(claim.factor, verdict.levels),
                 change(found.estimate, response),
                 f"{change(frame['estimate'].min(), response)} to {change(frame['estimate'].max(), response)}",
-                p_text(max((other.p_adjusted for other in others), default=float("nan"))),
+                p_text(max((other.p_adjusted for other in examined), default=float("nan"))),
                 number(frame["cook"].max(), 2),
-                "yes" if stable else "no",
+                "no" if not stable else "yes" if whole else NOT_EXAMINED,
             )
         )
         judged: dict[str, Any] = {
-            "verdict": [other.verdict for other in others],
-            "p_adjusted": [other.p_adjusted for other in others],
+            "verdict": [other.verdict if other else NOT_EXAMINED for other in others],
+            "p_adjusted": [other.p_adjusted if other else float("nan") for other in others],
         }
         data.append(frame.assign(claim=claim.name, **judged))
         notes += [f"{claim.name}: {warning}." for warning in found.warnings]
@@ -67,17 +82,23 @@ def robustness(analysis: Analysis) -> Section | None:
         notes += _failures(analysis, verdict)
     caption = (
         "Each claim's effect without each seed in turn: the range of the estimates, the largest adjusted p of a "
-        "difference, the largest Cook's distance, and whether the verdict stays the same, all claims judged anew."
+        "difference, the largest Cook's distance, and whether the verdict stays the same, all claims judged anew "
+        "(where runs have no value, on their worst case)."
     )
     columns = ("claim", "effect", "without one seed", "largest p", "Cook's distance", "same verdict")
     frame = pd.concat(data, ignore_index=True)
     table = Table("robustness", caption, columns, tuple(rows), frame, frozenset(columns[1:5]))
-    answer = (
-        f"The verdict on {listed(fragile)} hangs on a single seed."
-        if fragile
-        else f"No verdict on {count(len(verdicts), 'claim')} hangs on a single seed."
-    )
-    return Section((answer,), (table,), notes=tuple(dict.fromkeys(notes)))
+    answers = []
+    known = len(verdicts) - len(unexamined)
+    if fragile:
+        answers.append(f"The verdict on {listed(fragile)} hangs on a single seed.")
+    elif known:
+        answers.append(f"No verdict on {count(known, 'claim')} hangs on a single seed.")
+    if unexamined:
+        answers.append(
+            f"Without each seed, the verdict on {listed(unexamined)} was not examined: it could not be tested."
+        )
+    return Section(tuple(answers), (table,), notes=tuple(dict.fromkeys(notes)))
 
 
 def _near_bound(analysis: Analysis, verdict: Verdict) -> list[str]:
@@ -113,8 +134,8 @@ def _failures(analysis: Analysis, verdict: Verdict) -> list[str]:
 
 
 def specifications(analysis: Analysis) -> Section | None:
-    """A specification curve for each claim on alignment: scale, summary, checkpoint and model, in all combinations."""
-    verdicts = [verdict for verdict in analysis.verdicts if verdict.claim.response == ANGLE and verdict.n_seeds > 1]
+    """A specification curve for each claim: scale, summary, checkpoint and model, in all combinations."""
+    verdicts = [verdict for verdict in analysis.verdicts if verdict.n_seeds > 1]
     if not verdicts:
         return None
     records = analysis.records
@@ -122,23 +143,36 @@ def specifications(analysis: Analysis) -> Section | None:
     notes: list[str] = []
 
     @cache
-    def summaries(response: str, summary: str, checkpoint: str) -> pd.DataFrame:
-        layers = records.layers[_until(records.layers, checkpoint)]
-        return run_summaries(records.runs, layers, response, summary=summary)  # type: ignore[arg-type]
+    def summaries(response: str, summary: str, checkpoint: str, layer: int | str) -> pd.DataFrame:
+        layers = records.layers[_until(records.layers, checkpoint)] if checkpoint != "end" else records.layers
+        return run_summaries(records.runs, layers, response, summary=summary, layer=layer)  # type: ignore[arg-type]
 
+    fits: dict[Any, LinearFit | str] = {}
     for verdict in verdicts:
         claim = verdict.claim
 
         def table_of(*, response: str, summary: str, checkpoint: str, verdict: Verdict = verdict) -> pd.DataFrame:
-            table = summaries(response, summary, checkpoint)
+            table = summaries(response, summary, checkpoint, verdict.claim.layer)
             table = table[table["rule"] == verdict.claim.rule]
             return table if verdict.design is None else table[in_design(table, verdict.design)]
 
-        options: dict[str, Any] = {"within": claim_factors(records, claim), "scales": alignment_scales()}
+        within = claim_factors(records, claim)
+        of_layers = claim.response.removesuffix(EXCESS) in MEASURE_COLUMNS
+        # The first of each list is what the claim declares.
+        summary_names = [claim.summary, *({"final", "auc"} - {claim.summary})] if of_layers else ["final"]
         try:
             curves[claim.name] = (
                 verdict,
-                specification_curve(table_of, factor=claim.factor, levels=claim.levels, **options),
+                specification_curve(
+                    table_of,
+                    factor=claim.factor,
+                    levels=claim.levels,
+                    within=within,
+                    scales=scales_of(claim.response),
+                    summaries=summary_names,
+                    checkpoints=CHECKPOINTS if of_layers else CHECKPOINTS[:1],
+                    other_models={name: partial(_model_effect, name, verdict, within, fits) for name in MODELS},
+                ),
             )
         except AnalysisError as error:
             notes.append(f"{claim.name}: {error}.")
@@ -155,11 +189,14 @@ def specifications(analysis: Analysis) -> Section | None:
         )
         for _, curve in curves.values()
     )
+    worst = any(isfinite(verdict.worst_case[0]) for verdict, _ in curves.values())
     columns = ("claim", "estimable", "same sign", "p below .05", "joint p", "specifications")
     caption = (
-        "Each claim on alignment under every combination of scale (degrees, Fisher's z of the cosine, a Beta model of "
-        "it), summary (end value, average over training), checkpoint (end, half-way, first epoch) and model of the "
-        "per-seed contrasts (mean, signed rank, trimmed mean). The declared one alone decides."
+        "Each claim under every combination of scale (as declared, Fisher's z of a cosine, log odds of an accuracy, a "
+        "Beta model of either), summary (end value, average over training), checkpoint (end, half-way, first epoch) "
+        "and model (mean, signed rank, trimmed mean of the per-seed contrasts, a mixed model of runs in seeds, GEE). "
+        "An accuracy has neither summary nor checkpoint to choose. The first, as declared, alone decides"
+        + (", on the worst case of runs without a value, which no specification takes." if worst else ".")
     )
     data = pd.concat([curve.to_frame().assign(claim=name) for name, (_, curve) in curves.items()], ignore_index=True)
     table = Table("specifications", caption, columns, rows, data, frozenset(columns[1:5]))
@@ -176,18 +213,49 @@ def specifications(analysis: Analysis) -> Section | None:
         "specifications_strips",
         "Each claim under every way to analyse it",
         answer,
-        "A dot is one specification: its effect over the sd of the per-seed effects on that scale, turned so that left "
-        "is a smaller angle. Specifications share their seeds, so many that agree are not many pieces of evidence.",
+        "A dot is one specification: its effect over the sd of the per-seed effects on that scale, turned so that "
+        "right is more of what the claim measures. Specifications share their seeds, so many that agree are not many "
+        "pieces of evidence.",
         figure,
     )
     notes += [f"{name}: {curve.statement}." for name, (_, curve) in curves.items()]
     return Section((answer,), (table,), (chart,), tuple(notes))
 
 
+def _model_effect(
+    model: str, verdict: Verdict, within: Sequence[str], fits: dict[Any, LinearFit | str], table: pd.DataFrame
+) -> Effect:
+    """The claim's effect by a model of all runs: pairs of factors, or main effects where those cannot be fitted."""
+    claim = verdict.claim
+    key = (model, claim.rule, verdict.design, tuple(within), table["value"].to_numpy().tobytes())
+    if key not in fits:  # claims on the same numbers of the same runs share a fit
+        factors = [name for name in within if len(level_order(table[name])) > 1]
+        fits[key] = "no factor varies"
+        for formula in dict.fromkeys((f"({' + '.join(factors)})**2", " + ".join(factors))):
+            try:
+                fits[key] = MODELS[model](table, formula)
+                break
+            except AnalysisError as error:
+                fits[key] = str(error)
+    fitted = fits[key]
+    if isinstance(fitted, str):
+        raise AnalysisError(fitted)
+    before, after = (level_text(level) for level in claim.levels)
+    found = marginal_contrasts(fitted, claim.factor, reference=before, adjust="none").to_frame()
+    row = found[found["level_to"] == after].iloc[0]
+    return _Effect(float(row["estimate"]), (float(row["low"]), float(row["high"])), float(row["p"]))
+
+
+class _Effect(NamedTuple):
+    estimate: float
+    interval: tuple[float, float]
+    p: float
+
+
 def _until(layers: pd.DataFrame, checkpoint: str) -> pd.Series:
     """The rows up to a checkpoint, named as in `specification_curve`; `AnalysisError` where there is none."""
     end = float(layers["epoch"].max())
-    limit = {"end": end, "half-way": end / 2, "first epoch": 1.0}[checkpoint]
+    limit = {"half-way": end / 2, "first epoch": 1.0}[checkpoint]
     if limit > end or not (layers["epoch"] > 0).any():
         raise AnalysisError(f"the runs are shorter than the checkpoint {checkpoint}")
     reached = layers["epoch"] <= limit + 1e-9
