@@ -53,9 +53,8 @@ class Verdict:
     them is at most alpha; Benjamini-Hochberg for exploratory ones). Where runs at the two levels have no value,
     because they failed or have not finished, `worst_case` bounds the t interval over all values that they could
     have, and both p-values are the largest over those: a verdict does not rest on why runs failed, nor on what is
-    still to come. `claim.family` is the family that it was
-    judged in: a claim that was not `declared` before the runs is exploratory, whatever it says of itself, and
-    `warnings` say why.
+    still to come. `claim.family` is the family that it was judged in: a claim that was not `declared` before the
+    runs is exploratory, whatever it says of itself, and `warnings` say why.
     """
 
     claim: Claim

@@ -43,21 +43,22 @@ def robustness(analysis: Analysis) -> Section | None:
     rows, data, notes = [], [], []
     fragile, unexamined = [], []
     family = family_size(analysis.records)
-    seeds = sorted({seed for verdict in verdicts for seed in verdict.seeds})
+    seeds = analysis.records.study.seed_list
     apart = {seed: without_seed(analysis.records, analysis.verdicts, seed) for seed in seeds}
     for verdict in verdicts:
         position = analysis.verdicts.index(verdict)
-        others = [apart[seed][position] for seed in verdict.seeds]
+        others = [apart[seed][position] for seed in seeds]
         examined = [other for other in others if other is not None]
         whole = len(examined) == len(others)
         stable = all(other.verdict == verdict.verdict for other in examined)
         claim, response = verdict.claim, verdict.claim.response
         found = leave_one_seed_out(
-            verdict.differences,
+            pd.Series(verdict.differences, index=list(verdict.seeds)),
             margin=claim.smallest_effect,
             family_size=family if claim.family == "confirmatory" else 1,
         )
-        frame = found.frame
+        # A seed without a comparison has no estimate to move, but the worst case of its runs.
+        frame = found.frame.set_index("seed").reindex(pd.Index(seeds, name="seed")).reset_index()
         if not stable:
             fragile.append(claim.name)
         elif not whole:
