@@ -138,6 +138,7 @@ def test_every_curve_begins_with_what_its_claim_declares() -> None:
     found = analyse(records)
     section = specifications(found)
     assert section is not None
+    assert len({row[0] for row in section.tables[0].rows}) == len(claims)  # all on one change, told apart
     curve = section.tables[0].data
     for verdict, name in zip(found.verdicts, OTHERWISE, strict=True):
         own = curve[curve["claim"] == verdict.claim.name]

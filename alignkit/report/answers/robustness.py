@@ -179,16 +179,21 @@ def specifications(analysis: Analysis) -> Section | None:
             notes.append(f"{claim.name}: {error}.")
     if not curves:
         return Section((), notes=tuple(notes))
+    changes = {name: row_label(curve.factor, curve.levels) for name, (_, curve) in curves.items()}
+    labels = {  # claims on one change of different responses need their names
+        name: label if list(changes.values()).count(label) == 1 else f"{label} ({name})"
+        for name, label in changes.items()
+    }
     rows = tuple(
         (
-            row_label(curve.factor, curve.levels),
+            labels[name],
             f"{len([one for one in curve.specifications if not one.reason])} of {len(curve.specifications)}",
             f"{curve.sign_agreement:.0%}",
             f"{curve.share_significant:.0%}",
             p_text(curve.p_joint),
             curve.conclusion,
         )
-        for _, curve in curves.values()
+        for name, (_, curve) in curves.items()
     )
     worst = any(isfinite(verdict.worst_case[0]) for verdict, _ in curves.values())
     columns = ("claim", "estimable", "same sign", "p below .05", "joint p", "specifications")
@@ -207,9 +212,7 @@ def specifications(analysis: Analysis) -> Section | None:
         if doubtful
         else f"The sign of {count(len(curves), 'claim')} is the same in every way to analyse the data."
     )
-    figure = specification_strips(
-        {row_label(curve.factor, curve.levels): curve.to_frame() for _, curve in curves.values()}
-    )
+    figure = specification_strips({labels[name]: curve.to_frame() for name, (_, curve) in curves.items()})
     chart = Chart(
         "specifications_strips",
         "Each claim under every way to analyse it",
