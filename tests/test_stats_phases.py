@@ -202,3 +202,11 @@ def test_bad_input_says_what_was_expected() -> None:
         phase_times(runs, layers.rename(columns={"angle_deg": "cosine"}), response="cosine", better="higher")
     with pytest.raises(AnalysisError, match="0 < fraction < 1"):
         memorisation_times(runs, layers, loss="angle_deg", fraction=1.0)
+
+
+def test_a_level_called_none_is_not_a_missing_one() -> None:
+    table = pd.DataFrame(
+        {"event": "onset", "time": [1.0, 2, 3, 11, 12, 13], "seed": [0, 1, 2] * 2, "state": "observed"}
+    )
+    found = phase_summaries(table.assign(norm=["none"] * 3 + [None] * 3), by="norm")
+    assert {summary.group: summary.estimate for summary in found} == {"none": 2.0, "missing": 12.0}

@@ -181,8 +181,9 @@ def phase_summaries(
     """
     require_columns(times, "event", "time", "state", seed, *([] if by is None else [by]))
     results = []
-    group_of = pd.Series("all", times.index) if by is None else level_column(times[by]).fillna("none")
-    for (event, group), part in times.groupby([times["event"], group_of], sort=False):
+    group_of = pd.Series("all", times.index) if by is None else level_column(times[by])
+    # A run without the factor is a group of its own, beside a level that is called "none".
+    for (event, group), part in times.groupby([times["event"], group_of], sort=False, dropna=False):
         defined = part[part["state"] != UNDEFINED]
         late = defined["time"].mask(defined["state"] == CENSORED, np.inf)
         seeds = np.sort([_median(values.to_numpy(float)) for _, values in late.groupby(defined[seed])])
@@ -197,7 +198,8 @@ def phase_summaries(
             warnings.append("the interval has no upper bound: too many seeds are censored")
         results.append(
             PhaseSummary(
-                str(event), str(group), _median(seeds) if n else NAN, interval, attained, n, len(part),
+                str(event), group if isinstance(group, str) else "missing", _median(seeds) if n else NAN, interval,
+                attained, n, len(part),
                 int((part["state"] == CENSORED).sum()), undefined,
                 "median over seeds of each seed's median run; sign-test interval", tuple(warnings),
             )
