@@ -319,7 +319,11 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
         seeds=result.seeds,
         differences=result.differences,
         learning_rates=rate_note(
-            claim_table(records, claim), factor=claim.factor, levels=claim.levels, tuned=records.study.pilot is not None
+            claim_table(records, claim),
+            factor=claim.factor,
+            levels=claim.levels,
+            tuned=records.study.pilot is not None,
+            within=within,
         ),
         method=result.method,
         warnings=tuple(notes),

@@ -66,7 +66,7 @@ class Source:
             steps = steps[steps["run_id"].isin(self.table["run_id"])]
             tuned = self.records.study.pilot is not None
             for pair in pairs:
-                found.append(rate_note(self.table, factor=factor, levels=pair, tuned=tuned))
+                found.append(rate_note(self.table, factor=factor, levels=pair, tuned=tuned, within=self.factors))
                 found.append(step_note(steps, factor=factor, levels=pair))
         found += self._missing(factor, pairs)
         if self.records.missing:

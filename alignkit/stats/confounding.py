@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,29 +17,42 @@ def rate_note(
     factor: str,
     levels: tuple[Any, Any],
     tuned: bool,
+    within: Sequence[str] = (),
     rates: tuple[str, ...] = ("lr", "output_lr"),
 ) -> str:
     """A sentence that says how the learning rates of two levels differ; empty where they do not.
 
-    `table` has one row per run. `tuned` says whether each arm's rate was tuned for it. A factor that is
-    itself a rate confounds nothing.
+    `table` has one row per run. Rates are compared by the geometric mean of their ratios over matched cells,
+    combinations of the other factors `within` that both levels have (or, where they share none, over all of
+    either's). A ratio of 1, to two digits, is none. `tuned` says whether each arm's rate was tuned for it. A factor
+    that is itself a rate confounds nothing.
 
     >>> table = pd.DataFrame({"norm": ["none", "batch"], "lr": [0.1, 0.03]})
     >>> rate_note(table, factor="norm", levels=("none", "batch"), tuned=True)
     "confounded with the learning rate: lr 0.1 vs 0.03, each arm's own tuned rate"
     """
     at = level_column(table[factor])
+    low, high = (str(level_text(level)) for level in levels)
+    others = [level_column(table[name]).map(str) for name in within if name != factor]
+    cell = ["\x1f".join(texts) for texts in zip(*others, strict=True)] if others else [""] * len(table)
     parts = []
     for rate in rates:
         if rate == factor or rate not in table.columns:
             continue
-        arms = [table.loc[at == level_text(level), rate].dropna() for level in levels]
-        if arms[0].empty or arms[1].empty:
+        arms = [table.loc[at == level, rate].dropna() for level in (low, high)]
+        if any(arm.empty for arm in arms):
             continue
-        shares = [arm.value_counts(normalize=True).sort_index().round(9) for arm in arms]
-        if shares[0].equals(shares[1]):
+        if all(arm.nunique() == 1 for arm in arms):
+            if arms[0].iloc[0] != arms[1].iloc[0]:
+                parts.append(f"{rate} {arms[0].iloc[0]:g} vs {arms[1].iloc[0]:g}")
             continue
-        parts.append(f"{rate} {_spread(arms[0])} vs {_spread(arms[1])}")
+        logs = np.log(table[rate].where(table[rate] > 0)).groupby([pd.Series(cell, table.index), at]).mean().unstack()
+        matched = logs.dropna(subset=[low, high])
+        means = (matched if len(matched) else logs).mean()
+        ratio = f"{float(np.exp(abs(means[high] - means[low]))):.2g}"
+        if ratio not in ("1", "nan"):
+            larger, other = (high, low) if means[high] > means[low] else (low, high)
+            parts.append(f"{rate} is on average {ratio} times larger at {larger} than at {other}")
     if not parts:
         return ""
     return f"confounded with the learning rate: {', '.join(parts)}, " + (
@@ -70,9 +84,3 @@ def step_note(
         f"confounded with the step length: |dW|/|W| is {ratio:.2g} times longer at {level_text(longer)} "
         f"than at {level_text(shorter)}"
     )
-
-
-def _spread(rates: pd.Series) -> str:
-    if rates.nunique() == 1:
-        return f"{rates.iloc[0]:g}"
-    return f"{rates.median():g} ({rates.min():g} to {rates.max():g})"
