@@ -15,12 +15,11 @@ import pandas as pd
 from alignkit.errors import AnalysisError, nearest
 from alignkit.run_tables import source_of
 from alignkit.stats import Contrast, contrast, contrast_frame, level_order, level_text, minimum_seeds, paired_test
-from alignkit.stats.contrasts import ADJUSTMENTS
+from alignkit.stats.contrasts import ADJUSTMENTS, level_means
 from alignkit.stats.factorial import fit_factorial, repeated_measures_f
 from alignkit.stats.formula import formula_text, left_hand_side, parse_formula, predictor
 from alignkit.stats.levels import level_column
 from alignkit.stats.linear import FTest
-from alignkit.stats.paired import seed_contrasts
 from alignkit.store import Records
 
 if TYPE_CHECKING:
@@ -35,7 +34,10 @@ class Comparison:
     """How a response differs between the levels of a factor, in `unit`.
 
     contrasts : each level minus the first, averaged over the other factors; p_adjusted over all of them.
-    means : a row per level: the mean over seeds with its t interval, over the cells that are compared.
+    means : a row per level: the mean over seeds with its t interval, over the cells in which every level has a
+        value, so that the levels can be ranked. A contrast has all cells that its own two levels share: where
+        runs are missing or the design is not a full grid, it may differ from the difference of two means, and
+        `warnings` counts the cells that were left out. See `stats.contrasts.level_means`.
     omnibus : for more than two levels, the F test that none differs (repeated measures over seeds, with
         Greenhouse and Geisser's correction); else None.
     simple_effects : with `by`, the same contrasts at each level of `by`, adjusted as one family.
@@ -187,16 +189,20 @@ def compare(
     fewest = min(result.n_seeds for result in contrasts)
     if fewest < needed:
         notes[f"{fewest} seeds cannot reach p < .05 by random signs, whatever they say: it takes {needed}"] = None
+    levels_compared = (pairs[0][0], *(pair[1] for pair in pairs))
+    means = level_means(table, levels=levels_compared, within=everything, **options)
+    if len(pairs) > 1:  # of two levels the contrast's own warnings say all of it
+        notes |= dict.fromkeys(means.warnings)
     omnibus, lost = _omnibus(contrasts)
     if lost:
         notes[f"{lost} seeds left out of the joint test: they lack a comparison"] = None
     return Comparison(
         factor=factor,
-        levels=(pairs[0][0], *(pair[1] for pair in pairs)),
+        levels=levels_compared,
         response=source.response,
         unit=source.unit,
         contrasts=contrasts,
-        means=_level_means(table, pairs, {**options, "within": everything}),
+        means=_over_seeds(means.means),
         omnibus=omnibus,
         by=by,
         simple_effects={level: tuple(next(family) for _ in results) for level, results in simple.items()},
@@ -282,14 +288,10 @@ def _adjusted(found: Sequence[Contrast], adjust: str) -> tuple[Contrast, ...]:
     return tuple(replace(result, p_adjusted=float(p)) for result, p in zip(found, adjusted, strict=True))
 
 
-def _level_means(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], options: Mapping[str, Any]) -> pd.DataFrame:
-    """Every level's mean over seeds; that of the first level comes from the first comparison."""
-    rows = []
-    for position, pair in enumerate(pairs):
-        means = seed_contrasts(table, levels=pair, **options).means
-        for level in pair if position == 0 else pair[1:]:
-            test = paired_test(means[level])
-            rows.append((level, test.estimate, *test.interval, test.n_seeds))
+def _over_seeds(means: pd.DataFrame) -> pd.DataFrame:
+    """Every level's mean over seeds, with its t interval."""
+    tests = {level: paired_test(means[level].dropna()) for level in means}
+    rows = [(level, test.estimate, *test.interval, test.n_seeds) for level, test in tests.items()]
     return pd.DataFrame(rows, columns=["level", "mean", "low", "high", "n_seeds"])
 
 

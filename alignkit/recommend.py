@@ -145,7 +145,7 @@ def _choice(
         levels = [alternative, *(text for text in level_order(table[claim.factor]) if text != alternative)]
         if practice not in levels:
             return nothing
-        means = level_means(table, factor=claim.factor, levels=levels, within=claim_factors(records, claim))
+        means = level_means(table, factor=claim.factor, levels=levels, within=claim_factors(records, claim)).means
         margin = claim.smallest_effect
         two = choose(means[[alternative, practice]], better=better, margin=margin)
         every = choose(means.dropna(axis="columns", how="all"), better=better, margin=margin)

@@ -122,6 +122,19 @@ def test_seeds_that_lack_a_comparison_are_counted() -> None:
     assert changed.loc["128", "warnings"] == "1 missing difference left out"
 
 
+def test_means_are_over_the_cells_that_every_level_has() -> None:
+    """Dose 128 loses the cells of one norm in most subjects: its mean must not rise or fall for that."""
+    table = balanced()
+    table["score"] = np.where(table["norm"] == "none", 10.0, 0.0) + table["subject"]  # no effect of the dose
+    hard = (table["norm"] == "none") & (table["dose"] == 128) & (table["subject"] > 0)
+    table.loc[hard, "score"] = np.nan
+    result = compare(table, factor="dose", **on_table())
+    np.testing.assert_allclose(result.means["mean"], result.means["mean"].iloc[0])
+    cells = len(table) // 3
+    assert f"level means are over {cells - hard.sum()} of {cells} cells by seed" in " ".join(result.warnings)
+    assert not any("level means" in note for note in compare(balanced(), factor="dose", **on_table()).warnings)
+
+
 def test_too_few_seeds_are_said() -> None:
     table = balanced()
     result = compare(table[table["subject"] < 6], factor="norm", **on_table())

@@ -32,6 +32,7 @@ from alignkit.stats import (
     sign_flip_p,
     step_note,
 )
+from alignkit.stats.contrasts import level_means
 
 
 def draws(n: int, *, noise: int = 0, shift: float = 0.0) -> np.ndarray:
@@ -247,7 +248,65 @@ def test_a_factor_that_another_one_mirrors_is_refused() -> None:
     table = fraction_table().assign(mirror=lambda t: t["a"])
     with pytest.raises(AnalysisError, match="cannot be told apart"):
         seed_contrasts(table, factor="a", levels=(0, 1), response="value", within=["b", "c", "mirror"])
-    assert {result.factor for result in contrasts(table, ["a", "b", "c", "mirror"])} == {"b", "c"}
+    found = contrasts(table, ["a", "b", "c", "mirror"])
+    assert {result.factor for result in found if result.n_seeds} == {"b", "c"}
+    # What cannot be had stays in its place, and in the family, with the reason.
+    aliased = {result.factor: result for result in found if not result.n_seeds}
+    assert set(aliased) == {"a", "mirror"} and np.isnan(aliased["a"].p_adjusted)
+    assert "cannot be told apart" in aliased["a"].warnings[0] and "(b, c, mirror)" in aliased["a"].warnings[0]
+    expected = holm([result.p for result in found])
+    np.testing.assert_array_equal([result.p_adjusted for result in found], expected)
+
+
+def levels_table(truth: dict[tuple[str, int], float], seeds: int = 6) -> pd.DataFrame:
+    """A value per seed, norm and width: `truth`, and a deviation that each seed has of its own."""
+    rows = [(seed, norm, width, value + seed) for seed in range(seeds) for (norm, width), value in truth.items()]
+    return pd.DataFrame(rows, columns=["seed", "norm", "width", "value"])
+
+
+NORM: dict[str, Any] = {"factor": "norm", "within": ["width"]}
+THREE = ["none", "batch", "layer"]
+
+
+def test_levels_are_ranked_over_the_cells_that_all_of_them_have() -> None:
+    """No norm does anything, and wide layers have 5 less: neither lacking them nor losing them is a merit."""
+    nothing = {(norm, width): 60.0 - 5 * (width == 64) for norm in THREE for width in (8, 64)}
+    absent = levels_table({key: value for key, value in nothing.items() if key != ("batch", 64)})
+    lost = levels_table(nothing)
+    lost.loc[(lost["norm"] == "batch") & (lost["width"] == 64) & (lost["seed"] > 0), "value"] = np.nan
+    for table, kept in ((absent, "6 of 12"), (lost, "7 of 12")):
+        found = level_means(table, levels=THREE, **NORM)
+        assert all(np.allclose(found.means[level], found.means["none"]) for level in THREE)
+        assert f"over {kept} cells by seed" in found.warnings[0]
+        # Whatever else differs, two levels have the difference of their own contrast.
+        pair = level_means(table, levels=["none", "batch"], **NORM).means
+        own = seed_contrasts(table, levels=("none", "batch"), response="value", **NORM)
+        np.testing.assert_allclose(pair["batch"] - pair["none"], own.differences)
+    assert (level_means(absent, levels=THREE, **NORM).missing, level_means(lost, levels=THREE, **NORM).missing) == (
+        0,
+        5,
+    )
+    whole = level_means(levels_table(nothing), levels=THREE, **NORM)
+    assert not whole.warnings and whole.means.loc[2, "layer"] == 57.5 + 2
+
+
+def test_a_level_is_not_ranked_by_an_effect_that_it_has_in_other_cells() -> None:
+    """Layer norm helps by 3 in wide layers alone, where batch norm was not tried: at width 8 batch norm is best."""
+    truth = {("none", 8): 60.0, ("batch", 8): 59, ("layer", 8): 60, ("none", 64): 60, ("layer", 64): 57}
+    means = level_means(levels_table(truth), levels=THREE, **NORM).means.mean()
+    assert means["batch"] - means["none"] == pytest.approx(-1) and means["layer"] == pytest.approx(means["none"])
+
+
+def test_levels_without_a_common_cell_go_by_their_contrast_with_the_first() -> None:
+    truth = {("none", 8): 60.0, ("none", 64): 50, ("batch", 8): 58, ("layer", 64): 49}
+    found = level_means(levels_table(truth), levels=THREE, **NORM)
+    np.testing.assert_allclose(found.means.sub(found.means["none"], axis="index").iloc[0], [0, -2, -1])
+    assert "no cell has a value at every level" in found.warnings[0]
+    fraction = fraction_table()
+    means = level_means(fraction, factor="a", levels=["0", "1"], within=["b", "c"])
+    expected = fraction.pivot_table(index="seed", columns="a", values="value")
+    np.testing.assert_allclose(means.means, expected)
+    assert not means.warnings
 
 
 def test_one_factor_at_a_time_compares_with_the_base_alone() -> None:
@@ -293,6 +352,19 @@ def test_rate_note_speaks_only_of_rates_that_differ() -> None:
     assert note == "confounded with the learning rate: lr 0.1 vs 0.03, each arm's own tuned rate"
     assert rate_note(table.assign(lr=0.1), factor="norm", levels=("none", "batch"), tuned=True) == ""
     assert rate_note(table, factor="lr", levels=(0.1, 0.03), tuned=False) == ""
+
+
+def test_rate_note_compares_rates_cell_by_cell() -> None:
+    """Batch norm has rates 3 and 0.75 times as large, 1.5 on average, whatever else was run at one level alone."""
+    cells = [("none", 8, 0.1), ("batch", 8, 0.3), ("none", 64, 1.0), ("batch", 64, 0.75), ("none", 512, 30.0)]
+    table = pd.DataFrame(cells, columns=["norm", "width", "lr"])
+    options: dict[str, Any] = {"factor": "norm", "tuned": True, "within": ["norm", "width"]}
+    note = rate_note(table, levels=("none", "batch"), **options)
+    assert "lr is on average 1.5 times larger at batch than at none, each arm's own tuned rate" in note
+    assert rate_note(table, levels=("batch", "none"), **options) == note
+    # As often larger as smaller, and by as much: nothing that an average over the cells would carry.
+    balanced = table.assign(lr=[0.1, 0.3, 0.3, 0.1, 30.0])
+    assert rate_note(balanced, levels=("none", "batch"), **options) == ""
 
 
 def test_step_note_speaks_of_long_steps_at_equal_rates() -> None:

@@ -103,7 +103,7 @@ def alignment_by_factor(
         figure, panels = panels_of(len(groups), columns=2, height=1.9, extra=0.5, share=True)
         for axes, (factor, members) in zip(panels, groups.items(), strict=True):
             levels = [members[0].levels[0], *(member.levels[1] for member in members)]
-            means = level_means(table, factor=factor, levels=levels, within=records.factors)
+            means = level_means(table, factor=factor, levels=levels, within=records.factors).means
             places = range(len(levels))
             for _, row in means.iterrows():
                 axes.plot(places, row, color=colour, alpha=0.35, lw=0.8, marker="o", ms=2.2)

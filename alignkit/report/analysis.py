@@ -12,7 +12,7 @@ from alignkit.designs import column_name
 from alignkit.errors import AnalysisError
 from alignkit.figures import final_values
 from alignkit.recommend import recommendations
-from alignkit.stats import Contrast, PairedResult, contrasts, in_design, level_order, paired_test
+from alignkit.stats import Contrast, PairedResult, contrasts, in_design, label_of, level_order, paired_test
 from alignkit.stats.levels import numeric_levels
 from alignkit.store import Records
 from alignkit.study import SECTIONS
@@ -145,6 +145,7 @@ def _effects(records: Records, designs: tuple[str, ...], alignment: str | None, 
             factors = varying_factors(records, rule=rule, design=design)
             wanted = [*([alignment] if alignment else []), "test_accuracy", *(["accuracy_gap"] if rule != "bp" else [])]
             found: dict[str, tuple[Contrast, ...]] = {}
+            without: dict[tuple[str, str], list[str]] = {}
             for response in wanted if factors else []:
                 table = final_values(records, rule=rule, design=design, response=response)
                 if not table["value"].notna().any():
@@ -155,6 +156,14 @@ def _effects(records: Records, designs: tuple[str, ...], alignment: str | None, 
                     notes.append(f"{design}, {rule}: {error}")
                     continue
                 found[response] = tuple(replace(result, response=response) for result in results if result.n_seeds)
+                for result in results:
+                    if not result.n_seeds:
+                        change = f"{result.factor}, {result.levels[0]} to {result.levels[1]}"
+                        without.setdefault((change, "; ".join(result.warnings)), []).append(label_of(response))
+            notes += [
+                f"{design}, {rule}: the effect of {change} on {', '.join(on)} cannot be had: {why}"
+                for (change, why), on in without.items()
+            ]
             if any(found.values()):
                 yield Effects(rule, design, found)
 

@@ -62,8 +62,9 @@ def choose(
 ) -> Choice:
     """Which level is best, with which probability, and what choosing it may cost.
 
-    `means` [seed, level] holds each level's mean within each seed, such as `SeedContrasts.means`; seeds
-    are the replicates, and are drawn whole. `margin` is the smallest effect that matters, in the
+    `means` [seed, level] holds each level's mean within each seed, over the same cells for all levels, as
+    `stats.contrasts.level_means` takes them: over cells of their own, the level with the easy ones would look
+    best. Seeds are the replicates, and are drawn whole. `margin` is the smallest effect that matters, in the
     response's unit. `base` is the level that `effects` compares with, by default the first.
 
     "student" draws the levels' true means from a multivariate t with n - 1 degrees of freedom around the
