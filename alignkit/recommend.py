@@ -4,35 +4,93 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
-from alignkit.claims import Verdict, claim_factors, claim_table
+from alignkit.claims import ALPHA, Verdict, claim_factors, claim_table, without_seed
 from alignkit.errors import AnalysisError
-from alignkit.stats import Contrast, contrast, digits_of, label_of, level_order, unit_of
-from alignkit.stats.choice import Choice, choose, confirm
+from alignkit.stats import Contrast, contrast, digits_of, holm, label_of, level_order, unit_of
+from alignkit.stats.arrays import moments, sign_flip_p_values, tost_p
+from alignkit.stats.attrition import response_bounds, worst_case_bounds
+from alignkit.stats.choice import SURE, Choice, choose, confirm
 from alignkit.stats.contrasts import level_means
+from alignkit.stats.multiplicity import holm_joint
 from alignkit.store import Records
 
 NO_EVIDENCE = "no evidence"
 ACCURACY = "test_accuracy"
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class _Accuracy:
+    """What a practice does to test accuracy. `p` holds whatever runs without an accuracy would have shown."""
+
+    contrast: Contrast
+    p: float
+    p_adjusted: float = NAN
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether it may be said that accuracy rises or falls."""
+        return self.p_adjusted < ALPHA
 
 
 def recommendations(records: Records, verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
     """One entry for each claim that names a practice, in the study's order; ready for JSON.
 
     `effect` and `interval` are the claim's contrast in `unit`, `accuracy_effect` the same contrast of test
-    accuracy in points. `verdict` is that of the claim, with "no evidence" in the place of undecided:
-    silence about a practice is never advice for or against it. `p_best` is the probability that the practice
-    is the better of the two levels (of all levels of its factor: `p_best_of_all`), and `expected_regret` what
-    following it costs on average if it is not, in the response's unit; the same for accuracy. `held_out` says
-    whether seeds that took no part in the verdict confirm it: an effect that was chosen because it looked
-    large looks larger than it is. `scope` says where this was seen; nothing here speaks of other data,
-    networks or rates.
+    accuracy in points, with a 95% interval of its own. `verdict` is that of the claim, with "no evidence" in
+    the place of undecided: silence about a practice is never advice for or against it. A claim that is
+    exploratory, or was not `declared` before the runs, is never advice either: its summary "suggests".
+
+    A summary says that accuracy rises or falls only where `accuracy_p_adjusted` is below 5%: the exact sign-flip
+    p, the largest over all that runs without an accuracy could have had, Holm-adjusted over all entries. So the
+    chance of any such sentence in a report on practices of which none changes accuracy is at most 5%.
+
+    `p_better` is the probability that the practice is the better of the claim's two levels, `expected_regret`
+    what following it costs on average if it is not, in the response's unit; the same for accuracy. Where runs
+    at the two levels have no value, both are taken in the worst case for the practice, and are None where the
+    missing values could decide which is better. `p_best_of_all` and `expected_regret_of_all` weigh it against all
+    levels of its factor, `all_levels`, of which `best_level` is the best with probability `p_best_level`; they
+    are over the cells that all levels have, and None where runs are missing.
+
+    `held_out` says whether seeds that took no part in the verdict confirm it: an effect that was chosen because it
+    looked large looks larger than it is. `caveats` are what else a reader must know before following. `scope`
+    says where this was seen; nothing here speaks of other data, networks or rates.
     """
-    return [_recommendation(records, verdict) for verdict in verdicts if verdict.claim.practice]
+    verdicts = list(verdicts)
+    named = [index for index, verdict in enumerate(verdicts) if verdict.claim.practice]
+    fragile = _fragile(records, verdicts) if named else []
+    accuracy = [_on_accuracy(records, verdicts[index]) for index in named]
+    adjusted = holm([found.p if found else NAN for found in accuracy])
+    return [
+        _recommendation(
+            records, verdicts[index], replace(found, p_adjusted=float(p)) if found else None, fragile[index]
+        )
+        for index, found, p in zip(named, accuracy, adjusted, strict=True)
+    ]
+
+
+def advice_given(
+    differences: np.ndarray, accuracy_differences: np.ndarray, *, margin: float, alpha: float = ALPHA
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which practices of a study would be advised for or against, and of which accuracy would be said to change.
+
+    `differences` [..., practices, seeds] hold each practice's contrast of its response per seed, complete;
+    `accuracy_differences` that of test accuracy; the practices are the confirmatory family of the study. Both
+    answers are [..., practices]. It is the rule by which `recommendations` speaks, for many studies at once: where
+    no practice has an effect, whatever it gives is false.
+    """
+    p_equivalence = tost_p(moments(differences), margin=margin)
+    difference, equivalence = holm_joint(sign_flip_p_values(differences), p_equivalence)
+    accuracy = holm(sign_flip_p_values(accuracy_differences))
+    return (difference < alpha) & ~(equivalence < alpha), accuracy < alpha
 
 
 def to_markdown(entries: list[dict[str, Any]]) -> str:
@@ -42,21 +100,41 @@ def to_markdown(entries: list[dict[str, Any]]) -> str:
         response, held_out = entry["response"], entry["held_out"]
         effects = [f"{label_of(response)} {_effect(entry['effect'], entry['interval'], response)}"]
         if response != ACCURACY:
-            effects.append(f"test accuracy {_effect(entry['accuracy_effect'], entry['accuracy_interval'], ACCURACY)}")
+            accuracy = _effect(entry["accuracy_effect"], entry["accuracy_interval"], ACCURACY)
+            p = entry["accuracy_p_adjusted"]
+            effects.append(f"test accuracy {accuracy}" + ("" if p is None else f", adjusted p {p:.3f}"))
         sure = []
-        if entry["p_best"] is not None:
-            sure.append(f"P(best) {entry['p_best']:.2f}")
-            sure.append(f"expected regret {entry['expected_regret']:.{digits_of(response)}f}{_after(response)}")
+        if entry["p_better"] is not None:
+            pair = " against ".join(reversed(entry["levels"]))
+            regret = _size(entry["expected_regret"], response)
+            sure.append(f"P(better) {entry['p_better']:.2f} ({pair}), expected regret {regret}")
+        if ranked(entry):
+            regret = _size(entry["expected_regret_of_all"], response)
+            of_all = f"P(best of all {len(entry['all_levels'])} levels) {entry['p_best_of_all']:.2f}"
+            sure.append(f"{of_all}, expected regret {regret}")
+            sure.append(f"best level {entry['best_level']}, P(best) {entry['p_best_level']:.2f}")
         if held_out["n_seeds"]:
             sure.append(
                 f"{held_out['status'] or 'not judged'} on {held_out['n_seeds']} held-out seeds "
                 f"({_effect(held_out['effect'], held_out['interval'], response)})"
             )
-        lines += [f"- **{entry['practice']}** — *{entry['verdict']}*. {entry['summary']}"]
+        lines += [f"- **{entry['practice']}** — *{standing(entry)}*. {entry['summary']}"]
         lines += [f"  {'; '.join(effects)}."] + ([f"  {'; '.join(sure)}."] if sure else [])
         lines += [f"  Scope: {scope_text(entry['scope'])}."]
         lines += [f"  {caveat[0].upper()}{caveat[1:]}." for caveat in entry["caveats"]]
     return "\n".join(lines) + "\n"
+
+
+def standing(entry: dict[str, Any]) -> str:
+    """The verdict, and whether the claim was one to confirm: "supported", "supported, exploratory"."""
+    if not entry["declared"]:
+        return f"{entry['verdict']}, not declared before the runs"
+    return entry["verdict"] + (", exploratory" if entry["family"] == "exploratory" else "")
+
+
+def ranked(entry: dict[str, Any]) -> bool:
+    """Whether the practice's factor has more levels than the claim compares, and they could be ranked."""
+    return len(entry["all_levels"]) > 2 and entry["p_best_of_all"] is not None
 
 
 def scope_text(scope: dict[str, Any]) -> str:
@@ -84,19 +162,39 @@ def to_json(entries: list[dict[str, Any]]) -> str:
     return json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _recommendation(records: Records, verdict: Verdict) -> dict[str, Any]:
+def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | None, fragile: str) -> dict[str, Any]:
     claim = verdict.claim
-    accuracy = _on_accuracy(records, verdict)
     held_out = _held_out(records, verdict)
-    lower = claim.direction == "decrease"
-    chosen = _choice(records, verdict, response=None, better="lower" if lower else "higher")
-    on_accuracy = _choice(records, verdict, response=ACCURACY, better="higher")
+    two, notes = _better(records, verdict, response=claim.response, better=_better_way(verdict))
+    accurate, accuracy_notes = _better(records, verdict, response=ACCURACY, better="higher")
+    levels = level_order(claim_table(records, claim)[claim.factor]) if verdict.n_seeds else []
+    best, best_notes = _best(records, verdict, levels) if len(levels) > 2 else (two, [])
+    practice = verdict.levels[1]
+    choice = {
+        "p_better": _of_level(two, practice, "p_best"),
+        "expected_regret": _of_level(two, practice, "expected_regret"),
+        "all_levels": levels,
+        "best_level": best.best if best else None,
+        "p_best_level": _number(best.p_best) if best else None,
+        "p_best_of_all": _of_level(best, practice, "p_best"),
+        "expected_regret_of_all": _of_level(best, practice, "expected_regret"),
+        "p_better_accuracy": _of_level(accurate, practice, "p_best"),
+        "expected_regret_accuracy": _of_level(accurate, practice, "expected_regret"),
+    }
     found = NO_EVIDENCE if verdict.verdict == "undecided" else verdict.verdict
-    caveats = [*([verdict.learning_rates] if verdict.learning_rates else []), *verdict.warnings]
+    summary = [
+        _advice(verdict, found, accuracy),
+        *_of_all(verdict, choice),
+        *_unconfirmed(held_out, claim.response),
+    ]
+    # The accuracy of a claim that is about it is the response: what may be said of its levels was said.
+    aside = [*(accuracy.caveats if accuracy else ()), *accuracy_notes] if claim.response != ACCURACY else []
+    caveats = [_tentative(verdict), verdict.learning_rates, *verdict.warnings, fragile, *notes, *best_notes, *aside]
+    contrast_of = accuracy.contrast if accuracy else None
     return {
         "practice": claim.practice,
         "verdict": found,
-        "summary": " ".join([_advice(verdict, found, accuracy), *_unconfirmed(held_out, claim.response)]),
+        "summary": " ".join(summary),
         "effect": _number(verdict.estimate),
         "interval": [_number(bound) for bound in verdict.interval],
         "response": claim.response,
@@ -104,13 +202,12 @@ def _recommendation(records: Records, verdict: Verdict) -> dict[str, Any]:
         "smallest_effect": claim.smallest_effect,
         "p": _number(verdict.p),
         "p_adjusted": _number(verdict.p_adjusted),
-        "accuracy_effect": _number(accuracy.estimate) if accuracy else None,
-        "accuracy_interval": [_number(bound) for bound in accuracy.interval] if accuracy else [None, None],
+        "accuracy_effect": _number(contrast_of.estimate) if contrast_of else None,
+        "accuracy_interval": [_number(bound) for bound in contrast_of.interval] if contrast_of else [None, None],
         "accuracy_p": _number(accuracy.p) if accuracy else None,
+        "accuracy_p_adjusted": _number(accuracy.p_adjusted) if accuracy else None,
         "accuracy_unit": "points",
-        **chosen,
-        "p_best_accuracy": on_accuracy["p_best"],
-        "expected_regret_accuracy": on_accuracy["expected_regret"],
+        **choice,
         "held_out": held_out,
         "declared": verdict.declared,
         "claim": claim.name,
@@ -118,48 +215,114 @@ def _recommendation(records: Records, verdict: Verdict) -> dict[str, Any]:
         "factor": claim.factor,
         "levels": list(verdict.levels),
         "reason": verdict.reason,
-        "caveats": caveats,
+        "caveats": [caveat for caveat in dict.fromkeys(caveats) if caveat],
         "scope": _scope(records, verdict),
     }
 
 
-def _on_accuracy(records: Records, verdict: Verdict) -> Contrast | None:
+def _fragile(records: Records, verdicts: Sequence[Verdict]) -> list[str]:
+    """For each verdict that says something, whether it would without each seed; empty where it stands."""
+    seeds = sorted({seed for verdict in verdicts for seed in verdict.seeds})
+    apart = {seed: without_seed(records, verdicts, seed) for seed in seeds}
+    notes = []
+    for index, verdict in enumerate(verdicts):
+        others = [(seed, apart[seed][index]) for seed in verdict.seeds]
+        hangs = [str(seed) for seed, other in others if other.verdict != verdict.verdict]
+        note = ""
+        if verdict.verdict != "undecided" and all(other.n_seeds == verdict.n_seeds for _, other in others):
+            note = "whether the verdict stands without any one seed was not examined, since runs are missing"
+        elif verdict.verdict != "undecided" and hangs:
+            note = f"the verdict hangs on a single seed: without seed {' or '.join(hangs)} it is another"
+        notes.append(note)
+    return notes
+
+
+def _on_accuracy(records: Records, verdict: Verdict) -> _Accuracy | None:
     claim = verdict.claim
     try:
         table = claim_table(records, claim, response=ACCURACY)
-        result = contrast(table, factor=claim.factor, levels=claim.levels, within=claim_factors(records, claim))
+        within = claim_factors(records, claim)
+        result = contrast(table, factor=claim.factor, levels=claim.levels, within=within)
+        if not result.n_seeds:
+            return None
+        worst = worst_case_bounds(
+            table, factor=claim.factor, levels=claim.levels, bounds=response_bounds(ACCURACY), within=within
+        )
     except AnalysisError:
         return None
-    return result if result.n_seeds else None
+    if not any(worst.missing):
+        return _Accuracy(result, result.p)
+    # A run without its counterpart counts in the worst case alone, which so may have the other sign.
+    same_sign = (worst.lowest if result.estimate > 0 else -worst.highest) > 0
+    ends = [_effect(end, [None, None], ACCURACY) for end in (worst.lowest, worst.highest)]
+    note = (
+        f"{sum(worst.missing)} of {worst.runs:,} runs have no test accuracy: whatever it would have been, the "
+        f"effect on it lies between {ends[0]} and {ends[1]}, and its p is the largest over that"
+    )
+    return _Accuracy(result, max(result.p, worst.p) if same_sign else 1.0, caveats=(note,))
 
 
-def _choice(
-    records: Records, verdict: Verdict, *, response: str | None, better: Literal["lower", "higher"]
-) -> dict[str, Any]:
-    """How sure the practice is to be the better level, and of all levels of its factor; None where unknown."""
-    claim = verdict.claim
-    nothing = {"p_best": None, "expected_regret": None, "best_level": None, "p_best_of_all": None}
+def _better(
+    records: Records, verdict: Verdict, *, response: str, better: Literal["lower", "higher"]
+) -> tuple[Choice | None, list[str]]:
+    """How sure the practice is to be the better of its two levels, None where unknown; and what to know of it."""
+    claim, name = verdict.claim, label_of(response)
+    if not verdict.n_seeds:  # the verdict's reason says why
+        return None, []
     try:
-        table = claim_table(records, claim, response=response)
-        practice, alternative = verdict.levels[1], verdict.levels[0]
-        levels = [alternative, *(text for text in level_order(table[claim.factor]) if text != alternative)]
-        if practice not in levels:
-            return nothing
-        means = level_means(table, factor=claim.factor, levels=levels, within=claim_factors(records, claim)).means
-        margin = claim.smallest_effect
-        two = choose(means[[alternative, practice]], better=better, margin=margin)
-        every = choose(means.dropna(axis="columns", how="all"), better=better, margin=margin)
-    except AnalysisError:
-        return nothing
-    return {
-        "p_best": _of_level(two, practice, "p_best"),
-        "expected_regret": _of_level(two, practice, "expected_regret"),
-        "best_level": every.best,
-        "p_best_of_all": _of_level(every, practice, "p_best"),
-    }
+        table = _table_of(records, verdict, response)
+        if not table["value"].notna().any():
+            return None, []
+        options: dict[str, Any] = {"factor": claim.factor, "levels": verdict.levels}
+        options["within"] = claim_factors(records, claim)
+        means = level_means(table, **options)
+        if not means.missing:
+            return choose(means.means, better=better, margin=claim.smallest_effect), []
+        bounds = worst_case_bounds(table, bounds=response_bounds(response), **options)
+        alternative, practice = verdict.levels
+        filled = [
+            choose(
+                pd.DataFrame({alternative: 0.0, practice: bounds.differences[column]}),
+                better=better,
+                margin=claim.smallest_effect,
+            )
+            for column in ("lowest", "highest")
+        ]
+    except AnalysisError as error:
+        return None, [f"no P(better) as to the {name}: {error}"]
+    lost = f"{means.missing} of {means.runs:,} runs have no {name}"
+    if filled[0].best != filled[1].best or min(choice.p_best for choice in filled) < SURE:
+        return None, [f"no P(better): {lost}, and what it would have been could decide"]
+    note = f"P(better) and expected regret are those of the worst case for the practice: {lost}"
+    return filled[better == "lower"], [note]
 
 
-def _of_level(choice: Choice, level: str, column: str) -> float | None:
+def _best(records: Records, verdict: Verdict, levels: list[str]) -> tuple[Choice | None, list[str]]:
+    """How sure each of a factor's levels is to be the best of all, None where unknown; and what to know of it."""
+    claim = verdict.claim
+    try:
+        table = claim_table(records, claim)
+        means = level_means(table, factor=claim.factor, levels=levels, within=claim_factors(records, claim))
+        if means.missing:
+            lost = f"{means.missing} of {means.runs:,} runs have no {label_of(claim.response)}"
+            return None, [f"no P(best of all): {lost}"]
+        choice = choose(means.means, better=_better_way(verdict), margin=claim.smallest_effect)
+    except AnalysisError as error:
+        return None, [f"no P(best of all): {error}"]
+    return choice, [f"P(best of all): {note}" for note in means.warnings]
+
+
+def _better_way(verdict: Verdict) -> Literal["lower", "higher"]:
+    return "lower" if verdict.claim.direction == "decrease" else "higher"
+
+
+def _table_of(records: Records, verdict: Verdict, response: str) -> pd.DataFrame:
+    return claim_table(records, verdict.claim, response=None if response == verdict.claim.response else response)
+
+
+def _of_level(choice: Choice | None, level: str, column: str) -> float | None:
+    if choice is None:
+        return None
     return _number(float(choice.levels.loc[choice.levels["level"] == level, column].iloc[0]))
 
 
@@ -189,28 +352,69 @@ def _held_out(records: Records, verdict: Verdict) -> dict[str, Any]:
     return {**found, "status": outcome.status, "shrinkage": _number(outcome.shrinkage)}
 
 
-def _advice(verdict: Verdict, found: str, accuracy: Contrast | None) -> str:
+def _advice(verdict: Verdict, found: str, accuracy: _Accuracy | None) -> str:
     """One or two sentences: what to do, by how much, and what it does to test accuracy."""
     response = verdict.claim.response
-    bounds = accuracy.interval if accuracy else (math.nan, math.nan)
-    known = accuracy is not None and response != ACCURACY and all(map(math.isfinite, bounds))
-    changes = known and not bounds[0] <= 0 <= bounds[1]
-    on_accuracy = f"test accuracy {_moves(accuracy.estimate, ACCURACY)}" if accuracy and changes else ""
+    change = accuracy.contrast.estimate if accuracy and accuracy.changes and response != ACCURACY else 0.0
+    on_accuracy = f"test accuracy {_moves(change, ACCURACY)}" if change else ""
+    tentative = _tentative(verdict)
     if found == NO_EVIDENCE:
         text = f"No evidence for or against it, as to the {label_of(response)}"
         return f"{text}; the claim is not about test accuracy, but {on_accuracy}." if on_accuracy else f"{text}."
     if found == "equivalent":
-        text = f"It makes no difference that matters to the {label_of(response)}"
+        makes = "Suggests that it makes" if tentative else "It makes"
+        text = f"{makes} no difference that matters to the {label_of(response)}"
         return f"{text}, but {on_accuracy}." if on_accuracy else f"{text}."
-    moved = f"the {label_of(response)} {_moves(verdict.estimate, response)}"
-    advice = "Recommended" if found == "supported" else "Advised against"
-    if accuracy is None or not known or "accuracy" in response:
+    moved = f"the {label_of(response)} {_moves(verdict.estimate, response)}{_perhaps_small(verdict)}"
+    follow = found == "supported"
+    if tentative:
+        advice = f"Suggests that it {'helps' if follow else 'harms'}"
+    else:
+        advice = "Recommended" if follow else "Advised against"
+    alignment = " alignment" if tentative else " for alignment"
+    if accuracy is None or "accuracy" in response:
         return f"{advice}: {moved}."
-    if not changes:
-        return f"{advice} for alignment: {moved}. There is no evidence that test accuracy changes."
-    if (accuracy.estimate > 0) == (found == "supported"):
+    if not on_accuracy:
+        return f"{advice}{alignment}: {moved}. There is no evidence that test accuracy changes."
+    if (change > 0) == follow:
         return f"{advice}: {moved}, and {on_accuracy}."
-    return f"{advice} for alignment alone: {moved}, but {on_accuracy}."
+    return f"{advice}{alignment} alone: {moved}, but {on_accuracy}."
+
+
+def _tentative(verdict: Verdict) -> str:
+    """Why a verdict is a suggestion, and no advice; empty where it is one that was to be confirmed."""
+    if not verdict.declared:
+        return "the claim was not declared before the runs: a suggestion to be tested, not advice"
+    if verdict.claim.family == "exploratory":
+        return "the claim is exploratory: a suggestion to be tested, not advice"
+    return ""
+
+
+def _perhaps_small(verdict: Verdict) -> str:
+    """What an effect may be that is there, but whose interval reaches below the smallest that matters."""
+    low, high = verdict.worst_case if math.isfinite(verdict.worst_case[0]) else verdict.interval
+    smallest = verdict.claim.smallest_effect
+    if low >= smallest or high <= -smallest:
+        return ""
+    unit = _after(verdict.claim.response)
+    return f" (perhaps by less than {smallest:g}{unit}, the smallest effect that matters)"
+
+
+def _of_all(verdict: Verdict, choice: dict[str, Any]) -> list[str]:
+    """A sentence where the better of two levels was found, and the factor has more: which of all is best."""
+    count = len(choice["all_levels"])
+    if verdict.verdict not in ("supported", "refuted") or count <= 2:
+        return []
+    winner, loser = verdict.levels[::-1] if verdict.verdict == "supported" else verdict.levels
+    of_all = f"of all {count} levels of {verdict.claim.factor.replace('_', ' ')}"
+    pair = f"{winner} {'looks' if _tentative(verdict) else 'is'} better than {loser}"
+    best, p = choice["best_level"], choice["p_best_level"]
+    if best is None:
+        return [f"{pair}; which {of_all} is best, these runs do not tell."]
+    if best == winner:
+        return [f"{pair}, and looks best {of_all} (P(best) {p:.2f})."]
+    practice = f"; {verdict.levels[1]}: {choice['p_best_of_all']:.2f}" if best != verdict.levels[1] else ""
+    return [f"{pair}; {of_all} {best} looks best (P(best) {p:.2f}{practice})."]
 
 
 def _unconfirmed(held_out: dict[str, Any], response: str) -> list[str]:
@@ -223,8 +427,11 @@ def _unconfirmed(held_out: dict[str, Any], response: str) -> list[str]:
 
 
 def _moves(change: float, response: str) -> str:
-    size = f"{abs(change):.{digits_of(response)}f}{_after(response)}"
-    return f"{'rises' if change > 0 else 'falls'} by {size}"
+    return f"{'rises' if change > 0 else 'falls'} by {_size(abs(change), response)}"
+
+
+def _size(value: float, response: str) -> str:
+    return f"{value:.{digits_of(response)}f}{_after(response)}"
 
 
 def _scope(records: Records, verdict: Verdict) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from alignkit.claims import VERDICTS, Verdict
 from alignkit.figures import row_label, save_figure
 from alignkit.files import write_bytes, writing
-from alignkit.recommend import ACCURACY, to_json, to_markdown
+from alignkit.recommend import ACCURACY, ranked, standing, to_json, to_markdown
 from alignkit.report import method, results
 from alignkit.report.analysis import IMPOSED, Analysis, analyse, crossed_streams
 from alignkit.report.charts import Chart, charts
@@ -262,20 +262,32 @@ def _recommendation_context(entry: dict[str, Any]) -> dict[str, Any]:
         "range": change_interval(bounds(entry["interval"]), response),
         "accuracy": change(known(entry["accuracy_effect"]), ACCURACY),
         "accuracy_range": change_interval(bounds(entry["accuracy_interval"]), ACCURACY),
+        "accuracy_p_text": p_text(known(entry["accuracy_p_adjusted"])),
+        "standing": standing(entry).removeprefix(entry["verdict"]).removeprefix(", "),
         "chances": _chances(entry),
+        "of_all": _of_all(entry),
         "confirmed": _confirmed(entry["held_out"], response),
     }
 
 
 def _chances(entry: dict[str, Any]) -> str:
     """How probably the practice is the better of its two levels, and what following it costs on average if not."""
-    if entry["p_best"] is None:
+    if entry["p_better"] is None:
         return ""
-    text = f"{entry['p_best']:.2f} (regret {level(entry['expected_regret'], entry['response'])})"
-    if entry["p_best_accuracy"] is None or entry["response"] == ACCURACY:
+    text = f"{entry['p_better']:.2f} (regret {level(entry['expected_regret'], entry['response'])})"
+    if entry["p_better_accuracy"] is None or entry["response"] == ACCURACY:
         return text
     regret = level(entry["expected_regret_accuracy"], ACCURACY)
-    return f"{text}; for accuracy {entry['p_best_accuracy']:.2f} ({regret})"
+    return f"{text}; for accuracy {entry['p_better_accuracy']:.2f} ({regret})"
+
+
+def _of_all(entry: dict[str, Any]) -> str:
+    """The same against all levels of its factor, where there are more than two, and which of them looks best."""
+    if not ranked(entry):
+        return ""
+    regret = level(entry["expected_regret_of_all"], entry["response"])
+    best = f"best of {len(entry['all_levels'])} levels: {entry['best_level']}, {entry['p_best_level']:.2f}"
+    return f"{entry['p_best_of_all']:.2f} (regret {regret}); {best}"
 
 
 def _confirmed(held_out: dict[str, Any], response: str) -> str:

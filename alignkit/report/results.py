@@ -9,7 +9,7 @@ import pandas as pd
 
 from alignkit.claims import Verdict, verdict_frame
 from alignkit.figures import row_label
-from alignkit.recommend import ACCURACY
+from alignkit.recommend import ACCURACY, ranked, standing
 from alignkit.report.analysis import Analysis, Effects
 from alignkit.report.tables import Table
 from alignkit.report.words import (
@@ -64,31 +64,36 @@ def recommendation_table(entries: list[dict[str, Any]]) -> Table:
         rows.append(
             (
                 entry["practice"],
-                entry["verdict"],
+                standing(entry),
                 change(known(entry["effect"]), response),
                 change_interval(bounds(entry["interval"]), response),
                 change(known(entry["accuracy_effect"]), ACCURACY),
                 change_interval(bounds(entry["accuracy_interval"]), ACCURACY),
-                number(known(entry["p_best"]), 2),
-                number(known(entry["p_best_accuracy"]), 2),
+                number(known(entry["p_better"]), 2),
+                number(known(entry["p_better_accuracy"]), 2),
+                number(known(entry["p_best_of_all"]), 2) if ranked(entry) else ABSENT,
+                f"{entry['best_level']} ({entry['p_best_level']:.2f})" if ranked(entry) else ABSENT,
                 held_out["status"] or ABSENT,
             )
         )
     columns = (
-        "practice", "verdict", "effect", "95% interval", "accuracy", "95% interval of accuracy", "P(best)",
-        "P(best) accuracy", "held-out seeds",
+        "practice", "verdict", "effect", "95% interval", "accuracy", "95% interval of accuracy", "P(better)",
+        "P(better) accuracy", "P(best of all)", "best level", "held-out seeds",
     )  # fmt: skip
     caption = (
-        "Practices: effects on alignment and on test accuracy, the probability of being the better choice for each."
+        "Practices: effects on alignment and on test accuracy, and the probability of being the better of the two "
+        "levels for each. Where the factor has more levels: the probability of being the best of all, and the level "
+        "that looks best with its own."
     )
     flat = [
         {key: value for key, value in entry.items() if not isinstance(value, dict | list)}
         | {"low": entry["interval"][0], "high": entry["interval"][1]}
         | {"accuracy_low": entry["accuracy_interval"][0], "accuracy_high": entry["accuracy_interval"][1]}
+        | {"caveats": "; ".join(entry["caveats"])}
         | {f"held_out_{key}": value for key, value in entry["held_out"].items() if not isinstance(value, list)}
         for entry in entries
     ]
-    return Table("recommendations", caption, columns, tuple(rows), pd.DataFrame(flat), frozenset(columns[2:8]))
+    return Table("recommendations", caption, columns, tuple(rows), pd.DataFrame(flat), frozenset(columns[2:9]))
 
 
 def known(value: float | None) -> float:
