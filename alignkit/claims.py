@@ -159,6 +159,17 @@ def _evaluate(records: Records, alpha: float) -> list[Verdict]:
     return _in_families(measured, untested=_untested(records), alpha=alpha)
 
 
+def without_each_seed(records: Records, *, alpha: float = ALPHA) -> dict[Any, list[Verdict | None]]:
+    """What `evaluate` would say had a seed not run, for each of the study's: see `without_seed`."""
+    key = ("without each seed", alpha)
+    if key not in records.memo:
+        verdicts = evaluate(records, alpha=alpha)
+        records.memo[key] = {
+            seed: without_seed(records, verdicts, seed, alpha=alpha) for seed in records.study.seed_list
+        }
+    return dict(records.memo[key])
+
+
 def without_seed(
     records: Records, verdicts: Sequence[Verdict], seed: Any, *, alpha: float = ALPHA
 ) -> list[Verdict | None]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from alignkit.claims import ALPHA, Verdict, claim_factors, claim_table, without_seed
+from alignkit.claims import ALPHA, Verdict, claim_factors, claim_table, evaluate, without_each_seed
 from alignkit.errors import AnalysisError
 from alignkit.stats import Contrast, contrast, digits_of, holm, label_of, level_order, unit_of
 from alignkit.stats.arrays import moments, sign_flip_p_values, tost_p
@@ -64,16 +64,12 @@ def recommendations(records: Records, verdicts: Iterable[Verdict]) -> list[dict[
     looked large looks larger than it is. `caveats` are what else a reader must know before following. `scope`
     says where this was seen; nothing here speaks of other data, networks or rates.
     """
-    verdicts = list(verdicts)
-    named = [index for index, verdict in enumerate(verdicts) if verdict.claim.practice]
-    fragile = _fragile(records, verdicts) if named else []
-    accuracy = [_on_accuracy(records, verdicts[index]) for index in named]
+    named = [verdict for verdict in verdicts if verdict.claim.practice]
+    accuracy = [_on_accuracy(records, verdict) for verdict in named]
     adjusted = holm([found.p if found else NAN for found in accuracy])
     return [
-        _recommendation(
-            records, verdicts[index], replace(found, p_adjusted=float(p)) if found else None, fragile[index]
-        )
-        for index, found, p in zip(named, accuracy, adjusted, strict=True)
+        _recommendation(records, verdict, replace(found, p_adjusted=float(p)) if found else None)
+        for verdict, found, p in zip(named, accuracy, adjusted, strict=True)
     ]
 
 
@@ -162,7 +158,7 @@ def to_json(entries: list[dict[str, Any]]) -> str:
     return json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | None, fragile: str) -> dict[str, Any]:
+def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | None) -> dict[str, Any]:
     claim = verdict.claim
     held_out = _held_out(records, verdict)
     two, notes = _better(records, verdict, response=claim.response, better=_better_way(verdict))
@@ -189,7 +185,10 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
     ]
     # The accuracy of a claim that is about it is the response: what may be said of its levels was said.
     aside = [*(accuracy.caveats if accuracy else ()), *accuracy_notes] if claim.response != ACCURACY else []
-    caveats = [_tentative(verdict), verdict.learning_rates, *verdict.warnings, fragile, *notes, *best_notes, *aside]
+    caveats = [
+        _tentative(verdict), verdict.learning_rates, *verdict.warnings, _fragile(records, verdict), *notes,
+        *best_notes, *aside,
+    ]  # fmt: skip
     contrast_of = accuracy.contrast if accuracy else None
     return {
         "practice": claim.practice,
@@ -220,21 +219,18 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
     }
 
 
-def _fragile(records: Records, verdicts: Sequence[Verdict]) -> list[str]:
-    """For each verdict that says something, whether it would without each seed; empty where it stands."""
-    seeds = sorted({seed for verdict in verdicts for seed in verdict.seeds})
-    apart = {seed: without_seed(records, verdicts, seed) for seed in seeds}
-    notes = []
-    for index, verdict in enumerate(verdicts):
-        others = [(seed, apart[seed][index]) for seed in verdict.seeds]
-        hangs = [str(seed) for seed, other in others if other.verdict != verdict.verdict]
-        note = ""
-        if verdict.verdict != "undecided" and all(other.n_seeds == verdict.n_seeds for _, other in others):
-            note = "whether the verdict stands without any one seed was not examined, since runs are missing"
-        elif verdict.verdict != "undecided" and hangs:
-            note = f"the verdict hangs on a single seed: without seed {' or '.join(hangs)} it is another"
-        notes.append(note)
-    return notes
+def _fragile(records: Records, verdict: Verdict) -> str:
+    """Whether a verdict that says something would say it without each seed; empty where it would."""
+    if verdict.verdict == "undecided":
+        return ""
+    position = [known.claim.name for known in evaluate(records)].index(verdict.claim.name)
+    others = {seed: found[position] for seed, found in without_each_seed(records).items()}
+    hangs = [str(seed) for seed, other in others.items() if other and other.verdict != verdict.verdict]
+    if hangs:
+        return f"the verdict hangs on a single seed: without seed {' or '.join(hangs)} it is another"
+    if None in others.values():
+        return "whether the verdict stands without any one seed was not examined for every seed"
+    return ""
 
 
 def _on_accuracy(records: Records, verdict: Verdict) -> _Accuracy | None:

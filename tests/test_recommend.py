@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from synthetic import PRACTICES, column, full_study, grid, synthetic_records, synthetic_study
 
 from alignkit.analysis_plan import Entry, Registration, analysis_plan
-from alignkit.claims import claim_factors, claim_table, evaluate
+from alignkit.claims import ALPHA, claim_factors, claim_table, evaluate
 from alignkit.recommend import ACCURACY, advice_given, recommendations, to_json, to_markdown
 from alignkit.report.analysis import analyse
 from alignkit.report.assemble import render
@@ -269,6 +269,8 @@ def test_effects_that_may_be_small_and_verdicts_of_one_seed_say_so() -> None:
     (entry,) = recommendations(records, verdicts)
     assert entry["verdict"] == "supported" and entry["caveats"] == []
     frail = [dataclasses.replace(verdicts[0], differences=(-0.1, -0.1, -0.1, -0.1, -0.1, -8.0), interval=(-5.0, 0.1))]
+    records.memo.clear()
+    records.memo["verdicts", ALPHA] = frail
     (entry,) = recommendations(records, frail)
     assert "the verdict hangs on a single seed: without seed" in entry["caveats"][0]
 

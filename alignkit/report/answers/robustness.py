@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from alignkit.claims import Verdict, claim_factors, claim_table, family_size, without_seed
+from alignkit.claims import Verdict, claim_factors, claim_table, family_size, without_each_seed
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.errors import AnalysisError
 from alignkit.figures import row_label
@@ -44,7 +44,7 @@ def robustness(analysis: Analysis) -> Section | None:
     fragile, unexamined = [], []
     family = family_size(analysis.records)
     seeds = analysis.records.study.seed_list
-    apart = {seed: without_seed(analysis.records, analysis.verdicts, seed) for seed in seeds}
+    apart = without_each_seed(analysis.records)
     for verdict in verdicts:
         position = analysis.verdicts.index(verdict)
         others = [apart[seed][position] for seed in seeds]
