@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from alignkit.claims import ALPHA, claim_factors, claim_table
+from alignkit.claims import ALPHA, claim_design, claim_factors, claim_table
 from alignkit.errors import AnalysisError
 from alignkit.plan import Plan
-from alignkit.stats import level_text, seed_contrasts, unit_of
+from alignkit.stats import in_design, level_text, seed_contrasts, unit_of
 from alignkit.stats.contrast_variance import contrast_variance
+from alignkit.stats.levels import level_column
 from alignkit.stats.power import (
     detectable_effect,
     difference_power,
@@ -137,15 +138,25 @@ def _claim_power(
 
 
 def _planned_cells(planned: Plan, claim: Claim) -> float:
-    """Cells at each level of the claim in the planned study: in a grid, also the number of matched pairs."""
-    levels = [level_text(level) for level in claim.levels]
-    counts = {}
-    for level in levels:
-        runs = [run for run in planned.runs if run.rule == claim.rule and level_text(run.levels[claim.factor]) == level]
-        if claim.design is not None:
-            runs = [run for run in runs if claim.design in run.designs]
-        counts[level] = len({run.cell for run in runs})
-    return float(min(counts.values()))
+    """Cells at each level of the claim, in the design that it will be judged on: those that have a counterpart.
+
+    In a fraction, where none has one, all cells of the level that has fewer.
+    """
+    rows = [
+        {**run.levels, "rule": run.rule, "seed": run.seed, "designs": "+".join(run.designs), "value": 0.0}
+        for run in planned.runs
+    ]
+    runs = pd.DataFrame(rows)
+    records = Records(planned.study, runs, checkpoints=runs.iloc[:0], layers=runs.iloc[:0], factors=planned.factors)
+    design = claim_design(records, claim)
+    runs = runs[runs["rule"] == claim.rule]
+    runs = runs if design is None else runs[in_design(runs, design)]
+    runs = runs[runs["seed"] == runs["seed"].iloc[0]]  # the cells are the same under every seed
+    within = claim_factors(records, claim)
+    compared = seed_contrasts(runs, factor=claim.factor, levels=claim.levels, response="value", within=within).n_cells
+    counts = level_column(runs[claim.factor]).value_counts()
+    fewest = min(counts[level_text(level)] for level in claim.levels)
+    return float(min(compared, fewest))
 
 
 def _variance(table: pd.DataFrame, claim: Claim, factors: tuple[str, ...], cells: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic import grid, synthetic_records
 
+from alignkit.claims import evaluate
 from alignkit.errors import AnalysisError
 from alignkit.plan import Plan, expand
 from alignkit.power import claim_power, power_frame
@@ -47,6 +48,29 @@ def test_more_cells_need_fewer_seeds() -> None:
     many = {**FACTORS, "network.depth": [1, 2, 3, 4]}
     (few,), (more,) = claim_power(planned(), records), claim_power(planned(factors=many), records)
     assert more.cells == 16 and more.sd < few.sd and more.seeds < few.seeds  # type: ignore[operator]
+
+
+def test_the_power_advised_is_that_of_the_design_that_the_verdict_is_taken_on() -> None:
+    """Of two designs with both levels the first; its cells without a counterpart do not count."""
+    alone = {"network.norm": ["none"], "network.width": [256]}
+    grids = {
+        "wide": {"network.norm": ["none", "batch"], "network.width": [16, 32]},
+        "deep": {"network.norm": ["none", "batch"], "network.depth": [1, 2, 3, 4, 5, 6]},
+    }
+    cells = [*grid(grids["wide"]), *grid(alone)]
+    listed = {"kind": "cells", "cells": cells}
+    study: dict[str, Any] = {
+        "name": "s", "seeds": 12, "claims": [CLAIM], "rules": ["dfa"],
+        "designs": {"wide": listed, "deep": {"factors": grids["deep"]}},
+    }  # fmt: skip
+    plan = expand(Study.parse(study), fingerprint=lambda data: "digits")
+    records = synthetic_records(
+        designs={"wide": cells, "deep": grid(grids["deep"])}, rules=("dfa",), seeds=12, steps=(0, 360),
+        seed_by_factor_sd=1.0, study={name: study[name] for name in ("claims", "designs")},
+    )  # fmt: skip
+    (verdict,), (found,) = evaluate(records), claim_power(plan, records)
+    assert (verdict.design, verdict.n_cells, found.cells) == ("wide", 2, 2)
+    assert found.sd == pytest.approx(np.std(verdict.differences, ddof=1))
 
 
 def test_the_family_and_the_effect_asked_for_count() -> None:
