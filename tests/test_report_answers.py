@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 from synthetic import PRACTICES, grid, half_fraction, synthetic_records, unfinished_records
 
 from alignkit.analysis_plan import Entry, Registration, analysis_plan
@@ -69,6 +71,32 @@ def test_power_is_that_of_the_seeds_there_are(analysis: Analysis) -> None:
     assert frame.loc["norm", "sd"] == pytest.approx(np.std(verdict.differences, ddof=1))
     assert frame.loc["norm", "n_seeds"] == 8 and frame.loc["norm", "family_size"] == 2
     assert 0 < frame.loc["norm", "detectable"] < 6
+
+
+def test_terms_count_by_their_adjusted_p() -> None:
+    records = synthetic_records(
+        designs={"cells": grid(FACTORS)}, study={"designs": {"cells": {"factors": FACTORS}}}, seeds=8, steps=(0, 360),
+        noise=5,
+    )  # fmt: skip
+    section = model(analyse(records))
+    assert section is not None
+    terms = section.tables[0].data
+    np.testing.assert_allclose(terms["p_adjusted"], multipletests(terms["p"], method="fdr_bh")[1])
+    pairs = terms[terms["term"].str.contains(":")]
+    by_chance, found = (int((pairs[name] < 0.05).sum()) for name in ("p", "p_adjusted"))
+    assert by_chance == 1 and found == 0
+    assert "0 of 3 have an adjusted p below .05" in section.answer[0]
+    assert "adjusted p" in section.tables[0].columns
+
+
+def test_only_undecided_claims_are_said_to_hide_an_effect(analysis: Analysis) -> None:
+    found = zip(analysis.verdicts, ("supported", "undecided"), strict=True)
+    weak = [replace(of, verdict=said, differences=tuple(40 * d for d in of.differences)) for of, said in found]
+    section = power(replace(analysis, verdicts=weak))
+    assert section is not None and "For 2 claims" in section.answer[0]
+    assert "effect of activation, undecided, may well be there" in section.answer[0]
+    section = power(replace(analysis, verdicts=weak[:1]))
+    assert section is not None and section.answer[0].endswith("fewer than four cases of five.")
 
 
 def test_a_finding_that_hangs_on_one_seed_is_named(analysis: Analysis) -> None:

@@ -41,7 +41,7 @@ def term_name(term: str) -> str:
 def explained(anova: pd.DataFrame, *, response: str, most: int = 12) -> Figure:
     """The share of a response's variation that each term of a model explains, the largest first.
 
-    `anova` has columns term, p and generalised_r2. Filled bars have p below .05.
+    `anova` has columns term, p_adjusted and generalised_r2. Filled bars have an adjusted p below .05.
     """
     if anova.empty:
         raise AnalysisError("expected a model with at least one term; got none")
@@ -50,7 +50,7 @@ def explained(anova: pd.DataFrame, *, response: str, most: int = 12) -> Figure:
         figure = Figure(figsize=(WIDTH, 0.27 * len(table) + 1.1), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        for place, (share, p) in enumerate(table[["generalised_r2", "p"]].to_numpy(float)):
+        for place, (share, p) in enumerate(table[["generalised_r2", "p_adjusted"]].to_numpy(float)):
             certain = p < 0.05
             axes.barh(
                 place, share, height=0.66, color=RULE_COLOURS["dfa"] if certain else "white",

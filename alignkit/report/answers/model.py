@@ -14,7 +14,7 @@ from alignkit.report.charts import Chart
 from alignkit.report.section import Section
 from alignkit.report.tables import Table
 from alignkit.report.words import count, listed, number, p_text, rule_name, slug
-from alignkit.stats import label_of
+from alignkit.stats import benjamini_hochberg, label_of
 from alignkit.stats.factorial import FactorialFit, fit_factorial
 from alignkit.stats.margins import marginal_means
 
@@ -67,6 +67,8 @@ def model(analysis: Analysis) -> Section | None:
     tables, charts, notes = [], [], []
     for made in found:
         anova = made.fit.anova().sort_values("generalised_r2", ascending=False, ignore_index=True)
+        # Terms that nobody declared are exploration.
+        anova.insert(anova.columns.get_loc("p") + 1, "p_adjusted", benjamini_hochberg(anova["p"].to_numpy()))
         answers.append(_answer(made, anova))
         tables.append(_anova_table(analysis, made, anova))
         charts += _charts(analysis, made, anova)
@@ -84,12 +86,13 @@ def _answer(made: Model, anova: pd.DataFrame) -> str:
         listed(f"{term_name(row['term'])} ({row['ss'] / total:.0%})" for row in anova.head(3).to_dict("records")) + "."
     )
     if len(interactions):
-        certain = interactions[interactions["p"] < 0.05]
+        certain = interactions[interactions["p_adjusted"] < 0.05]
         text += (
             f" Interactions make up {interactions['ss'].sum() / total:.0%} of it: {len(certain)} of "
-            f"{len(interactions)} have p below .05, so an effect is that of its study's mix of the other factors."
+            f"{len(interactions)} have an adjusted p below .05"
         )
-    weak = main[main["p"] >= 0.05]["term"]
+        text += ", so an effect is that of its study's mix of the other factors." if len(certain) else "."
+    weak = main[main["p_adjusted"] >= 0.05]["term"]
     if len(weak):
         text += f" No main effect of {listed(term_name(term) for term in weak)} is seen."
     return text
@@ -103,18 +106,20 @@ def _anova_table(analysis: Analysis, made: Model, anova: pd.DataFrame) -> Table:
             f"{row['df']:g}, {row['df_error']:g}",
             number(row["F"], 1),
             p_text(row["p"]),
+            p_text(row["p_adjusted"]),
             number(row["partial_r2"], 3),
             number(row["generalised_r2"], 3),
         )
         for row in anova.head(SHOWN).to_dict("records")
     )
-    columns = ("term", "df", "F", "p", "partial R²", "generalised R²")
+    columns = ("term", "df", "F", "p", "adjusted p", "partial R²", "generalised R²")
     more = f" The {SHOWN} largest of {len(anova)} terms." if len(anova) > SHOWN else ""
     caption = (
         f"{rule_name(made.rule)}: the {label_of(response)} at the end of training, by factors and pairs of factors of "
         f"the design {made.design}. F is taken in each term's own stratum, term by seed ({made.fit.method}), with "
-        "Greenhouse and Geisser's correction. Partial R² says how repeatable a term is over seeds, generalised R² how "
-        "much of all variation it explains."
+        "Greenhouse and Geisser's correction; the adjusted p is Benjamini and Hochberg's over the model's terms, which "
+        "nobody declared. Partial R² says how repeatable a term is over seeds, generalised R² how much of all "
+        "variation it explains."
     )
     name = "model" if made.rule == analysis.rules[0] else f"model_{slug(made.rule)}"
     return Table(name, caption + more, columns, rows, anova, frozenset(columns[1:]))
@@ -129,8 +134,8 @@ def _charts(analysis: Analysis, made: Model, anova: pd.DataFrame) -> list[Chart]
             f"model_terms{suffix}",
             f"What alignment depends on, {rule_name(made.rule)}",
             f"Most of the {label_of(response)} is explained by {term_name(top['term'])}.",
-            "Generalised R² of each term of the factorial model; filled bars have p below .05. A bar is the term's sum "
-            "of squares over itself and all that no term explains, differences between seeds included.",
+            "Generalised R² of each term of the factorial model; filled bars have an adjusted p below .05. A bar is "
+            "the term's sum of squares over itself and all that no term explains, differences between seeds included.",
             explained(anova, response=response),
         )
     ]
@@ -149,7 +154,8 @@ def _charts(analysis: Analysis, made: Model, anova: pd.DataFrame) -> list[Chart]
         Chart(
             f"model_means{suffix}",
             f"Marginal means, {rule_name(made.rule)}",
-            f"The largest interaction is that of {term_name(largest['term'])} (p {p_text(largest['p'])}).",
+            f"The largest interaction is that of {term_name(largest['term'])} "
+            f"(adjusted p {p_text(largest['p_adjusted'])}).",
             "Marginal means of the model, all other factors averaged with equal weights; bars: 95% t intervals over "
             "seeds. Parallel lines would be effects that add.",
             marginal_effects(panels, pairs=drawn, response=response),

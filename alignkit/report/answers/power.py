@@ -25,7 +25,7 @@ def power(analysis: Analysis) -> Section | None:
     if not tested:
         return None
     family = family_size(analysis.records)
-    rows, data, weak = [], [], []
+    rows, data, weak, undecided = [], [], [], []
     for verdict in tested:
         found = _power_of(verdict, family if verdict.claim.family == "confirmatory" else 1)
         if found is None:
@@ -33,6 +33,8 @@ def power(analysis: Analysis) -> Section | None:
         data.append(found)
         if found["power"] < CHANCE:
             weak.append(verdict.claim.name)
+            if verdict.verdict == "undecided":
+                undecided.append(verdict.claim.name)
         response = verdict.claim.response
         rows.append(
             (
@@ -64,7 +66,8 @@ def power(analysis: Analysis) -> Section | None:
     )
     answer = (
         f"For {count(len(weak), 'claim')} ({listed(weak)}), these seeds would find the smallest effect that matters in "
-        "fewer than four cases of five: where such a claim stays undecided, the effect may well be there."
+        "fewer than four cases of five."
+        + (f" The effect of {listed(undecided)}, undecided, may well be there." if undecided else "")
         if weak
         else "Every tested claim has the seeds to find the smallest effect that matters in at least four cases of five."
     )
