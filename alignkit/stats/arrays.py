@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import special
@@ -17,6 +18,7 @@ from scipy import special
 EXACT_UP_TO = 16
 DRAWS = 99_999
 _ROWS, _PATTERNS = 32, 8192  # of sums that are held at once: 2 MB, which stays in cache
+_DRAWN = 10_000
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,15 @@ def _all_signs(n: int) -> Iterator[np.ndarray]:
 
 
 def _drawn_signs(n: int, seed: int, draws: int) -> Iterator[np.ndarray]:
+    signs = _drawn(n, seed, draws)
+    for start in range(0, draws, _DRAWN):
+        yield signs[:, start : start + _DRAWN].astype(float)
+
+
+@lru_cache(maxsize=4)
+def _drawn(n: int, seed: int, draws: int) -> np.ndarray:
+    """Random signs [n, draws], kept for the next test of as many differences."""
     generator = np.random.default_rng(seed)
-    for start in range(0, draws, 10_000):
-        drawn = generator.integers(0, 2, size=(min(10_000, draws - start), n)) * 2.0 - 1.0
-        yield np.ascontiguousarray(drawn.T)
+    sizes = (min(_DRAWN, draws - start) for start in range(0, draws, _DRAWN))
+    blocks = [generator.integers(0, 2, size=(size, n), dtype=np.int64).T for size in sizes]
+    return np.hstack(blocks).astype(np.int8) * np.int8(2) - np.int8(1)

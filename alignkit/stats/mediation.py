@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from alignkit.errors import AnalysisError
 from alignkit.stats.association import (
@@ -206,11 +206,13 @@ def _product_effect(
     draws = a + sd_a * stats.t.ppf((np.arange(POINTS) + 0.5) / POINTS, df)
 
     def below(value: float) -> float:
-        return float(np.mean(stats.t.cdf(np.sign(draws) * (value / draws - b) / sd_b, df)))
+        return float(np.mean(special.stdtr(df, np.sign(draws) * (value / draws - b) / sd_b)))
 
-    reach = 1e3 * (abs(a) + sd_a) * (abs(b) + sd_b)
     tail = (1 - level) / 2
-    low, high = (optimize.brentq(lambda value: below(value) - share, -reach, reach) for share in (tail, 1 - tail))  # noqa: B023
+    # Either factor lies further out than this with a chance of tail / 4, so both ends of the interval do not.
+    far = float(stats.t.ppf(1 - tail / 8, df))
+    reach = (abs(a) + far * sd_a) * (abs(b) + far * sd_b)
+    low, high = (optimize.brentq(lambda value: below(value) - share, -reach, reach, xtol=1e-10 * reach) for share in (tail, 1 - tail))  # noqa: B023
     side = below(0.0)
     return Effect(name, float(a * b), (float(low), float(high)), float(2 * min(side, 1 - side)))
 

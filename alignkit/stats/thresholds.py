@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -138,7 +139,7 @@ def threshold(
     df = (1, len(y) * (len(x) - 2) - 1)
     explained = statistic / len(y)
     sup_f = explained / ((residual - explained) / df[1]) if residual > explained else float("inf")
-    held_out = _held_out(y, _models(x, hinges))
+    held_out = _held_out(y, _models(tuple(x), tuple(knots)))
     verdict, reason = _judge(p, alpha, held_out, bool(np.isnan(interval[0])))
     unit = (lambda value: float(2.0**value)) if log2 else float
     patterns = f"{len(signs):,} sign patterns of whole seeds" + ("" if len(y) <= EXACT_UP_TO else ", drawn")
@@ -255,8 +256,11 @@ def _hull(x: np.ndarray, knots: np.ndarray, accepted: np.ndarray) -> tuple[float
     return float(low), float(high)
 
 
-def _models(x: np.ndarray, hinges: np.ndarray) -> dict[str, np.ndarray]:
+@lru_cache(maxsize=8)
+def _models(levels: tuple[float, ...], knots: tuple[float, ...]) -> dict[str, np.ndarray]:
     """Each curve as projections about the mean [choice, level, level]: the choice that fits best is the fit."""
+    x = np.array(levels)
+    hinges = np.maximum(x[None, :] - np.array(knots)[:, None], 0.0)
     from_first, gap = x - x[0], np.diff(x).mean()
     # From nearly straight to two gaps between levels from 10% to 90%; a sharper change is no smooth curve here.
     steepness = np.geomspace(0.1, np.log(9), 12) / gap
