@@ -154,9 +154,8 @@ def _planned_cells(planned: Plan, claim: Claim) -> float:
     runs = runs[runs["seed"] == runs["seed"].iloc[0]]  # the cells are the same under every seed
     within = claim_factors(records, claim)
     compared = seed_contrasts(runs, factor=claim.factor, levels=claim.levels, response="value", within=within).n_cells
-    counts = level_column(runs[claim.factor]).value_counts()
-    fewest = min(counts[level_text(level)] for level in claim.levels)
-    return float(min(compared, fewest))
+    at = level_column(runs[claim.factor])
+    return float(min(compared, *(int((at == level_text(level)).sum()) for level in claim.levels)))
 
 
 def _variance(table: pd.DataFrame, claim: Claim, factors: tuple[str, ...], cells: float) -> dict[str, Any]:

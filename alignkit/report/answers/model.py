@@ -68,7 +68,7 @@ def model(analysis: Analysis) -> Section | None:
     for made in found:
         anova = made.fit.anova().sort_values("generalised_r2", ascending=False, ignore_index=True)
         # Terms that nobody declared are exploration.
-        anova.insert(anova.columns.get_loc("p") + 1, "p_adjusted", benjamini_hochberg(anova["p"].to_numpy()))
+        anova.insert(list(anova).index("p") + 1, "p_adjusted", benjamini_hochberg(anova["p"].to_numpy()))
         answers.append(_answer(made, anova))
         tables.append(_anova_table(analysis, made, anova))
         charts += _charts(analysis, made, anova)
