@@ -212,7 +212,10 @@ def _product_effect(
     # Either factor lies further out than this with a chance of tail / 4, so both ends of the interval do not.
     far = float(stats.t.ppf(1 - tail / 8, df))
     reach = (abs(a) + far * sd_a) * (abs(b) + far * sd_b)
-    low, high = (optimize.brentq(lambda value: below(value) - share, -reach, reach, xtol=1e-10 * reach) for share in (tail, 1 - tail))  # noqa: B023
+    low, high = (
+        optimize.brentq(lambda value, share: below(value) - share, -reach, reach, args=(share,), xtol=1e-10 * reach)
+        for share in (tail, 1 - tail)
+    )
     side = below(0.0)
     return Effect(name, float(a * b), (float(low), float(high)), float(2 * min(side, 1 - side)))
 
