@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +18,29 @@ from scipy import stats as scipy_stats
 from typer.testing import CliRunner
 
 from alignkit.calibration import GRID, SKEWED, Calibration, Scenario, calibrate, write_calibration
-from alignkit.calibration.models import evaluate_models
+from alignkit.calibration.advice import evaluate_advice, practice_records, speaks_of_accuracy
+from alignkit.calibration.answers import evaluate_mediation, evaluate_thresholds
+from alignkit.calibration.models import MODELS, evaluate_layers, evaluate_models, layer_table, with_effect
 from alignkit.calibration.paired import attainable_size, bootstrap_intervals, evaluate_paired, pooled_t
 from alignkit.calibration.rates import Tally, rates_of
-from alignkit.calibration.scenarios import factorial_runs, layered_runs, paired_runs, run_table
+from alignkit.calibration.scenarios import (
+    factorial_runs,
+    layered_runs,
+    paired_runs,
+    practice_levels,
+    practice_runs,
+    run_table,
+)
+from alignkit.claims import evaluate
 from alignkit.cli_bench import bench
 from alignkit.errors import AlignkitError, AnalysisError
+from alignkit.recommend import recommendations
 from alignkit.stats import minimum_seeds, seed_contrasts
 from alignkit.stats.factorial import fit_factorial
+from alignkit.stats.linear import f_p
+from alignkit.stats.marginal import fit_gee
+from alignkit.stats.mixed import fit_mixed
+from alignkit.stats.thresholds import Threshold, threshold
 
 EVERY_KIND = tuple(scenario for scenario in GRID if scenario.n_seeds < 20)
 VARYING = Scenario(10, effect_sd=0.5)
@@ -176,20 +193,145 @@ def test_bounds_are_simultaneous_and_one_sided_where_only_more_is_an_error() -> 
     assert never.low == 0 and 0 < never.high < 1
 
 
-def test_models_thresholds_and_mediation_are_in_bounds() -> None:
-    result = calibrate(replicates=0, model_replicates=20, scenarios=(Scenario(6, 0.5, 3.0), Scenario(10)), stress=())
-    assert {rate.section for rate in result.rates} == {"models", "answers"}
-    assert not result.outside and not any(rate.undefined for rate in result.rates)
-    assert {(rate.method, rate.trials) for rate in result.rates} >= {
-        ("mixed model", 20), ("mixed model, layers in runs", 10), ("threshold", 5), ("mediation", 5),
-    }  # fmt: skip
+HARSH = Scenario(6, 0.5, 3.0)
+CHECKS = (  # as many studies as some ten seconds allow
+    (evaluate_models, 80),
+    (evaluate_layers, 80),
+    (evaluate_thresholds, 80),
+    (evaluate_mediation, 60),
+)
+SURPRISE = 0.02
+
+
+def too_often(tallies: list[Tally]) -> list[Tally]:
+    """The figures whose errors are more than chance makes of their target, each taken by itself."""
+    errors = [found for found in tallies if found.side == "at most"]
+    return [of for of in errors if scipy_stats.binom.sf(of.hits - 1, of.trials, of.target) < SURPRISE]
+
+
+@pytest.mark.parametrize(("evaluation", "studies"), CHECKS)
+def test_a_method_that_errs_thrice_too_often_would_fail(evaluation: Any, studies: int) -> None:
+    enough = int(scipy_stats.binom.isf(SURPRISE, studies, 0.05)) + 1
+    at, under = (Tally("models", "m", "q", hits, studies, 0.05, "at most") for hits in (enough, enough - 1))
+    assert too_often([at, under]) == [at]
+    assert scipy_stats.binom.sf(enough - 1, studies, 0.15) > 0.65  # and each evaluation has two such figures or more
+
+
+@pytest.mark.parametrize(("evaluation", "studies"), CHECKS)
+def test_models_thresholds_and_mediation_err_as_seldom_as_they_say(evaluation: Any, studies: int) -> None:
+    tallies = evaluation(HARSH, studies, np.random.default_rng(3))
+    assert all(found.trials == studies and not found.undefined for found in tallies)
+    assert len([found for found in tallies if found.side == "at most"]) >= 2 and not too_often(tallies)
 
 
 def test_a_model_that_errs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    pooled = {"pooled": lambda table: fit_factorial(table, "a + b", errors="pooled")}
-    monkeypatch.setattr("alignkit.calibration.models.MODELS", pooled)
-    tallies = [(VARYING, t) for t in evaluate_models(Scenario(10, effect_sd=2.0), 60, np.random.default_rng(1))]
-    assert [rate.inside for rate in rates_of(tallies, required_scenarios=[VARYING])] == [False, False]
+    broken = {
+        "runs as replicates": lambda table: fit_factorial(table, "a + b", errors="pooled"),
+        "z instead of t": lambda table: replace(fit_gee(table, "a + b"), residual_df=1e9),
+    }
+    monkeypatch.setattr("alignkit.calibration.models.MODELS", broken)
+    caught = too_often(evaluate_models(Scenario(6, 1.0), 100, np.random.default_rng(1)))
+    assert {found.method for found in caught} == set(broken)
+
+
+def test_a_naive_test_for_a_bend_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the bend's place had been known beforehand (Davies 1987)."""
+
+    def naive(*args: Any, **options: Any) -> Threshold:
+        found = threshold(*args, **options)
+        return replace(found, p=f_p(found.sup_f, *found.df))
+
+    monkeypatch.setattr("alignkit.calibration.answers.threshold", naive)
+    caught = too_often(evaluate_thresholds(HARSH, 60, np.random.default_rng(2)))
+    assert "bend found in a line" in {found.quantity for found in caught}
+
+
+@pytest.mark.parametrize("scenario", [Scenario(6, 0.5, 3.0, 0.1), Scenario(10)])
+def test_a_fit_with_an_effect_is_that_of_a_response_with_it(scenario: Scenario) -> None:
+    generator = np.random.default_rng(4)
+    runs = run_table(factorial_runs(scenario, 1, generator)[0], ("a", "b"))
+    layers = layer_table(layered_runs(scenario, 1, generator)[0])
+    cases = [(fit, runs, term) for fit in MODELS.values() for term in ("a", "b")]
+    cases += [(lambda table: fit_mixed(table, "a + layer"), layers, term) for term in ("a", "layer")]
+    for fit, table, term in cases:
+        moved = with_effect(fit(table), table, term, 0.7)
+        again = fit(table.assign(value=table["value"] + 0.7 * (table[term] == table[term].max())))
+        rows = np.eye(len(again.coefficients))[list(again.design.terms[term])]
+        found, oracle = moved.f_test(rows), again.f_test(rows)
+        assert (found.statistic, found.df_error, found.p) == pytest.approx(
+            (oracle.statistic, oracle.df_error, oracle.p), rel=1e-6
+        )
+
+
+def test_the_power_of_the_model_within_seeds_is_that_of_the_noncentral_t() -> None:
+    scenario = Scenario(10, 1.0, 2.0)
+    contrasts = np.diff(factorial_runs(scenario, 4000, np.random.default_rng(5)).mean(axis=3), axis=2)
+    assert contrasts.std() == pytest.approx(scenario.factorial_sd, rel=0.03)
+    tallies = evaluate_models(scenario, 60, np.random.default_rng(6))
+    (known,) = (found for found in tallies if found.section == "power" and found.side == "equal")
+    assert (known.method, known.quantity) == ("factorial within seeds", "power at 1 residual sd, 2 levels")
+    assert 0.3 < known.target < 0.7
+    assert scipy_stats.binomtest(known.hits, known.trials, known.target).pvalue > SURPRISE
+
+
+def test_practices_are_ten_orthogonal_factors() -> None:
+    signs = 2 * practice_levels() - 1
+    np.testing.assert_array_equal(signs.T @ signs, 16 * np.eye(10))
+    assert not signs.sum(axis=0).any()
+    for scenario in (Scenario(10, 0.5, 3.0), Scenario(10)):
+        for values in practice_runs(scenario, 800, np.random.default_rng(6)):
+            contrasts = values @ signs / 8
+            assert contrasts.mean() == pytest.approx(0, abs=0.02)
+            np.testing.assert_allclose(contrasts.std(axis=(0, 1)), scenario.contrast_sd, rtol=0.05)
+
+
+def test_runs_that_diverge_are_the_worst_of_one_level() -> None:
+    scenario = Scenario(10, diverging=0.3)
+    complete, diverged = (practice_runs(of, 200, np.random.default_rng(7)) for of in (Scenario(10), scenario))
+    levels, lost = practice_levels(), np.isnan(diverged[0])
+    np.testing.assert_array_equal(lost, np.isnan(diverged[1]))
+    assert lost[..., levels[:, 0] == 1].mean() == pytest.approx(0.3) and not lost[..., levels[:, 0] == 0].any()
+    angle, accuracy = ((found[..., levels[:, 0] == 1]) for found in complete)
+    there = ~lost[..., levels[:, 0] == 1]
+    # What remains looks better aligned and more accurate than it is.
+    assert angle[there].mean() < angle.mean() - 0.3 and accuracy[there].mean() > accuracy.mean() + 0.2
+
+
+def test_records_of_practices_are_judged_by_their_runs() -> None:
+    signs = 2 * practice_levels() - 1
+    angle, accuracy = (found[0] for found in practice_runs(Scenario(10), 1, np.random.default_rng(8)))
+    angle = angle + practice_levels() @ np.where(np.arange(10) == 4, -6.0, 0.0)
+    records = practice_records(angle, accuracy, margin=1.0)
+    entries = recommendations(records, evaluate(records))
+    np.testing.assert_allclose([entry["effect"] for entry in entries], angle.mean(axis=0) @ signs / 8, rtol=1e-5)
+    np.testing.assert_allclose(
+        [entry["accuracy_effect"] for entry in entries], accuracy.mean(axis=0) @ signs / 8, rtol=1e-5
+    )
+    assert [entry["verdict"] for entry in entries].count("supported") == 1 and entries[4]["verdict"] == "supported"
+    said = ["accuracy rises" in entry["summary"] or "accuracy falls" in entry["summary"] for entry in entries]
+    assert [speaks_of_accuracy(entry) for entry in entries] == said
+
+
+def test_false_recommendations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(verdicts: str, accurate: int = 10) -> list[dict[str, Any]]:
+        words = {"n": "no evidence", "s": "supported", "r": "refuted", "e": "equivalent"}
+        return [
+            {"verdict": words[letter], "accuracy_interval": [0.1 if k == accurate else -0.1, 0.2],
+             "accuracy_p_adjusted": 0.01 if k == accurate else 0.9}
+            for k, letter in enumerate(verdicts)
+        ]  # fmt: skip
+
+    # Without effects any "s" or "r" is false; at the margin, the second five, any "e" or "r".
+    answers = [said("nnnnneeeee"), said("nnnnnnnnns"), said("nnnnnsssss", 3), said("nnnnnneeee"), said("ssssssssss")]
+    answers += [said("nnnnnnnnnr")]
+    monkeypatch.setattr("alignkit.calibration.advice.evaluate", lambda records: [])
+    monkeypatch.setattr("alignkit.calibration.advice.recommendations", lambda records, verdicts: answers.pop(0))
+    found = {of.quantity: of.hits for of in evaluate_advice(Scenario(6), 3, np.random.default_rng(0))}
+    assert found == {
+        "any false verdict, no effects": 2, "any word on accuracy, no effects": 1, "anything false, no effects": 2,
+        "any false verdict, half at the margin": 3, "any word on accuracy, half at the margin": 0,
+        "anything false, half at the margin": 3,
+    }  # fmt: skip
 
 
 def test_models_that_give_no_answer_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +340,7 @@ def test_models_that_give_no_answer_are_counted(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("alignkit.calibration.models.MODELS", {"none": refuse})
     found = evaluate_models(VARYING, 5, np.random.default_rng(0))
-    assert [(t.hits, t.undefined, t.trials) for t in found] == [(0, 5, 5)] * 2
+    assert [(t.hits, t.undefined, t.trials) for t in found] == [(0, 5, 5)] * 4
 
 
 def test_the_report_holds_every_figure(calibration: Calibration, tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from alignkit.calibration.paired import known_power
 from alignkit.calibration.rates import Tally, tally
 from alignkit.calibration.scenarios import Scenario, factorial_runs, layered_runs, run_table
 from alignkit.errors import AnalysisError
-from alignkit.stats.factorial import fit_factorial
+from alignkit.stats.factorial import FactorialFit, fit_factorial
 from alignkit.stats.linear import LinearFit
 from alignkit.stats.marginal import fit_gee
 from alignkit.stats.mixed import fit_mixed
@@ -38,54 +41,87 @@ MODELS: dict[str, Callable[[pd.DataFrame], LinearFit]] = {
     "mixed model": _mixed,
     "GEE": _marginal,
 }
-TERMS = {"a": "type I error, 2 levels", "b": "type I error, 4 levels"}
+TERMS = {"a": "2 levels", "b": "4 levels"}
+EFFECT = 1.0
+"""The effect that power is given for, in residual sds of a run."""
 
 
 def evaluate_models(scenario: Scenario, studies: int, generator: np.random.Generator) -> list[Tally]:
-    """Each model's rate of rejecting a factor of two and one of four levels, neither of which has an effect.
+    """Each model's rate of rejecting a factor of two and one of four levels, without an effect and with one.
 
     Only over-rejection is an error here: Greenhouse and Geisser's correction, and Satterthwaite's df where
     a variance is estimated as 0, are known to be careful. An interval of the two-level effect misses
-    exactly when its test rejects.
+    exactly when its test rejects. Power is that for an effect of `EFFECT` from the first level to the last.
     """
-    runs = factorial_runs(scenario, studies, generator)
-    tables = [run_table(study, ("a", "b")) for study in runs]
-    tallies = []
-    for name, fit in MODELS.items():
-        p = np.array([_p_values(fit, table) for table in tables])
-        for column, quantity in enumerate(TERMS.values()):
-            rejected, defined = p[:, column] < ALPHA, np.isfinite(p[:, column])
-            tallies.append(tally("models", name, quantity, rejected, target=ALPHA, side="at most", defined=defined))
-    return tallies
+    tables = [run_table(study, ("a", "b")) for study in factorial_runs(scenario, studies, generator)]
+    found = [one for name, fit in MODELS.items() for one in _error_and_power(name, fit, tables, TERMS)]
+    # With two levels, the F within seeds is the square of the paired t.
+    known = known_power(scenario, EFFECT / scenario.factorial_sd)
+    exact = ("power", "factorial within seeds", _power_at(TERMS["a"]))
+    return [replace(one, **known) if (one.section, one.method, one.quantity) == exact else one for one in found]
 
 
 def evaluate_layers(scenario: Scenario, studies: int, generator: np.random.Generator) -> list[Tally]:
-    """The mixed model of layers nested in runs: a factor of the runs, one of the layers, neither with an effect."""
-    values = layered_runs(scenario, studies, generator)
-    p = np.array([_p_values(_layered, _layer_table(study), ("a", "layer")) for study in values])
-    return [
-        tally("models", "mixed model, layers in runs", quantity, p[:, column] < ALPHA, target=ALPHA, side="at most",
-              defined=np.isfinite(p[:, column]))
-        for column, quantity in enumerate(("type I error, 2 levels", "type I error, 3 layers"))
-    ]  # fmt: skip
+    """The mixed model of layers nested in runs: a factor of the runs, one of the layers, as in `evaluate_models`."""
+    tables = [layer_table(study) for study in layered_runs(scenario, studies, generator)]
+    return _error_and_power("mixed model, layers in runs", _layered, tables, {"a": "2 levels", "layer": "3 layers"})
 
 
 def _layered(table: pd.DataFrame) -> LinearFit:
     return fit_mixed(table, "a + layer")
 
 
-def _layer_table(values: np.ndarray) -> pd.DataFrame:
+def layer_table(values: np.ndarray) -> pd.DataFrame:
+    """One study's layers [seeds, 2, cells, layers] as a tidy table, with the run that each belongs to."""
     table = run_table(values, ("a", "cell", "layer"))
     return table.assign(run_id=np.arange(len(table)) // values.shape[-1])
 
 
-def _p_values(
-    fit: Callable[[pd.DataFrame], LinearFit], table: pd.DataFrame, terms: Sequence[str] = tuple(TERMS)
-) -> list[float]:
-    """The p of each term's F test; NaN for all where the fit is refused."""
+def _error_and_power(
+    name: str, fit: Callable[[pd.DataFrame], LinearFit], tables: Sequence[pd.DataFrame], terms: Mapping[str, str]
+) -> list[Tally]:
+    """How often each term's F test rejects without an effect, and with one."""
+    p = np.array([_p_values(fit, table, tuple(terms)) for table in tables])  # [study, (null, effect), term]
+    rejected, defined = p < ALPHA, np.isfinite(p)
+    tallies = []
+    for column, what in enumerate(terms.values()):
+        null, effect = ({"happened": rejected[:, at, column], "defined": defined[:, at, column]} for at in (0, 1))
+        tallies += [
+            tally("models", name, f"type I error, {what}", target=ALPHA, side="at most", **null),
+            tally("power", name, _power_at(what), **effect),
+        ]
+    return tallies
+
+
+def _power_at(what: str) -> str:
+    return f"power at {EFFECT:g} residual sd, {what}"
+
+
+def _p_values(fit: Callable[[pd.DataFrame], LinearFit], table: pd.DataFrame, terms: Sequence[str]) -> np.ndarray:
+    """The p of each term's F test, without an effect and with one [2, terms]; NaN for all where the fit is refused."""
     try:
         fitted = fit(table)
     except AnalysisError:
-        return [np.nan] * len(terms)
+        return np.full((2, len(terms)), np.nan)
     identity = np.eye(len(fitted.coefficients))
-    return [fitted.f_test(identity[list(fitted.design.terms[term])]).p for term in terms]
+    weights = [identity[list(fitted.design.terms[term])] for term in terms]
+    moved = [with_effect(fitted, table, term) for term in terms]
+    return np.array(
+        [
+            [fitted.f_test(rows).p for rows in weights],
+            [of.f_test(rows).p for of, rows in zip(moved, weights, strict=True)],
+        ]
+    )
+
+
+def with_effect(fitted: LinearFit, table: pd.DataFrame, term: str, effect: float = EFFECT) -> LinearFit:
+    """What the same fit finds had the response an `effect` more at the term's last level (numbered from 0).
+
+    The model's columns hold such an effect, so that residuals, and all variances with them, stay as they are.
+    """
+    last = (table.loc[fitted.design.index, term] == table[term].max()).to_numpy(float)
+    shift = np.linalg.lstsq(fitted.design.x, effect * last, rcond=None)[0]
+    changes: dict[str, Any] = {"coefficients": fitted.coefficients + shift}
+    if isinstance(fitted, FactorialFit) and fitted.per_seed is not None:
+        changes["per_seed"] = fitted.per_seed + shift
+    return replace(fitted, **changes)

@@ -5,6 +5,8 @@ All that alignkit offers is computed by the functions that its results for one s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import special, stats
 
@@ -48,18 +50,24 @@ def _single_claims(scenario: Scenario, differences: np.ndarray, p: np.ndarray, m
     low, high = t_interval(of)
     # Under a true effect one claim of each family is enough: what is reported there is power.
     p_power = sign_flip_p_values(differences[:, 0] + effect)
-    # A complete normal contrast of effect 1 sd makes t noncentral, by sqrt(n).
-    critical, exact = stats.t.ppf(1 - ALPHA / 2, n - 1), scenario.missing == 0 and not scenario.skewed
-    power = stats.nct.sf(critical, n - 1, np.sqrt(n)) + stats.nct.cdf(-critical, n - 1, np.sqrt(n))
     return [
         tally("one claim", "sign-flip test", "type I error", p < ALPHA, target=attainable_size(n), side="equal"),
         tally("one claim", "t interval", "coverage", (low <= 0) & (high >= 0), target=1 - ALPHA, side="equal"),
         tally("one claim", "TOST", "size at the margin", not_equivalent < ALPHA, target=ALPHA, side="equal"),
         tally("power", "sign-flip test", "power at 1 sd", p_power < ALPHA),
-        tally("power", "t test", "power at 1 sd", t_p(shifted) < ALPHA, target=float(power) if exact else np.nan,
-              side="equal" if exact else "reported"),
+        tally("power", "t test", "power at 1 sd", t_p(shifted) < ALPHA, **known_power(scenario, 1.0)),
         tally("power", "TOST", "power at no effect", tost_p(of, margin=margin) < ALPHA),
     ]  # fmt: skip
+
+
+def known_power(scenario: Scenario, effect: float) -> dict[str, Any]:
+    """Target and side of the power of a t test of `effect`, in sds of a complete normal contrast: noncentral t."""
+    if scenario.missing or scenario.skewed:
+        return {}
+    n, shift = scenario.n_seeds, effect * np.sqrt(scenario.n_seeds)
+    critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
+    power = stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
+    return {"target": float(power), "side": "equal"}
 
 
 def attainable_size(n_seeds: int, alpha: float = ALPHA) -> float:

@@ -13,7 +13,7 @@ from scipy import stats
 from alignkit.calibration.scenarios import Scenario
 
 Side = Literal["equal", "at most", "reported"]
-Section = Literal["one claim", "family", "models", "answers", "power", "comparison"]
+Section = Literal["one claim", "family", "models", "answers", "advice", "power", "comparison"]
 CONFIDENCE = 0.99
 
 

@@ -35,13 +35,22 @@ SECTIONS: dict[Section, tuple[str, str]] = {
     ),
     "answers": (
         "Thresholds and mediation",
-        "A quarter as many studies as for the models. Six widths with a line, a bend or a smooth curve; an indirect "
+        "Six widths with a line, a bend or a smooth curve; an indirect "
         "effect of 0 or a half. Only more errors than stated are wrong.",
+    ),
+    "advice": (
+        "Recommendations",
+        "Ten practices in a fraction of 16 cells, taken from records to verdicts and to what the recommendations say. "
+        "With no effects, any advice for or against a practice is false; with half of the effects at the margin, "
+        "so is one against those, or a word that they do not matter. No practice changes the accuracy, of which any "
+        "word is false. *Diverging* is the share of runs at the first practice's last level that is lost because it "
+        "is the worst.",
     ),
     "power": (
         "Power",
-        "The effect is 1 sd of the per-seed contrast in a complete study; the margin is 5 of its standard errors. The "
-        "target of the t test is that of the noncentral t.",
+        "Paired methods: the effect is 1 sd of the per-seed contrast in a complete study, the margin 5 of its standard "
+        "errors; the target of the t test is that of the noncentral t. Models: the last level lies 1 residual sd of a "
+        "run above all others.",
     ),
     "comparison": (
         "For comparison, not offered",
@@ -174,16 +183,22 @@ def _table(rates: Sequence[Rate]) -> list[str]:
     for rate in rates:
         columns.setdefault((rate.method, rate.quantity), {})[rate.scenario] = rate
     heads = [f"{method}: {quantity}{_target(found.values())}" for (method, quantity), found in columns.items()]
-    lines = ["| seeds | effect sd | sd ratio | missing | " + " | ".join(heads) + " |"]
-    lines.append("|" + "---:|" * (4 + len(columns)))
+    lines = ["| seeds | effect sd | sd ratio | missing | studies | " + " | ".join(heads) + " |"]
+    lines.append("|" + "---:|" * (5 + len(columns)))
     for scenario in dict.fromkeys(rate.scenario for rate in rates):
         cells = [_cell(found.get(scenario)) for found in columns.values()]
-        lines.append(f"| {_scenario(scenario)} | " + " | ".join(cells) + " |")
+        trials = sorted({found[scenario].trials for found in columns.values() if scenario in found})
+        lines.append(
+            f"| {_scenario(scenario)} | {' or '.join(f'{n:,}' for n in trials if n) or 'none'} | "
+            + " | ".join(cells)
+            + " |"
+        )
     return lines
 
 
 def _scenario(scenario: Scenario) -> str:
     missing = f"{scenario.missing:.0%}{', skewed' if scenario.skewed else ''}"
+    missing = f"{scenario.diverging:.0%} diverging" if scenario.diverging else missing
     return f"{scenario.n_seeds} | {scenario.effect_sd:g} | {scenario.sd_ratio:g} | {missing}"
 
 

@@ -16,11 +16,12 @@ import scipy
 import statsmodels
 
 from alignkit import __version__
+from alignkit.calibration.advice import evaluate_advice
 from alignkit.calibration.answers import evaluate_mediation, evaluate_thresholds
 from alignkit.calibration.models import evaluate_layers, evaluate_models
 from alignkit.calibration.paired import evaluate_paired
 from alignkit.calibration.rates import Calibration, Tally, rates_of
-from alignkit.calibration.scenarios import GRID, SKEWED, Scenario
+from alignkit.calibration.scenarios import DIVERGING, GRID, SKEWED, Scenario
 from alignkit.errors import AnalysisError
 
 Progress = Callable[[float, str], None]
@@ -42,21 +43,33 @@ class Evaluation:
     share: float = 1.0
     applies: Callable[[Scenario], bool] = lambda scenario: True
 
+    def studies(self, replicates: int, model_replicates: int) -> int:
+        """How many studies of each scenario it is given."""
+        return math.ceil(self.share * (replicates if self.paired else model_replicates))
+
 
 def _extreme(scenario: Scenario) -> bool:
-    """Everything as supposed, or everything against it at once; complete, and not skewed."""
-    return not (scenario.missing or scenario.skewed) and (scenario.effect_sd > 0) == (scenario.sd_ratio != 1)
+    """Ten seeds with all variances as supposed or all against it at once, and runs that diverge."""
+    corner = (scenario.effect_sd > 0) == (scenario.sd_ratio != 1) and not scenario.skewed
+    return scenario.diverging > 0 or (scenario.n_seeds == 10 and corner)
 
 
-# Where a study takes long, there are fewer of them, in fewer scenarios.
+def _at_random(scenario: Scenario) -> bool:
+    return not scenario.diverging
+
+
+# Where a study takes long there are fewer of them, and of recommendations fewer scenarios.
 EVALUATIONS = {
-    "paired": Evaluation(evaluate_paired, 500, lambda of: 4.0 if of.n_seeds > 16 else 0.2, paired=True),
-    "models": Evaluation(evaluate_models, 50, lambda of: 40.0),
-    "layers": Evaluation(evaluate_layers, 25, lambda of: 2.0 * of.n_seeds, share=0.5, applies=_extreme),
-    "thresholds": Evaluation(
-        evaluate_thresholds, 25, lambda of: 300.0 if of.n_seeds > 16 else 60.0, share=0.25, applies=_extreme
+    "paired": Evaluation(
+        evaluate_paired, 500, lambda of: 4.5 if of.n_seeds > 16 else 0.4, paired=True, applies=_at_random
     ),
-    "mediation": Evaluation(evaluate_mediation, 25, lambda of: 160.0, share=0.25, applies=_extreme),
+    "models": Evaluation(evaluate_models, 50, lambda of: 30.0, applies=_at_random),
+    "layers": Evaluation(evaluate_layers, 50, lambda of: 18.0, applies=_at_random),
+    "thresholds": Evaluation(
+        evaluate_thresholds, 25, lambda of: 100.0 if of.n_seeds > 16 else 28.0, share=0.25, applies=_at_random
+    ),
+    "mediation": Evaluation(evaluate_mediation, 25, lambda of: 110.0, share=0.25, applies=_at_random),
+    "advice": Evaluation(evaluate_advice, 10, lambda of: 1400.0 + 80.0 * of.n_seeds, share=0.15, applies=_extreme),
 }
 
 
@@ -78,14 +91,14 @@ def calibrate(
     model_replicates: int = 1_000,
     seed: int = 0,
     workers: int = 1,
-    scenarios: Sequence[Scenario] = GRID,
+    scenarios: Sequence[Scenario] = (*GRID, *DIVERGING),
     stress: Sequence[Scenario] = SKEWED,
     on_progress: Progress | None = None,
 ) -> Calibration:
     """How often every method errs, over simulated studies with a known truth.
 
     Each scenario is simulated `replicates` times for the paired methods and `model_replicates` times for the
-    models, which are fitted one by one (a half or a quarter of that for what takes long); 0 leaves either out.
+    models, which are fitted one by one (a share of that for what takes long: `EVALUATIONS`); 0 leaves either out.
     Figures of `scenarios` are required to be in bounds, those of `stress` are shown beside them. The result
     depends on `seed` and the numbers of replicates, and not on `workers`.
 
@@ -101,7 +114,7 @@ def calibrate(
         for scenario in (*scenarios, *stress)
         for name, evaluation in EVALUATIONS.items()
         if evaluation.applies(scenario)
-        for studies in [math.ceil(evaluation.share * (replicates if evaluation.paired else model_replicates))]
+        for studies in [evaluation.studies(replicates, model_replicates)]
         for number, start in enumerate(range(0, studies, evaluation.batch))
     ]
     found: dict[_Batch, list[Tally]] = {}
