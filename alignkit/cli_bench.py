@@ -25,7 +25,7 @@ def bench(
         int, typer.Option(min=1, help="Simulated studies per scenario, for the paired methods.")
     ] = 10_000,
     mixed_replicates: Annotated[
-        int, typer.Option(min=0, help="The same for the models, which are fitted one by one.")
+        int, typer.Option(min=0, help="The same for the models, and up to a quarter of it for what takes longer.")
     ] = 1_000,
     out: Annotated[Path, typer.Option(help="The directory for the tables and the figure.")] = Path(
         "reports/calibration"

@@ -17,12 +17,13 @@ import typer
 from scipy import stats as scipy_stats
 from typer.testing import CliRunner
 
-from alignkit.calibration import GRID, SKEWED, Calibration, Scenario, calibrate, write_calibration
+from alignkit.calibration import DIVERGING, GRID, SKEWED, Calibration, Scenario, calibrate, write_calibration
 from alignkit.calibration.advice import evaluate_advice, practice_records, speaks_of_accuracy
 from alignkit.calibration.answers import evaluate_mediation, evaluate_thresholds
 from alignkit.calibration.models import MODELS, evaluate_layers, evaluate_models, layer_table, with_effect
 from alignkit.calibration.paired import attainable_size, bootstrap_intervals, evaluate_paired, pooled_t
 from alignkit.calibration.rates import Tally, rates_of
+from alignkit.calibration.run import EVALUATIONS
 from alignkit.calibration.scenarios import (
     factorial_runs,
     layered_runs,
@@ -332,6 +333,13 @@ def test_false_recommendations_are_counted(monkeypatch: pytest.MonkeyPatch) -> N
         "any false verdict, half at the margin": 3, "any word on accuracy, half at the margin": 0,
         "anything false, half at the margin": 3,
     }  # fmt: skip
+
+
+def test_models_meet_every_scenario_and_recommendations_runs_that_diverge() -> None:
+    for name in ("paired", "models", "layers", "thresholds", "mediation"):
+        assert [scenario for scenario in (*GRID, *DIVERGING) if EVALUATIONS[name].applies(scenario)] == list(GRID)
+    advised = {scenario for scenario in (*GRID, *DIVERGING) if EVALUATIONS["advice"].applies(scenario)}
+    assert advised > set(DIVERGING) and {scenario.missing for scenario in advised} == {0.0, 0.1}
 
 
 def test_models_that_give_no_answer_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,6 @@ result.outside     # the figures that the simulation contradicts: none
 from alignkit.calibration.rates import Calibration, Rate
 from alignkit.calibration.report import write_calibration
 from alignkit.calibration.run import calibrate
-from alignkit.calibration.scenarios import GRID, SKEWED, Scenario
+from alignkit.calibration.scenarios import DIVERGING, GRID, SKEWED, Scenario
 
-__all__ = ["GRID", "SKEWED", "Calibration", "Rate", "Scenario", "calibrate", "write_calibration"]
+__all__ = ["DIVERGING", "GRID", "SKEWED", "Calibration", "Rate", "Scenario", "calibrate", "write_calibration"]

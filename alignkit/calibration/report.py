@@ -86,7 +86,7 @@ def calibration_page(result: Calibration) -> str:
         "",
         f"How often alignkit's tests and intervals err, in simulated studies whose truth is known: "
         f"{result.replicates:,} per scenario for the paired methods (of ten claims each), "
-        f"{result.model_replicates:,} for the models.",
+        f"{result.model_replicates:,} for the models, fewer for what takes long.",
         "",
         _summary(result),
         "",
@@ -183,7 +183,7 @@ def _table(rates: Sequence[Rate]) -> list[str]:
     for rate in rates:
         columns.setdefault((rate.method, rate.quantity), {})[rate.scenario] = rate
     heads = [f"{method}: {quantity}{_target(found.values())}" for (method, quantity), found in columns.items()]
-    lines = ["| seeds | effect sd | sd ratio | missing | studies | " + " | ".join(heads) + " |"]
+    lines = ["| seeds | effect sd | sd ratio | missing | trials | " + " | ".join(heads) + " |"]
     lines.append("|" + "---:|" * (5 + len(columns)))
     for scenario in dict.fromkeys(rate.scenario for rate in rates):
         cells = [_cell(found.get(scenario)) for found in columns.values()]
