@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -46,9 +45,8 @@ def evaluate_advice(scenario: Scenario, studies: int, generator: np.random.Gener
     return tallies
 
 
-def _false(entries: Iterable[dict[str, Any]], has_effect: np.ndarray) -> tuple[bool, bool]:
+def _false(entries: list[dict[str, Any]], has_effect: np.ndarray) -> tuple[bool, bool]:
     """Whether any verdict is false, and whether anything is said of the accuracy, which nothing changes."""
-    entries = list(entries)
     wrong = {False: ("supported", "refuted"), True: ("equivalent", "refuted")}
     verdicts = any(entry["verdict"] in wrong[bool(at)] for entry, at in zip(entries, has_effect, strict=True))
     return verdicts, any(speaks_of_accuracy(entry) for entry in entries)

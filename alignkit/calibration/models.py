@@ -82,14 +82,14 @@ def _error_and_power(
 ) -> list[Tally]:
     """How often each term's F test rejects without an effect, and with one."""
     p = np.array([_p_values(fit, table, tuple(terms)) for table in tables])  # [study, (null, effect), term]
-    rejected, defined = p < ALPHA, np.isfinite(p)
     tallies = []
     for column, what in enumerate(terms.values()):
-        null, effect = ({"happened": rejected[:, at, column], "defined": defined[:, at, column]} for at in (0, 1))
+        null, effect = p[:, 0, column], p[:, 1, column]
         tallies += [
-            tally("models", name, f"type I error, {what}", target=ALPHA, side="at most", **null),
-            tally("power", name, _power_at(what), **effect),
-        ]
+            tally("models", name, f"type I error, {what}", null < ALPHA, target=ALPHA, side="at most",
+                  defined=np.isfinite(null)),
+            tally("power", name, _power_at(what), effect < ALPHA),
+        ]  # fmt: skip
     return tallies
 
 

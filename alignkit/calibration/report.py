@@ -172,7 +172,7 @@ def _summary(result: Calibration) -> str:
         return f"**All {result.tested} figures are within simultaneous {result.confidence:.0%} bounds.**{answers}"
     listing = "\n".join(
         f"- {rate.method}, {rate.quantity}, {rate.scenario.label}: {_percent(rate.rate)} "
-        f"[{_percent(rate.low)}, {_percent(rate.high)}], target {_target([rate])}"
+        f"[{_percent(rate.low)}, {_percent(rate.high)}], target{_target([rate])}"
         for rate in result.outside
     )
     return f"**{len(result.outside)} of {result.tested} figures are out of bounds:**{answers}\n\n{listing}"
