@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -204,7 +203,7 @@ def test_the_tests_are_described_as_they_are() -> None:
     records = synthetic_records(study={"claims": [declared[0], declared[2]]}, **options)
     whole = synthetic_records(study={"claims": declared}, **options).study
     history = Registration((Entry(analysis_plan(whole), 0), Entry(analysis_plan(records.study), 40)))
-    text = dict(facts(analyse(dataclasses.replace(records, registration=history))))["Tests"]
+    text = dict(facts(analyse(replace(records, registration=history))))["Tests"]
     assert "over the difference and equivalence tests of the family of 2 confirmatory claims (1 of them changed" in text
     assert "at least 7 seeds" in text and "Benjamini-Hochberg's for exploratory claims" in text
     assert "have no value" not in text

@@ -54,10 +54,7 @@ def _false(entries: list[dict[str, Any]], has_effect: np.ndarray) -> tuple[bool,
 
 def speaks_of_accuracy(entry: dict[str, Any]) -> bool:
     """Whether a recommendation says that the practice changes test accuracy."""
-    if "accuracy_p_adjusted" in entry:
-        return entry["accuracy_p_adjusted"] is not None and entry["accuracy_p_adjusted"] < ALPHA
-    low, high = entry["accuracy_interval"]
-    return low is not None and not low <= 0 <= high
+    return entry["accuracy_p_adjusted"] is not None and entry["accuracy_p_adjusted"] < ALPHA
 
 
 def practice_records(angle: np.ndarray, accuracy: np.ndarray, *, margin: float) -> Records:
@@ -82,7 +79,7 @@ def _template(n_seeds: int, margin: float) -> Records:
     ]  # fmt: skip
     seed, cell = (axis.ravel() for axis in np.indices((n_seeds, len(levels))))
     run_id = [f"{s}/{c}" for s, c in zip(seed, cell, strict=True)]
-    runs = pd.DataFrame({"run_id": run_id, "rule": "dfa", "designs": "", "seed": seed})
+    runs = pd.DataFrame({"run_id": run_id, "rule": "dfa", "cell": cell, "designs": "", "seed": seed})
     runs = runs.assign(**dict(zip(names, levels[cell].T.astype(int), strict=True)))
     layers = pd.DataFrame({"run_id": run_id, "step": 1, "epoch": 1.0, "layer": 1, "width": 64, "signal": "teaching"})
     study = Study.parse({"name": "practices", "seeds": n_seeds, "claims": claims})
