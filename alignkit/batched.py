@@ -31,18 +31,41 @@ def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None, out: Tensor | No
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    aligned = _in_step(a) and _in_step(b) and a.shape[1] * b.shape[2] * a.itemsize % CACHE_LINE == 0
-    if not (a.is_cuda or aligned):
+    if not (a.is_cuda or _aligned(a, b)):
         pairs = [(_from_start(a[e]), _from_start(b[e])) for e in range(len(a))]
         if bias is None:
             return torch.stack([torch.mm(left, right) for left, right in pairs])
         return torch.stack([torch.addmm(bias[e].clone(), *pair) for e, pair in enumerate(pairs)])
-    if len(a) == 1 and a[0].numel() * b.shape[2] <= SMALL_PRODUCT and not a.is_cuda:
-        # a batch of one takes kernels of its own: compute it twice, as if in company
-        a, b = a.expand(2, *a.shape[1:]), b.expand(2, *b.shape[1:])
-        bias = None if bias is None else bias.expand(2, *bias.shape[1:])
+    if _has_kernels_of_its_own(a, b):
+        a, b = _doubled(a), _doubled(b)
+        bias = None if bias is None else _doubled(bias)
         return (torch.bmm(a, b) if bias is None else torch.baddbmm(bias[:, None], a, b))[:1]
     return torch.bmm(a, b) if bias is None else torch.baddbmm(bias[:, None], a, b)
+
+
+def subtract_product(target: Tensor, a: Tensor, b: Tensor) -> None:
+    """target [E, n, m] -= a [E, n, k] @ b [E, k, m], in place and in one pass over the target."""
+    if not (a.is_cuda or _aligned(a, b)):
+        for e in range(len(a)):
+            target[e].sub_(torch.mm(_from_start(a[e]), _from_start(b[e])))
+    elif _has_kernels_of_its_own(a, b):
+        both = target.repeat(2, 1, 1)
+        target.copy_(both.baddbmm_(_doubled(a), _doubled(b), alpha=-1.0)[:1])
+    else:
+        target.baddbmm_(a, b, alpha=-1.0)
+
+
+def _aligned(a: Tensor, b: Tensor) -> bool:
+    return _in_step(a) and _in_step(b) and a.shape[1] * b.shape[2] * a.itemsize % CACHE_LINE == 0
+
+
+def _has_kernels_of_its_own(a: Tensor, b: Tensor) -> bool:
+    """Whether this batch of one would take other kernels than a larger one: compute it twice, as if in company."""
+    return len(a) == 1 and a[0].numel() * b.shape[2] <= SMALL_PRODUCT and not a.is_cuda
+
+
+def _doubled(operand: Tensor) -> Tensor:
+    return operand.expand(2, *operand.shape[1:])
 
 
 def length(vectors: Tensor) -> Tensor:
@@ -53,6 +76,8 @@ def length(vectors: Tensor) -> Tensor:
 def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
     """`function` of operands of one shape, every element taking the same code path."""
     count = operands[0].numel()
+    if count % VECTOR_LOOP == 0 and all(operand.is_contiguous() for operand in operands):
+        return function(*operands)
     padded = (F.pad(operand.flatten(), (0, -count % VECTOR_LOOP), value=1.0) for operand in operands)
     return function(*padded)[:count].view_as(operands[0])
 

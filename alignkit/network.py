@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignkit.batched import matmul
+from alignkit.batched import matmul, subtract_product
 from alignkit.convolution import convolve, convolve_back, kernel_gradient
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
@@ -23,6 +23,9 @@ from alignkit.layers import layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout, Parameters
 from alignkit.study import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Mode, Norm, Tail
+
+
+_IN_TAIL = ("gain", "shift")
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,11 @@ class Pass:
     caches: list[list[Any]]  # caches[l - 1]: one entry a stage of layer l's tail
     hidden: list[Tensor]  # hidden[l - 1] is h_l, [E, N, d_l]
     output: Tensor  # y [E, N, C]
-    loss: Tensor  # [E, N], per sample
     error: Tensor  # e = dL/dy per sample [E, N, C]
     targets: Tensor
+    total: Tensor | None = None
+    """Sum of every z_l, of the norms' gains and shifts and of the error, [E]. A weight or bias that is not finite
+    makes its z_l so, for every sample."""
 
 
 class Teaches(Protocol):
@@ -81,6 +86,10 @@ class Network:
         self.tails: list[Tail] = [self._tail(index, members) for index in range(1, len(self.layers))]
         self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
         self._flat_input = not self.layers[0].convolution
+        self._tail_gradients = [
+            {name: torch.zeros_like(view) for name, view in self.parameters.of_layer(index).items() if name in _IN_TAIL}
+            for index in range(1, len(self.layers))
+        ]
 
     def _initialise(self, members: Sequence[Member]) -> None:
         for index, layer in enumerate(self.layers, start=1):
@@ -105,7 +114,7 @@ class Network:
         views = self.parameters.of_layer(index)
         resolved = [resolve_options(m.settings, index - 1, convolution=layer.convolution) for m in members]
         slopes = torch.tensor(
-            [r.slope for r in resolved], dtype=self.parameters.flat.dtype, device=self.parameters.flat.device
+            [r.slope for r in resolved], dtype=self.parameters.storage.dtype, device=self.parameters.storage.device
         )
         stages: dict[str, Activation | Norm | Dropout | MaxPool | None] = {
             "norm": Norm(str(options.norm), views["gain"], views["shift"]) if "gain" in views else None,
@@ -118,23 +127,28 @@ class Network:
     def _dropout(self, members: Sequence[Member], rates: list[float], *, layer: int) -> Dropout | None:
         if not any(rates):
             return None
-        flat = self.parameters.flat
-        seeds = torch.tensor([m.seed_of("dropout") for m in members], dtype=torch.int64, device=flat.device)
-        return Dropout(rates, seeds, layer=layer, dtype=flat.dtype)
+        storage = self.parameters.storage
+        seeds = torch.tensor([m.seed_of("dropout") for m in members], dtype=torch.int64, device=storage.device)
+        return Dropout(rates, seeds, layer=layer, dtype=storage.dtype)
 
     def weight(self, layer: int) -> Tensor:
         """W_l, [E, out, in] or [E, out, in, k, k]."""
         return self.parameters.views[layer, "weight"]
 
-    def forward(self, x: Tensor, targets: Tensor, mode: Mode) -> Pass:
-        """A pass over a batch: `x` [E, N, *shape]; `targets` int64 [E, N] or [E, N, C]."""
+    def forward(self, x: Tensor, targets: Tensor, mode: Mode, *, watch: bool = False) -> Pass:
+        """A pass over a batch: `x` [E, N, *shape]; `targets` int64 [E, N] or [E, N, C].
+
+        With `watch`, `Pass.total` tells the members of which a parameter may not be finite.
+        """
         if self._flat_input:
             x = x.flatten(2)
         if self._input_dropout is not None:
             x, _ = self._input_dropout.forward(x, mode)
-        inputs, caches, hidden = [x], [], []
+        inputs, caches, hidden, totals = [x], [], [], []
         for index, tail in enumerate(self.tails, start=1):
             h = self._weight_op(index, inputs[-1])  # z_l
+            if watch:  # a saturating activation would hide what is not finite above it
+                totals += [h.flatten(1).sum(1), *(v.sum(1) for k, v in self.parameters.of_layer(index).items() if k in _IN_TAIL)]
             layer_caches = []
             for stage in tail:
                 h, cache = stage.forward(h, mode)
@@ -143,8 +157,9 @@ class Network:
             hidden.append(h.flatten(2))
             inputs.append(h if self.layers[index].convolution else hidden[-1])
         output = self._weight_op(len(self.layers), inputs[-1])
-        loss, error = loss_and_error(self.loss, output, targets)
-        return Pass(inputs, caches, hidden, output, loss, error, targets)
+        error = output_error(self.loss, output, targets)
+        total = torch.stack([*totals, output.flatten(1).sum(1), error.flatten(1).sum(1)]).sum(0) if watch else None
+        return Pass(inputs, caches, hidden, output, error, targets, total)
 
     def predict(self, x: Tensor) -> Tensor:
         """y [E, N, C] in evaluation mode, nothing kept."""
@@ -166,12 +181,42 @@ class Network:
         there where the rule does so, both in the order of the hidden layers; None stands for zero. With
         `gradients`, also writes the update directions there, summed over the batch.
         """
+        tails = None if gradients is None else [gradients.of_layer(layer + 1) for layer in range(len(self.tails))]
+        signals, deltas = self._walk(passed, rule, tails)
+        if gradients is not None:
+            for layer, delta in enumerate((*deltas, passed.error), start=1):
+                if delta is not None:
+                    self._write_gradients(layer, delta, passed, gradients)
+                else:
+                    for view in gradients.of_layer(layer).values():
+                        view.zero_()
+        return signals, deltas
+
+    def descend(self, passed: Pass, rule: Teaches, rates: tuple[Tensor, Tensor]) -> None:
+        """One step of plain gradient descent under a rule, with the hidden layers' and the output layer's
+        `rates` [E, 1] for gradients summed over the batch.
+
+        The same as `backward` and then W -= rate * gradient, but the update goes into the weights in one
+        product a layer: no gradient is stored.
+        """
+        _, deltas = self._walk(passed, rule, self._tail_gradients)
+        for layer, delta in enumerate((*deltas, passed.error), start=1):
+            if delta is None:
+                continue
+            rate = rates[layer == len(self.layers)]
+            self._descend_layer(layer, delta * _per_member(rate, delta), passed)
+            if layer <= len(self.tails):
+                for name, gradient in self._tail_gradients[layer - 1].items():
+                    self.parameters.views[layer, name].sub_(gradient * rate)
+
+    def _walk(
+        self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Signals and deltas from the output down; gradients of norms' gains and shifts go into `tails`."""
         depth = len(self.layers)
         delta: Tensor | None = passed.error
         signals: list[Tensor | None] = [None] * (depth - 1)
         deltas: list[Tensor | None] = [None] * (depth - 1)
-        if gradients is not None:
-            self._write_gradients(depth, passed.error, passed, gradients)
         for layer in range(depth - 1, 0, -1):
             signal = rule.teaching_signal(layer, passed, delta)
             if signal is not None and signal.shape != passed.hidden[layer - 1].shape:
@@ -180,14 +225,9 @@ class Network:
                     f"{type(rule).__name__}.teaching_signal: expected [E, N, d_l] = {expected} at hidden layer "
                     f"{layer}; got {list(signal.shape)}"
                 )
-            delta = None if signal is None else self.pull_back(layer, signal, passed, gradients)
+            delta = None if signal is None else self._pull_back(layer, signal, passed, tails)
             applied = None if delta is None else rule.applied_delta(layer, delta)
             signals[layer - 1], deltas[layer - 1] = signal, applied
-            if gradients is not None and applied is not None:
-                self._write_gradients(layer, applied, passed, gradients)
-            elif gradients is not None:
-                for view in gradients.of_layer(layer).values():
-                    view.zero_()
         return signals, deltas
 
     def with_fixed_statistics(self, passed: Pass) -> Pass:
@@ -201,10 +241,10 @@ class Network:
         ]
         return replace(passed, caches=caches)
 
-    def pull_back(self, layer: int, signal: Tensor, passed: Pass, gradients: Parameters | None = None) -> Tensor:
+    def _pull_back(self, layer: int, signal: Tensor, passed: Pass, tails: list[dict[str, Tensor]] | None) -> Tensor:
         """A signal at h_l, [E, N, d_l], carried back through the tail to z_l."""
         signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
-        own = gradients.of_layer(layer) if gradients is not None else None
+        own = None if tails is None else tails[layer - 1]
         for stage, cache in zip(reversed(self.tails[layer - 1]), reversed(passed.caches[layer - 1]), strict=True):
             signal = stage.pull_back(signal, cache, own)
         return signal
@@ -234,19 +274,40 @@ class Network:
             matmul(delta.transpose(1, 2), h, out=weight)
             torch.sum(delta, 1, out=bias)
 
+    def _descend_layer(self, layer: int, delta: Tensor, passed: Pass) -> None:
+        weight, bias = self.parameters.views[layer, "weight"], self.parameters.views[layer, "bias"]
+        h = passed.inputs[layer - 1]
+        if self.layers[layer - 1].convolution:
+            weight.sub_(kernel_gradient(h, delta, weight.shape[1:], padding=self.layers[layer - 1].padding))
+            bias.sub_(delta.sum((1, 3, 4)))
+        else:
+            subtract_product(weight, delta.transpose(1, 2), h)
+            bias.sub_(delta.sum(1))
 
-def loss_and_error(loss: str, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-sample loss [E, N] and its gradient at the output [E, N, C].
 
-    Cross-entropy of the softmax, or half the squared distance to the targets (one-hot for classes).
-    """
+def output_error(loss: str, output: Tensor, targets: Tensor) -> Tensor:
+    """The gradient of each sample's loss at the output, [E, N, C]: of the cross-entropy of the softmax, or of
+    half the squared distance to the targets (one-hot for classes)."""
+    if loss == "squared_error":
+        return output - _wanted(output, targets)
+    # softmax by hand: the library's kernel is slow for few classes
+    error = torch.exp_(output - output.amax(-1, keepdim=True))
+    error /= error.sum(-1, keepdim=True)
+    return error.scatter_add_(-1, targets[..., None], error.new_full((), -1.0).expand(*targets.shape, 1))
+
+
+def sample_losses(loss: str, output: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each sample, [E, N], of which `output_error` is the gradient."""
+    if loss == "squared_error":
+        return 0.5 * (output - _wanted(output, targets)).square().sum(-1)
+    return -F.log_softmax(output, dim=-1).gather(-1, targets[..., None])[..., 0]
+
+
+def _wanted(output: Tensor, targets: Tensor) -> Tensor:
     classes = not targets.is_floating_point()
-    if loss == "cross_entropy":
-        log_p = F.log_softmax(output, dim=-1)
-        value = -log_p.gather(-1, targets[..., None])[..., 0]
-        error = log_p.exp()
-        error.scatter_add_(-1, targets[..., None], error.new_full((*targets.shape, 1), -1.0))
-        return value, error
-    wanted = F.one_hot(targets, output.shape[-1]).to(output.dtype) if classes else targets
-    error = output - wanted
-    return 0.5 * (error * error).sum(-1), error
+    return F.one_hot(targets, output.shape[-1]).to(output.dtype) if classes else targets
+
+
+def _per_member(values: Tensor, like: Tensor) -> Tensor:
+    """[E, 1] aligned with a tensor [E, …]."""
+    return values.view(-1, *(1 for _ in like.shape[1:]))

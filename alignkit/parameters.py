@@ -1,4 +1,4 @@
-"""All trained parameters of a cohort in one flat tensor [E, P], and the optimisers that move it."""
+"""All trained parameters of a cohort in one tensor, and the optimisers that move them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from alignkit.batched import length
 
 ALIGNMENT = 32
-"""Every parameter starts at, and every member's row is, a multiple of this many elements: vectorised
+"""Every member's share of a parameter starts at, and is padded to, a multiple of this many elements: vectorised
 loops then have no remainder, whose rounding could differ from member to member."""
 
 Key = tuple[int, str]
@@ -20,7 +20,8 @@ Key = tuple[int, str]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each parameter lies in a row: hidden layers first, from `split` on the output layer."""
+    """Where each parameter lies, counted in elements of one member: hidden layers first, from `split` on the
+    output layer."""
 
     shapes: dict[Key, tuple[int, ...]]
     starts: dict[Key, int]
@@ -42,43 +43,60 @@ class Layout:
         """How many parameters a member has, padding not counted."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    def of_output(self, key: Key) -> bool:
+        """Whether a parameter belongs to the output layer."""
+        return self.starts[key] >= self.split
+
 
 class Parameters:
-    """A cohort's parameters (or gradients, or an optimiser's memory of them) and views into them."""
+    """A cohort's parameters (or gradients, or an optimiser's memory of them) and views into them.
 
-    def __init__(self, layout: Layout, flat: Tensor) -> None:
-        self.layout, self.flat = layout, flat
+    `storage` [E x size] holds one parameter of all members after the other: `blocks` are [E, padded], and
+    `views` [E, *shape]. Batched products then write into a parameter as into any contiguous tensor.
+    """
+
+    def __init__(self, layout: Layout, storage: Tensor) -> None:
+        self.layout, self.storage = layout, storage
+        self.members = len(storage) // layout.size
+        self.blocks = {key: self._block(key) for key in layout.shapes}
         self.views = {key: self._view(key) for key in layout.shapes}
+        self._of_layer: dict[int, dict[str, Tensor]] = {}
+        for (layer, name), view in self.views.items():
+            self._of_layer.setdefault(layer, {})[name] = view
 
     @classmethod
     def zeros(cls, layout: Layout, *, members: int, device: torch.device, dtype: torch.dtype) -> Parameters:
-        return cls(layout, torch.zeros(members, layout.size, device=device, dtype=dtype))
+        return cls(layout, torch.zeros(members * layout.size, device=device, dtype=dtype))
 
     def like(self) -> Parameters:
-        return Parameters(self.layout, torch.zeros_like(self.flat))
+        return Parameters(self.layout, torch.zeros_like(self.storage))
 
     def copy(self) -> Parameters:
-        return Parameters(self.layout, self.flat.clone())
+        return Parameters(self.layout, self.storage.clone())
 
     def of_layer(self, layer: int) -> dict[str, Tensor]:
-        return {name: view for (owner, name), view in self.views.items() if owner == layer}
+        return self._of_layer[layer]
 
     @property
-    def groups(self) -> tuple[Tensor, Tensor]:
-        """The hidden layers' and the output layer's part of every row."""
-        return self.flat[:, : self.layout.split], self.flat[:, self.layout.split :]
+    def finite(self) -> Tensor:
+        """Whether all parameters of a member are finite, bool [E]."""
+        largest = torch.stack([block.abs().amax(1) for block in self.blocks.values()])
+        return torch.isfinite(largest).all(0)
+
+    def _block(self, key: Key) -> Tensor:
+        start, count = self.layout.starts[key], _padded(math.prod(self.layout.shapes[key]))
+        return self.storage[self.members * start : self.members * (start + count)].view(self.members, count)
 
     def _view(self, key: Key) -> Tensor:
-        shape, start = self.layout.shapes[key], self.layout.starts[key]
+        shape, block = self.layout.shapes[key], self.blocks[key]
         strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
         # Not view(): for one member that would forget the row's length, which tells how members are aligned.
-        return self.flat.as_strided(
-            (len(self.flat), *shape), (self.layout.size, *strides), self.flat.storage_offset() + start
-        )
+        return block.as_strided((self.members, *shape), (block.shape[1], *strides), block.storage_offset())
 
 
 class SGD:
-    """Gradient descent with optional heavy-ball momentum (PyTorch's convention: v ← m v + g)."""
+    """Gradient descent with optional heavy-ball momentum (PyTorch's convention: v ← m v + g). `rates` are the
+    hidden layers' and the output layer's, each [E, 1]."""
 
     def __init__(self, parameters: Parameters, *, rates: tuple[Tensor, Tensor], momentum: float) -> None:
         self._parameters, self._rates, self._momentum = parameters, rates, momentum
@@ -87,10 +105,9 @@ class SGD:
     def step(self, gradients: Parameters) -> None:
         moving = gradients
         if self._velocity is not None:
-            self._velocity.flat.mul_(self._momentum).add_(gradients.flat)
+            self._velocity.storage.mul_(self._momentum).add_(gradients.storage)
             moving = self._velocity
-        for part, direction, rate in zip(self._parameters.groups, moving.groups, self._rates, strict=True):
-            part.sub_(direction * rate)
+        _descend(self._parameters, moving, self._rates)
 
 
 class Adam:
@@ -108,15 +125,19 @@ class Adam:
 
     def step(self, gradients: Parameters) -> None:
         self._steps += 1
-        for part, scale in zip(gradients.groups, self._scales, strict=True):
-            part.mul_(scale)
-        (beta1, beta2), g = self.BETAS, gradients.flat
-        self._first.flat.mul_(beta1).add_(g * (1.0 - beta1))
-        self._second.flat.mul_(beta2).add_((g * g) * (1.0 - beta2))
+        for key, block in gradients.blocks.items():
+            block.mul_(self._scales[gradients.layout.of_output(key)])
+        (beta1, beta2), g = self.BETAS, gradients.storage
+        self._first.storage.mul_(beta1).add_(g * (1.0 - beta1))
+        self._second.storage.mul_(beta2).add_((g * g) * (1.0 - beta2))
         bias1, bias2 = 1.0 - beta1**self._steps, 1.0 - beta2**self._steps
-        moments = zip(self._first.groups, self._second.groups, strict=True)
-        for part, (first, second), rate in zip(self._parameters.groups, moments, self._rates, strict=True):
-            part.sub_(rate * ((first / bias1) / (torch.sqrt(second / bias2) + self.EPSILON)))
+        moved = (self._first.storage / bias1) / (torch.sqrt(self._second.storage / bias2) + self.EPSILON)
+        _descend(self._parameters, Parameters(gradients.layout, moved), self._rates)
+
+
+def _descend(parameters: Parameters, directions: Parameters, rates: tuple[Tensor, Tensor]) -> None:
+    for key, block in parameters.blocks.items():
+        block.sub_(directions.blocks[key] * rates[parameters.layout.of_output(key)])
 
 
 def match_norms(gradients: Parameters, reference: Parameters) -> None:

@@ -8,6 +8,7 @@ Dropout is drawn at every step, so its bits come from an integer hash on the dev
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import numpy as np
@@ -42,13 +43,14 @@ def permutation(seed: int, stream: str, *, count: int, step: int = 0) -> np.ndar
     return np.argsort(bits(seed, stream, count=count, step=step), kind="stable")
 
 
-def dropout_uniforms(seeds: Tensor, *, layer: int, step: int, count: int) -> Tensor:
+def dropout_uniforms(seeds: Tensor, *, layer: int, step: int | Tensor, count: int) -> Tensor:
     """16-bit uniforms for dropout masks, made on the device of `seeds`.
 
     Parameters
     ----------
     seeds : int64 [E], the dropout seed of each member.
-    layer, step, count : which draw, and how many elements a member needs.
+    layer, step, count : which draw, and how many elements a member needs. `step` may be an int64 tensor of
+        one element on the device.
 
     Returns
     -------
@@ -60,18 +62,47 @@ def dropout_uniforms(seeds: Tensor, *, layer: int, step: int, count: int) -> Ten
     finaliser with two multiplications over the element counter (constants: C. Wellons' lowbias32).
     One 32-bit word serves two elements. Integer operations alone: the same bits on every device.
     """
-    key = _mix64(_mix64(seeds + _wrapped(layer * 0x632BE59BD9B4E019)) + _wrapped(step * 0x9E3779B97F4A7C15))
+    moved = step * _STEP if isinstance(step, Tensor) else _wrapped(step * _STEP)
+    key = _mix64(_mix64(seeds + _wrapped(layer * 0x632BE59BD9B4E019)) + moved)
     first = key.to(torch.int32)[:, None]
     second = (key >> 32).to(torch.int32)[:, None]
-    counter = torch.arange((count + 1) // 2, dtype=torch.int32, device=seeds.device)
-    word = (counter * -0x61C88647) + first  # [E, ceil(count / 2)]
-    word ^= (word >> 16) & 0xFFFF
+    word = _counter((count + 1) // 2, str(seeds.device)) + first  # [E, ceil(count / 2)]
+    _fold(word, 16, 0xFFFF)
     word *= 0x7FEB352D
-    word ^= (word >> 15) & 0x1FFFF
+    _fold(word, 15, 0x1FFFF)
     word ^= second
     word *= -0x7B935975
-    word ^= (word >> 16) & 0xFFFF
+    _fold(word, 16, 0xFFFF)
     return word.view(torch.int16)[:, :count]
+
+
+_STEP = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed number
+
+
+@functools.lru_cache(maxsize=64)
+def _counter(count: int, device: str) -> Tensor:
+    return torch.arange(count, dtype=torch.int32, device=device) * -0x61C88647
+
+
+def _fold(word: Tensor, shift: int, mask: int) -> None:
+    """word ^= word >> shift, a logical shift."""
+    shifted = word >> shift
+    shifted &= mask
+    word ^= shifted
+
+
+def dropout_mask(uniforms: Tensor, *, thresholds: Tensor, scales: Tensor) -> Tensor:
+    """`scales` where the uniforms [E, count] reach the `thresholds` (`keep_threshold`; int32 [E, 1]), else 0.
+
+    `scales` [E, 1], float32 or float64. Selects by the sign bit, which is several times faster than a comparison
+    and a product.
+    """
+    sign = torch.sub(thresholds - 1, uniforms.to(torch.int32))
+    sign >>= 31  # -1, all bits set, where the element is kept
+    if scales.dtype == torch.float32:
+        sign &= scales.view(torch.int32)
+        return sign.view(torch.float32)
+    return sign * -scales
 
 
 def _wrapped(number: int) -> int:

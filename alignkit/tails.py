@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit import streams
+from alignkit.batched import elementwise
 
 NORM_EPSILON = 1e-5
 RUNNING_MOMENTUM = 0.1
@@ -28,16 +29,16 @@ RUNNING_MOMENTUM = 0.1
 class Mode:
     """How a forward pass treats normalisation and dropout.
 
-    `dropout_step` is the counter of the masks, None for dropout off. `update_running` lets batch norm
-    learn its running statistics from this pass.
+    `dropout_step` is the counter of the masks (a number, or a tensor of one on the device), None for dropout
+    off. `update_running` lets batch norm learn its running statistics from this pass.
     """
 
     batch_statistics: bool
-    dropout_step: int | None = None
+    dropout_step: int | Tensor | None = None
     update_running: bool = False
 
 
-def training_mode(step: int) -> Mode:
+def training_mode(step: int | Tensor) -> Mode:
     return Mode(batch_statistics=True, dropout_step=step, update_running=True)
 
 
@@ -46,10 +47,10 @@ EVALUATION = Mode(batch_statistics=False)
 
 @dataclass(frozen=True)
 class ActivationFunction:
-    """An activation and its derivative; both take the pre-activation z and the slope."""
+    """An activation of the pre-activation z, and a signal pulled back through it; both take the slope."""
 
     value: Callable[[Tensor, Tensor], Tensor]
-    derivative: Callable[[Tensor, Tensor, Tensor], Tensor]  # of z, the value at z, and the slope
+    pull_back: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of the signal, z, the value at z, and the slope
 
 
 def _sigmoid(z: Tensor) -> Tensor:
@@ -64,19 +65,35 @@ def _normal_density(z: Tensor) -> Tensor:
     return torch.exp(-0.5 * (z * z)) * (1.0 / math.sqrt(2.0 * math.pi))
 
 
+def _where_positive(signal: Tensor, z: Tensor) -> Tensor:
+    """signal where z > 0, else 0."""
+    return torch.ops.aten.threshold_backward(signal, z, 0.0)
+
+
+def _leaky_pull_back(signal: Tensor, z: Tensor, h: Tensor, slope: Tensor) -> Tensor:
+    above = _where_positive(signal, z)
+    below = (signal - above).mul_(slope)
+    return below.add_(above)
+
+
+def _tanh_pull_back(signal: Tensor, z: Tensor, h: Tensor, slope: Tensor) -> Tensor:
+    return elementwise(torch.ops.aten.tanh_backward, signal, h)
+
+
 ACTIVATIONS = {
-    "tanh": ActivationFunction(lambda z, a: torch.tanh(z), lambda z, h, a: 1.0 - h * h),
-    "relu": ActivationFunction(lambda z, a: torch.relu(z), lambda z, h, a: (z > 0).to(z.dtype)),
-    "leaky_relu": ActivationFunction(
-        lambda z, a: torch.where(z > 0, z, z * a), lambda z, h, a: torch.where(z > 0, torch.ones_like(z), a)
-    ),
-    "sigmoid": ActivationFunction(lambda z, a: _sigmoid(z), lambda z, h, a: h * (1.0 - h)),
+    "tanh": ActivationFunction(lambda z, a: torch.tanh(z), _tanh_pull_back),
+    "relu": ActivationFunction(lambda z, a: torch.relu(z), lambda t, z, h, a: _where_positive(t, z)),
+    # slopes lie in [0, 1]
+    "leaky_relu": ActivationFunction(lambda z, a: torch.maximum(z, z * a), _leaky_pull_back),
+    "sigmoid": ActivationFunction(lambda z, a: _sigmoid(z), lambda t, z, h, a: t * (h * (1.0 - h))),
     "gelu": ActivationFunction(
-        lambda z, a: z * _normal_cdf(z), lambda z, h, a: _normal_cdf(z) + z * _normal_density(z)
+        lambda z, a: z * _normal_cdf(z), lambda t, z, h, a: t * (_normal_cdf(z) + z * _normal_density(z))
     ),
     # erf(z / sqrt 2), the activation of solvable teacher-student models (Saad and Solla 1995)
-    "erf": ActivationFunction(lambda z, a: torch.erf(z * math.sqrt(0.5)), lambda z, h, a: 2.0 * _normal_density(z)),
-    "linear": ActivationFunction(lambda z, a: z, lambda z, h, a: torch.ones_like(z)),
+    "erf": ActivationFunction(
+        lambda z, a: torch.erf(z * math.sqrt(0.5)), lambda t, z, h, a: t * (2.0 * _normal_density(z))
+    ),
+    "linear": ActivationFunction(lambda z, a: z, lambda t, z, h, a: t),
 }
 
 
@@ -85,18 +102,15 @@ class Activation:
 
     def __init__(self, name: str, slope: Tensor) -> None:
         self._function = ACTIVATIONS[name]
-        self._linear = name == "linear"
         self._slope = slope
 
     def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
-        if self._linear:
-            return x, None
         slope = _per_member(self._slope, x)
         value = self._function.value(x, slope)
         return value, (x, value, slope)
 
     def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
-        return signal if self._linear else signal * self._function.derivative(*cache)
+        return self._function.pull_back(signal, *cache)
 
 
 class Norm:
@@ -121,27 +135,53 @@ class Norm:
         else:
             centred = x - _per_unit(self.running_mean, x)
             variance = _per_unit(self.running_variance, x)
-        inverse_sd = 1.0 / torch.sqrt(variance + NORM_EPSILON)
-        normalised = centred * inverse_sd
-        value = normalised * _per_unit(self.gain, x) + _per_unit(self.shift, x)
-        return value, (normalised, inverse_sd, own_statistics)
+        inverse_sd = torch.rsqrt(variance + NORM_EPSILON)
+        gain = _per_unit(self.gain, x)
+        if self._kind == "batch":
+            value = centred * (inverse_sd * gain)
+        else:
+            value = (centred * inverse_sd).mul_(gain)
+        value += _per_unit(self.shift, x)
+        return value, (centred, inverse_sd, own_statistics)
 
     def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
-        normalised, inverse_sd, own_statistics = cache
+        """With u the normalised input and s the signal times the gain, (s - mean s - u mean(s u)) / sd; the
+        means are over what shares its statistics, and absent where those are constants."""
+        centred, inverse_sd, own_statistics = cache
+        if self._kind == "layer":
+            return self._pull_back_layer(signal, centred * inverse_sd, inverse_sd, gradients)
+        scale = inverse_sd * _per_unit(self.gain, signal)
+        if not own_statistics and gradients is None:
+            return signal * scale
+        axes = self._axes(signal)
+        along = signal * centred
+        total, total_along = signal.sum(axes, keepdim=True), along.sum(axes, keepdim=True)
+        if gradients is not None:
+            gradients["gain"].copy_((total_along * inverse_sd).view_as(self.gain))
+            gradients["shift"].copy_(total.view_as(self.shift))
+        if not own_statistics:
+            return signal * scale
+        # the formula with the gain and the sd, which samples share, gathered in `scale`
+        count = signal.numel() // scale.numel()
+        torch.mul(centred, total_along * (inverse_sd * inverse_sd) / count, out=along)
+        along += total / count
+        return torch.sub(signal, along, out=along).mul_(scale)
+
+    def _pull_back_layer(
+        self, signal: Tensor, normalised: Tensor, inverse_sd: Tensor, gradients: dict[str, Tensor] | None
+    ) -> Tensor:
         if gradients is not None:
             others = tuple(axis for axis in range(1, signal.dim()) if axis != 2)
             gradients["gain"].copy_((signal * normalised).sum(others))
             gradients["shift"].copy_(signal.sum(others))
-        inner = signal * _per_unit(self.gain, signal)
-        if own_statistics:
-            axes = self._axes(signal)
-            inner = inner - inner.mean(axes, keepdim=True) - normalised * (inner * normalised).mean(axes, keepdim=True)
+        inner, axes = signal * _per_unit(self.gain, signal), self._axes(signal)
+        inner = inner - inner.mean(axes, keepdim=True) - normalised * (inner * normalised).mean(axes, keepdim=True)
         return inner * inverse_sd
 
     def fixed(self, cache: Any) -> Any:
         """The cache of a pass in which the statistics are constants; layer norm has no batch statistics."""
-        normalised, inverse_sd, own_statistics = cache
-        return normalised, inverse_sd, own_statistics and self._kind == "layer"
+        centred, inverse_sd, own_statistics = cache
+        return centred, inverse_sd, own_statistics and self._kind == "layer"
 
     def _axes(self, x: Tensor) -> tuple[int, ...]:
         if self._kind == "layer":
@@ -165,7 +205,7 @@ class Dropout:
         self._seeds, self._layer = seeds, layer
         thresholds = [streams.keep_threshold(rate) for rate in rates]
         kept = [(32768 - threshold) / 65536 for threshold in thresholds]
-        self._thresholds = torch.tensor(thresholds, dtype=torch.int16, device=seeds.device)[:, None]
+        self._thresholds = torch.tensor(thresholds, dtype=torch.int32, device=seeds.device)[:, None]
         self._scales = torch.tensor([1.0 / k for k in kept], dtype=dtype, device=seeds.device)[:, None]
 
     def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
@@ -174,7 +214,7 @@ class Dropout:
         shape = (*x.shape[:3], *(1 for _ in x.shape[3:]))
         count = math.prod(shape[1:])
         uniforms = streams.dropout_uniforms(self._seeds, layer=self._layer, step=mode.dropout_step, count=count)
-        mask = ((uniforms >= self._thresholds) * self._scales).view(shape)
+        mask = streams.dropout_mask(uniforms, thresholds=self._thresholds, scales=self._scales).view(shape)
         return x * mask, mask
 
     def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from alignkit import streams
 from alignkit.cohorts import Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data import Dataset, Split
-from alignkit.network import Member, Network, loss_and_error
+from alignkit.network import Member, Network, Pass, sample_losses
 from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
 from alignkit.probe import Measures, Probe, schedule, step_measures
 from alignkit.rules import rule_class
+from alignkit.rules.base import Rule
 from alignkit.rules.bp import BP
 from alignkit.study import Probe as ProbeOptions
 from alignkit.tails import training_mode
@@ -45,31 +47,23 @@ def train_cohort(
     bp = BP(network, members)
     x, targets = probe_batch(dataset, settings.probe)
     probe = Probe(network, rule, members, x, targets)
-    gradients = network.parameters.like()
-    bp_gradients = network.parameters.like()
-    optimiser = _optimiser(network.parameters, members)
+    update = _Update(network, rule, bp, members)
     checkpoints = schedule(settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=training.epochs)
     watched = frozenset(checkpoints)
     wants_step = "step" in settings.probe.groups
     recorder = _Recorder(cohort, network, probe, dataset, signal="teaching" if rule.measured is rule else "bystander")
     recorder.checkpoint(0, None)
 
-    batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.flat.device)
+    batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.storage.device)
     for step in range(1, cohort.steps + 1):
-        index = next(batches)  # [E, N]
-        batch, labels = dataset.train.inputs[index], dataset.train.targets[index]
-        passed = network.forward(batch, labels, training_mode(step))
-        network.backward(passed, rule, gradients)
+        batch, labels = _gather(dataset.train, next(batches))
+        passed = network.forward(batch, labels, training_mode(step), watch=True)
+        recorder.check(step - 1, passed)
         measured = wants_step and step in watched
-        if measured or training.update == "norm_matched":
-            network.backward(passed, bp, bp_gradients)
-        if training.update == "norm_matched":
-            match_norms(gradients, bp_gradients)
-        before = network.parameters.copy() if measured else None
-        optimiser.step(gradients)
-        recorder.check(step, passed.error)
+        before = update.reference(passed) if measured else None
+        update.step(passed)
         if step in watched:
-            recorder.checkpoint(step, None if before is None else step_measures(network, before, bp_gradients))
+            recorder.checkpoint(step, None if before is None else step_measures(network, *before))
         if progress is not None:
             progress(step / cohort.steps)
     return recorder.tables()
@@ -87,7 +81,7 @@ def evaluate(network: Network, split: Split, *, samples: int = 0) -> tuple[np.nd
 
     Accuracies are NaN for regression.
     """
-    members = len(network.parameters.flat)
+    members = network.parameters.members
     count = min(samples, len(split)) or len(split)
     loss = torch.zeros(members, dtype=torch.float64, device=split.inputs.device)
     correct = torch.zeros_like(loss)
@@ -97,26 +91,59 @@ def evaluate(network: Network, split: Split, *, samples: int = 0) -> tuple[np.nd
         wanted = split.targets[start : min(start + EVALUATION_CHUNK, count)]
         output = network.predict(x.expand(members, *x.shape))
         wanted = wanted.expand(members, *wanted.shape)
-        loss += loss_and_error(network.loss, output, wanted)[0].double().sum(1)
+        loss += sample_losses(network.loss, output, wanted).double().sum(1)
         if classes:
             correct += (output.argmax(-1) == wanted).sum(1)
     accuracy = correct / count if classes else torch.full_like(loss, torch.nan)
     return (loss / count).cpu().numpy(), accuracy.cpu().numpy()
 
 
-def _optimiser(parameters: Parameters, members: list[Member]) -> SGD | Adam:
-    """The optimiser of all members; rates carry the reduction of each layer's gradient over the batch."""
-    training = [member.settings.training for member in members]
-    first = training[0]
-    mean = 1.0 / first.batch_size
-    scales = tuple(
-        mean if how == "mean" else 1.0 for how in (first.reduction, first.output_reduction or first.reduction)
-    )
-    hidden = per_member([t.lr for t in training], parameters.flat)
-    output = per_member([t.lr if t.output_lr is None else t.output_lr for t in training], parameters.flat)
-    if first.optimiser == "adam":
-        return Adam(parameters, rates=(hidden, output), scales=(scales[0], scales[1]))
-    return SGD(parameters, rates=(hidden * scales[0], output * scales[1]), momentum=first.momentum)
+class _Update:
+    """What a step does to the parameters, from one pass over its batch."""
+
+    def __init__(self, network: Network, rule: Rule, bp: BP, members: list[Member]) -> None:
+        self._network, self._rule, self._bp = network, rule, bp
+        training = [member.settings.training for member in members]
+        first = training[0]
+        mean = 1.0 / first.batch_size
+        # rates carry the reduction of each layer's gradient over the batch; gradients are sums
+        hidden, output = (
+            mean if how == "mean" else 1.0 for how in (first.reduction, first.output_reduction or first.reduction)
+        )
+        like = network.parameters.storage
+        rates = (
+            per_member([t.lr for t in training], like),
+            per_member([t.lr if t.output_lr is None else t.output_lr for t in training], like),
+        )
+        self._norm_matched = first.update == "norm_matched"
+        self._optimiser: SGD | Adam | None = None
+        if first.optimiser == "adam":
+            self._optimiser = Adam(network.parameters, rates=rates, scales=(hidden, output))
+        else:
+            rates = (rates[0] * hidden, rates[1] * output)
+            if first.momentum or self._norm_matched:
+                self._optimiser = SGD(network.parameters, rates=rates, momentum=first.momentum)
+        self._rates = rates
+        self._gradients = network.parameters.like() if self._optimiser else None
+
+    @cached_property
+    def _bp_gradients(self) -> Parameters:
+        return self._network.parameters.like()
+
+    def reference(self, passed: Pass) -> tuple[Parameters, Parameters]:
+        """The parameters as they are, and the BP gradient of the batch: what a step is compared with."""
+        self._network.backward(passed, self._bp, self._bp_gradients)
+        return self._network.parameters.copy(), self._bp_gradients
+
+    def step(self, passed: Pass) -> None:
+        if self._optimiser is None or self._gradients is None:
+            self._network.descend(passed, self._rule, self._rates)
+            return
+        self._network.backward(passed, self._rule, self._gradients)
+        if self._norm_matched:
+            self._network.backward(passed, self._bp, self._bp_gradients)
+            match_norms(self._gradients, self._bp_gradients)
+        self._optimiser.step(self._gradients)
 
 
 def _batches(members: list[Member], samples: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
@@ -131,22 +158,39 @@ def _batches(members: list[Member], samples: int, batch_size: int, device: torch
         epoch += 1
 
 
+def _gather(split: Split, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples of an index [E, N]: inputs [E, N, *shape] and targets [E, N, …]."""
+    flat = index.reshape(-1)
+    return tuple(
+        part.index_select(0, flat).view(*index.shape, *part.shape[1:]) for part in (split.inputs, split.targets)
+    )  # type: ignore[return-value]
+
+
 class _Recorder:
     """Collects a cohort's rows while it trains."""
 
     def __init__(self, cohort: Cohort, network: Network, probe: Probe, dataset: Dataset, *, signal: str) -> None:
         self._signal = signal
         self._cohort, self._network, self._probe, self._dataset = cohort, network, probe, dataset
-        self._diverged_step = torch.zeros(len(cohort.runs), dtype=torch.int64, device=network.parameters.flat.device)
+        device = network.parameters.storage.device
+        self._diverged_step = torch.zeros(len(cohort.runs), dtype=torch.int64, device=device)
         self._rows: list[tuple[int, Measures, np.ndarray, dict[str, np.ndarray]]] = []
 
-    def check(self, step: int, error: Tensor) -> None:
-        """Note the members whose loss or parameters stopped being finite at this step."""
-        total = self._network.parameters.flat.sum(1) + (error * error).sum((1, 2))
-        first = ~torch.isfinite(total) & (self._diverged_step == 0)
-        self._diverged_step += first * step
+    def check(self, step: int, passed: Pass | None = None) -> None:
+        """Note the members whose parameters stopped being finite at this step (a loss that is not finite makes
+        the output layer's so in the same step).
+
+        With the next step's pass, all parameters are looked at only where something in it is not finite. A GPU
+        looks at them always, since to ask would make it wait.
+        """
+        so_far = self._diverged_step == 0
+        if passed is not None and passed.total is not None and not so_far.is_cuda:
+            if not (so_far & ~torch.isfinite(passed.total)).any():
+                return
+        self._diverged_step += (so_far & ~self._network.parameters.finite) * step
 
     def checkpoint(self, step: int, last_update: Measures | None) -> None:
+        self.check(step)
         measures, output_cosine = self._probe.measure(step)
         if last_update is not None:
             measures = {**measures, **last_update}

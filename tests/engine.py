@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alignkit.network import Member, Network, Pass
+from alignkit.parameters import Parameters
 from alignkit.study import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Norm
 from alignkit.validation import with_tags
@@ -25,7 +26,7 @@ def cohort_of(
     """A network and a batch of random data [E, N, *shape], different for each member."""
     network = Network(members, shape=shape, outputs=outputs)
     generator = torch.Generator().manual_seed(7)
-    dtype = network.parameters.flat.dtype
+    dtype = network.parameters.storage.dtype
     x = torch.randn(len(members), samples, *shape, generator=generator, dtype=torch.float64).to(dtype)
     if task == "regression":
         return (
@@ -34,6 +35,12 @@ def cohort_of(
             torch.randn(len(members), samples, outputs, generator=generator, dtype=torch.float64).to(dtype),
         )
     return network, x, torch.randint(outputs, (len(members), samples), generator=generator)
+
+
+def hidden_and_output(parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """The hidden layers' and the output layer's part of all members' parameters."""
+    split = parameters.members * parameters.layout.split
+    return parameters.storage[:split], parameters.storage[split:]
 
 
 class Reference(nn.Module):
@@ -64,7 +71,7 @@ class Reference(nn.Module):
         self.train(train)
 
     def _norm(self, index: int, kind: str, units: int, convolution: bool) -> nn.Module:
-        dtype = self.network.parameters.flat.dtype
+        dtype = self.network.parameters.storage.dtype
         if kind == "batch":
             norm = (nn.BatchNorm2d if convolution else nn.BatchNorm1d)(units).to(dtype)
             stage = next(stage for stage in self.network.tails[index - 1] if isinstance(stage, Norm))

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from engine import Reference, cohort_of, members_of, reference_loss
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignkit import streams
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes
-from alignkit.network import Member
+from alignkit.network import Member, sample_losses
 from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
 from alignkit.rules.bp import BP
+from alignkit.rules.dfa import DFA
+from alignkit.rules.shallow import Shallow
 from alignkit.tails import ACTIVATIONS, EVALUATION, Mode, training_mode
 
 TRAINING = training_mode(3)
@@ -62,7 +65,7 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
         for reference, x_own in ((rounded, inputs), (truth.double(), inputs.double())):
             loss = reference_loss(net, reference(x_own), targets[member])
             loss.backward()
-        assert passed.loss[member].sum().item() == pytest.approx(loss.item(), rel=max(tolerance, 1e-9))
+        assert sample_losses(net.loss, passed.output, targets)[member].sum().item() == pytest.approx(loss.item(), rel=max(tolerance, 1e-9))
 
         def close(ours, read, truth=truth, rounded=rounded):
             exact, autograd = read(truth), read(rounded)
@@ -82,6 +85,65 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
             close(of_layer["shift"][member], lambda r, layer=layer: r.norms[layer].bias.grad)
 
 
+@pytest.mark.parametrize("rule", [BP, DFA, Shallow])
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_to_descend_in_place_is_to_subtract_the_gradient(network, rule):
+    members = members_of(2, network=network)
+    (net, x, targets), (other, _, _) = (cohort_of(members, shape=SHAPE) for _ in range(2))
+    rates = per_member([0.1, 0.2], x), per_member([0.3, 0.05], x)
+    for step in range(1, 4):
+        net.descend(net.forward(x, targets, training_mode(step)), rule(net, members), rates)
+        gradients = other.parameters.like()
+        other.backward(other.forward(x, targets, training_mode(step)), rule(other, members), gradients)
+        SGD(other.parameters, rates=rates, momentum=0.0).step(gradients)
+    _close(net.parameters.storage, other.parameters.storage, 1e-12)
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Fails where the host would wait for a device: it asks for a value, for a size that depends on one, or moves."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "bincount")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in self.WAITING and not (name == "_to_copy" and "device" in (kwargs or {})), name
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_a_step_never_makes_the_host_wait(network):
+    members = members_of(2, dtype="float32", network=network)
+    net, x, targets = cohort_of(members, shape=SHAPE)
+    rule, counter = DFA(net, members), torch.ones(1, dtype=torch.int64)
+    rates = per_member([0.1, 0.2], x), per_member([0.3, 0.05], x)
+    with _NoWaiting():
+        net.descend(net.forward(x, targets, training_mode(counter), watch=True), rule, rates)
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), _NoWaiting():
+        bool(counter > 0)
+
+
+def test_a_counter_on_the_device_draws_the_masks_of_its_number():
+    members = members_of(2, network={"width": 9, "dropout": 0.3, "input_dropout": 0.2})
+    net, x, targets = cohort_of(members, shape=SHAPE)
+    by_number = net.forward(x, targets, training_mode(12))
+    by_tensor = net.forward(x, targets, training_mode(torch.tensor([12])))
+    assert torch.equal(by_number.output, by_tensor.output)
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_a_parameter_that_is_not_finite_shows_in_the_next_pass(network):
+    net, x, targets = cohort_of(members_of(2, network=network), shape=SHAPE)
+    assert torch.isfinite(net.forward(x, targets, PROBING, watch=True).total).all() and net.parameters.finite.all()
+    for key, block in net.parameters.blocks.items():
+        for value in (math.inf, math.nan):
+            kept = block[1, 0].item()
+            block[1, 0] = value
+            total = net.forward(x, targets, PROBING, watch=True).total
+            assert torch.isfinite(total).tolist() == [True, False], (key, value)
+            assert net.parameters.finite.tolist() == [True, False]
+            block[1, 0] = kept
+
+
 @pytest.mark.parametrize(
     "loss,task",
     [("cross_entropy", "classification"), ("squared_error", "classification"), ("squared_error", "regression")],
@@ -94,7 +156,7 @@ def test_losses_and_their_errors(loss, task):
         output = passed.output[member].clone().requires_grad_()
         total = reference_loss(net, output, targets[member])
         total.backward()
-        assert passed.loss[member].sum().item() == pytest.approx(total.item(), rel=1e-12)
+        assert sample_losses(net.loss, passed.output, targets)[member].sum().item() == pytest.approx(total.item(), rel=1e-12)
         _close(passed.error[member], output.grad, 1e-12)
 
 
@@ -158,7 +220,7 @@ def test_networks_of_different_depth_share_first_and_output_layers():
 def test_a_stream_with_a_seed_of_its_own_varies_alone():
     def networks(streams):
         settings = members_of(1, network={"width": 6}, streams=streams)[0].settings
-        return [cohort_of([Member(settings, seed)], shape=(6,))[0].parameters.flat for seed in (0, 1)]
+        return [cohort_of([Member(settings, seed)], shape=(6,))[0].parameters.storage for seed in (0, 1)]
 
     assert torch.equal(*networks({"initialisation": 5}))
     assert not torch.equal(*networks({"feedback": 5}))
@@ -202,7 +264,7 @@ def test_adam_is_that_of_torch():
 
 
 def _rates(parameters):
-    return per_member([0.1, 0.2], parameters.flat), per_member([0.3, 0.05], parameters.flat)
+    return per_member([0.1, 0.2], parameters.storage), per_member([0.3, 0.05], parameters.storage)
 
 
 def _same_path(ours, theirs):
@@ -230,7 +292,7 @@ def _same_path(ours, theirs):
 
 def test_norm_matching_keeps_directions_and_takes_lengths():
     net, x, targets = cohort_of(members_of(2, network={"width": 5}), shape=(3,))
-    own, reference = (Parameters(net.parameters.layout, torch.randn_like(net.parameters.flat)) for _ in range(2))
+    own, reference = (Parameters(net.parameters.layout, torch.randn_like(net.parameters.storage)) for _ in range(2))
     own.views[1, "bias"].zero_()
     before = own.copy()
     match_norms(own, reference)

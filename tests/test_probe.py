@@ -41,7 +41,7 @@ def _probe(rule="dfa", network=None, *, count=2, mode="batch", **probe):
 def _oracle(net, rule, member, x, targets, *, mode):
     """All measures of one member, by autograd and loops over samples."""
     passed = net.forward(
-        x.expand(len(net.parameters.flat), *x.shape), targets.expand(len(net.parameters.flat), -1), mode
+        x.expand(net.parameters.members, *x.shape), targets.expand(net.parameters.members, -1), mode
     )
     reference = Reference(net, member, passed, train=mode.batch_statistics)
     output = reference(x)
@@ -266,11 +266,11 @@ def test_step_measures_are_the_last_update_s():
 def test_measuring_changes_nothing():
     net, probe, *_ = _probe("dfa", NETWORKS["batch-dropout"], mode="train")
     before = (
-        net.parameters.flat.clone(),
+        net.parameters.storage.clone(),
         [stage.running_mean.clone() for stage in net.tails[0] if hasattr(stage, "running_mean")],
     )
     first = probe.measure(3)[0]
-    assert torch.equal(before[0], net.parameters.flat)
+    assert torch.equal(before[0], net.parameters.storage)
     assert all(
         torch.equal(a, s.running_mean)
         for a, s in zip(before[1], [s for s in net.tails[0] if hasattr(s, "running_mean")], strict=True)

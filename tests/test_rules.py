@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from engine import cohort_of, members_of
+from engine import cohort_of, hidden_and_output, members_of
 
 from alignkit.errors import StudyError
 from alignkit.feedback import dfa_matrix, fa_matrix
@@ -35,7 +35,7 @@ def _train(rule_of, before_step, **network):
         before_step(net, rule)
         net.backward(net.forward(x, targets, training_mode(step)), rule, gradients)
         optimiser.step(gradients)
-    return net.parameters.flat
+    return net.parameters.storage
 
 
 def _transported(net, rule):
@@ -92,7 +92,7 @@ def test_shallow_moves_the_output_layer_alone():
     net, x, targets = cohort_of(members, shape=(5,))
     gradients = net.parameters.like()
     net.backward(net.forward(x, targets, training_mode(1)), Shallow(net, members), gradients)
-    hidden, output = gradients.groups
+    hidden, output = hidden_and_output(gradients)
     assert (hidden == 0).all() and (output != 0).any()
 
 
@@ -199,7 +199,7 @@ def test_an_imposed_angle_of_zero_is_bp_to_the_bit(network):
 
 def test_at_180_degrees_the_hidden_layers_climb_the_loss():
     _, (_, _, bp), (_, _, own) = _turned({"width": 6, "depth": 3}, (5,), 180.0)
-    (hidden, output), (turned, same) = bp.groups, own.groups
+    (hidden, output), (turned, same) = hidden_and_output(bp), hidden_and_output(own)
     assert torch.allclose(turned, -hidden, rtol=1e-12, atol=1e-15) and torch.equal(same, output)
 
 

@@ -80,3 +80,13 @@ def test_thresholds_drop_the_rate():
         dropped = (words < streams.keep_threshold(rate)).double().mean().item()
         assert dropped == pytest.approx(rate, abs=0.006)
     assert not (words < streams.keep_threshold(0.0)).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_masks_are_the_scales_where_uniforms_reach_the_threshold(dtype):
+    words = streams.dropout_uniforms(torch.arange(4), layer=0, step=0, count=999)
+    words[:, :3] = torch.tensor([-32768, 32767, 0], dtype=torch.int16)
+    thresholds = torch.tensor([-32768, 0, 3000, 32767], dtype=torch.int32)[:, None]
+    scales = torch.tensor([1.0, 2.0, 1.2, 65536.0], dtype=dtype)[:, None]
+    mask = streams.dropout_mask(words, thresholds=thresholds, scales=scales)
+    assert mask.dtype == dtype and torch.equal(mask, torch.where(words >= thresholds, scales, 0.0).to(dtype))

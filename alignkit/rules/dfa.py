@@ -36,4 +36,4 @@ class DFA(Rule):
             )
             for m in self.members
         ]
-        return stack(matrices, like=self.network.parameters.flat)
+        return stack(matrices, like=self.network.parameters.storage)

@@ -39,4 +39,4 @@ class FA(Rule):
             fa_matrix(m.settings.feedback, shape=shape, layer=layer + 1, seed=m.seed_of("feedback"), step=draw)
             for m in self.members
         ]
-        return stack(matrices, like=self.network.parameters.flat)
+        return stack(matrices, like=self.network.parameters.storage)

@@ -68,7 +68,7 @@ class ImposedAngle(Rule):
             angle = math.radians(member.settings.feedback.angle_deg)
             quarter_turn = skew_orthogonal(size, seed=member.seed_of("feedback"), layer=layer)
             rotations.append(math.cos(angle) * np.eye(size) + math.sin(angle) * quarter_turn)
-        return stack(rotations, like=self.network.parameters.flat)
+        return stack(rotations, like=self.network.parameters.storage)
 
 
 def skew_orthogonal(size: int, *, seed: int, layer: int = 0) -> np.ndarray:
