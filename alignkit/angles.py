@@ -7,6 +7,7 @@ Vectors lie along the last axis. A zero vector has no direction: what depends on
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,40 +15,74 @@ from torch import Tensor
 from alignkit.batched import elementwise, length, matmul
 
 
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors scaled to length 1, float64; NaN where a vector is zero or not finite.
+class Directions:
+    """Vectors along the last axis of [E, N, …], in float64, with what their angles need worked out once.
 
-    Scaled by the largest entry first, so that no length under- or overflows and no epsilon is needed.
+    `scaled` [E, N, d] are the vectors themselves where they were float32, whose squares float64 always holds;
+    float64 vectors are divided by their largest entry, `scale` [E, N], so that no square under- or overflows.
+    No epsilon is needed.
     """
-    vectors = vectors.double()
-    largest = vectors.abs().amax(-1, keepdim=True)
-    scaled = vectors / largest  # 0/0 is NaN: a zero vector has no direction
-    return scaled / length(scaled)[..., None]
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.wide = vectors.double()
+        """The vectors as they are, float64."""
+        self.scaled, self.scale = self.wide, None
+        if vectors.dtype == torch.float64:
+            largest = vectors.abs().amax(-1, keepdim=True)
+            largest = torch.where(largest > 0, largest, 1.0)
+            self.scaled, self.scale = vectors / largest, largest[..., 0]
+
+    @cached_property
+    def _scaled_length(self) -> Tensor:
+        return length(self.scaled)
+
+    @cached_property
+    def length(self) -> Tensor:
+        """Euclidean lengths [E, N]."""
+        return self._scaled_length if self.scale is None else self._scaled_length * self.scale
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """The vectors at length 1; NaN where one is zero or not finite: it has no direction."""
+        return self.scaled / self._scaled_length[..., None]
+
+    @cached_property
+    def undefined(self) -> Tensor:
+        """Which vectors have no direction, [E, N]."""
+        return ~((self._scaled_length > 0) & torch.isfinite(self._scaled_length))
+
+    def cosine(self, other: Directions) -> Tensor:
+        """The cosine with another's vectors, one by one, [E, N]."""
+        cosines = (self.scaled * other.scaled).sum(-1) / (self._scaled_length * other._scaled_length)
+        return cosines.clamp(-1.0, 1.0)
+
+    def angle_deg(self, other: Directions) -> Tensor:
+        """The angle with another's vectors, one by one, in degrees [E, N]: 2 atan2(|u - v|, |u + v|) of the unit
+        vectors.
+
+        Exact near 0 and 180 degrees, where arccos of the cosine loses half the digits (Kahan). Of |u - v| and
+        |u + v| only the smaller is taken from the vectors: their squares sum to 4.
+        """
+        sign = torch.where(self.cosine(other) < 0, -1.0, 1.0)
+        smaller = length((self.scaled / (self._scaled_length * sign)[..., None]).sub_(other.unit))
+        larger = torch.sqrt((4.0 - smaller * smaller).clamp_min(0.0))
+        nearest = torch.rad2deg(2.0 * elementwise(torch.atan2, smaller, larger))
+        return torch.where(sign < 0, 180.0 - nearest, nearest)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors scaled to length 1, float64; NaN where a vector is zero or not finite."""
+    return Directions(vectors).unit
 
 
 def cosine(u: Tensor, v: Tensor) -> Tensor:
     """cos(u, v) along the last axis, [...]."""
-    return unit_cosine(unit(u), unit(v))
-
-
-def unit_cosine(u: Tensor, v: Tensor) -> Tensor:
-    """`cosine` of vectors that already have length 1."""
-    return (u * v).sum(-1).clamp(-1.0, 1.0)
+    return Directions(u).cosine(Directions(v))
 
 
 def angle_deg(u: Tensor, v: Tensor) -> Tensor:
-    """The angle between u and v in degrees, [...]: 2 atan2(|u - v|, |u + v|) of the unit vectors.
-
-    Exact near 0 and 180 degrees, where arccos of the cosine loses half the digits (Kahan).
-    """
-    return unit_angle_deg(unit(u), unit(v))
-
-
-def unit_angle_deg(u: Tensor, v: Tensor) -> Tensor:
-    """`angle_deg` of vectors that already have length 1."""
-    apart = length(u - v)
-    along = length(u + v)
-    return torch.rad2deg(2.0 * elementwise(torch.atan2, apart, along))
+    """The angle between u and v in degrees, [...]: see `Directions.angle_deg`."""
+    return Directions(u).angle_deg(Directions(v))
 
 
 def frobenius_cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -55,19 +90,29 @@ def frobenius_cosine(a: Tensor, b: Tensor) -> Tensor:
     return cosine(a.flatten(1), b.flatten(1))
 
 
-def chance_sd(sources: Tensor, references: Tensor) -> Tensor:
+def product_cosine(u: Tensor, v: Tensor, gram: Tensor) -> Tensor:
+    """`frobenius_cosine` of uᵀh and vᵀh, from u and v, float64 [E, N, d], and the Gram matrix h hᵀ [E or 1, N, N].
+
+    <uᵀh, vᵀh> = sum_nm (u_n · v_m) (h_n · h_m): cheaper than the products themselves where samples are few.
+    """
+    def inner(a: Tensor, b: Tensor) -> Tensor:
+        return (matmul(a, b.mT) * gram).sum((1, 2))
+
+    return (inner(u, v) / torch.sqrt(inner(u, u) * inner(v, v))).clamp(-1.0, 1.0)
+
+
+def chance_sd(sources: Directions, references: Directions) -> Tensor:
     """The standard deviation of a mean cosine under redrawn Gaussian feedback, [E].
 
     With t_n = s_n B and B Gaussian, E[cos(t_n, g_n)] = 0, and the mean over N samples has variance
     sum_nm cos(s_n, s_m) cos(g_n, g_m) / (N^2 d) to leading order in 1/d. `sources` [E, N, k],
     `references` [E, N, d]; samples without a direction in either are left out.
     """
-    s, g = unit(sources), unit(references)
-    defined = ~(s.isnan().any(-1) | g.isnan().any(-1))
-    s, g = (torch.where(defined[..., None], x, torch.zeros_like(x)) for x in (s, g))
+    defined = ~(sources.undefined | references.undefined)
+    s, g = (torch.where(defined[..., None], x.unit, 0.0) for x in (sources, references))
     coupling = (matmul(s, s.mT) * matmul(g, g.mT)).sum((1, 2))
     count = defined.sum(-1)
-    variance = coupling / (count * count * references.shape[-1])
+    variance = coupling / (count * count * g.shape[-1])
     return torch.sqrt(variance.clamp_min(0.0))  # no defined sample: 0/0, NaN
 
 
@@ -76,11 +121,11 @@ def normal_p(z: Tensor) -> Tensor:
     return elementwise(torch.erfc, z.abs() / math.sqrt(2.0))
 
 
-def ceiling(matrix: Tensor, references: Tensor, *, sum_zero: bool) -> Tensor:
-    """|P g| / |g| per sample, [E, N]: the best cosine that any source could reach through a feedback.
+def row_space(matrix: Tensor, *, sum_zero: bool) -> Tensor:
+    """An orthonormal basis of the rows of `matrix` [E, k, d], float64 [E, min(k, d), d]; rows beyond the rank are 0.
 
-    P projects on the row space of `matrix` [E, k, d]. With `sum_zero` the sources are confined to
-    vectors that sum to zero, as the errors of a softmax are: k - 1 dimensions.
+    With `sum_zero` of the rows' combinations by vectors that sum to zero, as the errors of a softmax do: of
+    dimension k - 1 at most.
     """
     matrix = matrix.double()
     if sum_zero:
@@ -88,8 +133,13 @@ def ceiling(matrix: Tensor, references: Tensor, *, sum_zero: bool) -> Tensor:
     parts = [torch.linalg.svd(one.clone(), full_matrices=False) for one in torch.nan_to_num(matrix)]  # see batched.py
     singular, rows = torch.stack([part.S for part in parts]), torch.stack([part.Vh for part in parts])
     tolerance = max(matrix.shape[1:]) * torch.finfo(torch.float64).eps * singular[:, :1] * 16
-    usable = rows * (singular > tolerance)[..., None]
-    return length(matmul(unit(references), usable.mT)).clamp_max(1.0)
+    return rows * (singular > tolerance)[..., None]
+
+
+def ceiling(basis: Tensor, references: Directions) -> Tensor:
+    """|P g| / |g| per sample, [E, N]: the best cosine that any source could reach through a feedback, with P the
+    projector on its row space, of which `basis` is `row_space`."""
+    return length(matmul(references.unit, basis.mT)).clamp_max(1.0)
 
 
 def common_mode(signals: Tensor) -> Tensor:

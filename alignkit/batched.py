@@ -24,13 +24,8 @@ VECTOR_LOOP = 32
 """Elements that every vectorised loop's stride divides."""
 
 
-def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """a [E, n, k] @ b [E, k, m], plus a bias [E, m] that is added to every row; `out` receives it."""
-    product = _product(a, b, bias)
-    return product if out is None else out.copy_(product)
-
-
-def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None) -> Tensor:
+    """a [E, n, k] @ b [E, k, m], plus a bias [E, m] that is added to every row."""
     if not (a.is_cuda or _aligned(a, b)):
         pairs = [(_from_start(a[e]), _from_start(b[e])) for e in range(len(a))]
         if bias is None:
@@ -69,8 +64,10 @@ def _doubled(operand: Tensor) -> Tensor:
 
 
 def length(vectors: Tensor) -> Tensor:
-    """Euclidean lengths along the last axis. (`vector_norm` has a kernel of its own for a single result.)"""
-    return torch.sqrt((vectors * vectors).sum(-1))
+    """Euclidean lengths along the last axis."""
+    if vectors.shape[:-1].numel() == 1:  # a single result has a kernel of its own
+        return torch.linalg.vector_norm(_doubled(vectors.reshape(1, -1)), dim=-1)[0].view(vectors.shape[:-1])
+    return torch.linalg.vector_norm(vectors, dim=-1)
 
 
 def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:

@@ -264,25 +264,39 @@ class Network:
             return matmul(h, weight.transpose(1, 2), bias=bias)
         return convolve(h, weight, bias, padding=shape.padding)
 
-    def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
-        weight, bias = gradients.views[layer, "weight"], gradients.views[layer, "bias"]
+    def gates(self, layer: int, passed: Pass) -> Tensor | None:
+        """The derivative of h_l by z_l, unit by unit, [E, N, d]; None where the tail mixes units or samples."""
+        if not all(
+            isinstance(stage, Activation | Dropout) or (isinstance(stage, Norm) and stage.is_elementwise(cache))
+            for stage, cache in zip(self.tails[layer - 1], passed.caches[layer - 1], strict=True)
+        ):
+            return None
+        return self._pull_back(layer, torch.ones_like(passed.hidden[layer - 1]), passed, None).flatten(2)
+
+    def weight_gradient(self, layer: int, delta: Tensor, passed: Pass) -> Tensor:
+        """The gradient of W_l, of the weights' shape, summed over the batch, from a delta at z_l."""
         h = passed.inputs[layer - 1]
         if self.layers[layer - 1].convolution:
-            weight.copy_(kernel_gradient(h, delta, weight.shape[1:], padding=self.layers[layer - 1].padding))
-            bias.copy_(delta.sum((1, 3, 4)))
-        else:
-            matmul(delta.transpose(1, 2), h, out=weight)
-            torch.sum(delta, 1, out=bias)
+            shape = self.weight(layer).shape[1:]
+            return kernel_gradient(h, delta, shape, padding=self.layers[layer - 1].padding)
+        return matmul(delta.transpose(1, 2), h)
+
+    def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
+        gradients.views[layer, "weight"].copy_(self.weight_gradient(layer, delta, passed))
+        torch.sum(delta, _others(delta), out=gradients.views[layer, "bias"])
 
     def _descend_layer(self, layer: int, delta: Tensor, passed: Pass) -> None:
-        weight, bias = self.parameters.views[layer, "weight"], self.parameters.views[layer, "bias"]
-        h = passed.inputs[layer - 1]
+        weight = self.weight(layer)
         if self.layers[layer - 1].convolution:
-            weight.sub_(kernel_gradient(h, delta, weight.shape[1:], padding=self.layers[layer - 1].padding))
-            bias.sub_(delta.sum((1, 3, 4)))
+            weight.sub_(self.weight_gradient(layer, delta, passed))
         else:
-            subtract_product(weight, delta.transpose(1, 2), h)
-            bias.sub_(delta.sum(1))
+            subtract_product(weight, delta.transpose(1, 2), passed.inputs[layer - 1])
+        self.parameters.views[layer, "bias"].sub_(delta.sum(_others(delta)))
+
+
+def _others(delta: Tensor) -> tuple[int, ...]:
+    """The axes of samples and positions."""
+    return (1, *range(3, delta.dim()))
 
 
 def output_error(loss: str, output: Tensor, targets: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit import angles
+from alignkit.angles import Directions
 from alignkit.batched import length, matmul
+from alignkit.feedback import Projection
 from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
 from alignkit.rules.base import Rule
@@ -51,33 +53,40 @@ def probe_mode(name: str, *, step: int) -> Mode:
     return Mode(batch_statistics=True, dropout_step=-1 - step if name == "train" else None)
 
 
-@dataclasses.dataclass(frozen=True)
 class LayerSignals:
-    """What the measures of one hidden layer see: the rule's signal t and the BP signal g [E, N, d_l],
-    the two pulled back to z_l [E, N, …], and the rule's delta above (None where it is zero)."""
+    """What the measures of one hidden layer see: the rule's signal t and the BP signal g at h_l, the two pulled
+    back to z_l, each [E, N, d], and the rule's delta above (None where it is zero)."""
 
-    layer: int
-    t: Tensor
-    g: Tensor
-    delta_t: Tensor
-    delta_g: Tensor
-    above: Tensor | None
-    passed: Pass
+    def __init__(
+        self,
+        layer: int,
+        passed: Pass,
+        *,
+        signals: tuple[Tensor, Tensor],
+        deltas: tuple[Tensor, Tensor],
+        above: Tensor | None,
+    ) -> None:
+        self.layer, self.passed, self.above = layer, passed, above
+        self.t, self.g = (Directions(signal) for signal in signals)
+        self.raw_deltas = deltas
 
     @cached_property
-    def units(self) -> tuple[Tensor, Tensor]:
-        """t and g at length 1, float64; NaN where they have no direction."""
-        return angles.unit(self.t), angles.unit(self.g)
+    def delta_t(self) -> Directions:
+        return Directions(self.raw_deltas[0].flatten(2))
+
+    @cached_property
+    def delta_g(self) -> Directions:
+        return Directions(self.raw_deltas[1].flatten(2))
 
     @cached_property
     def undefined(self) -> Tensor:
         """Samples [E, N] with no direction in either place."""
-        return self.units[0].isnan().any(-1) | self.units[1].isnan().any(-1)
+        return self.t.undefined | self.g.undefined
 
     @cached_property
     def cosines(self) -> Tensor:
         """cos(t_n, g_n) [E, N], NaN where undefined."""
-        return angles.unit_cosine(*self.units)
+        return self.t.cosine(self.g)
 
 
 class Probe:
@@ -89,57 +98,68 @@ class Probe:
         self._options = members[0].settings.probe
         self._x = x.expand(len(members), *x.shape)
         self._targets = targets.expand(len(members), *targets.shape)
+        self._bases: dict[int, tuple[Tensor, int, Tensor]] = {}
 
     def measure(self, step: int) -> tuple[Measures, np.ndarray]:
         """The chosen measures of the networks as they are, and `output_cosine` [E]."""
         network, groups = self._network, self._options.groups
         passed = network.forward(self._x, self._targets, probe_mode(self._options.mode, step=step))
-        gradients = (network.parameters.like(), network.parameters.like()) if "gradient" in groups else (None, None)
-        t, delta_t = network.backward(passed, self._rule, gradients[0])
-        g, delta_g = network.backward(passed, self._reference, gradients[1])
+        t, delta_t = network.backward(passed, self._rule)
+        g, delta_g = network.backward(passed, self._reference)
         chosen = [measure for group, measure in MEASURES_OF.items() if group in groups]
         jacobians = self._jacobians(passed) if "jacobian" in groups else None
         layers = []
         for index in range(len(network.hidden_sizes)):
             signals = LayerSignals(
-                layer=index + 1,
-                t=_or_zero(t[index], g[index]),
-                g=_or_zero(g[index], None),
-                delta_t=_or_zero(delta_t[index], delta_g[index]),
-                delta_g=_or_zero(delta_g[index], None),
+                index + 1,
+                passed,
+                signals=(_or_zero(t[index], g[index]), _or_zero(g[index], None)),
+                deltas=(_or_zero(delta_t[index], delta_g[index]), _or_zero(delta_g[index], None)),
                 above=passed.error if index + 1 == len(t) else delta_t[index + 1],
-                passed=passed,
             )
             found: dict[str, Tensor] = {}
             for measure in chosen:
                 found.update(measure(self, signals))
-            if gradients[0] is not None and gradients[1] is not None:
-                own, reference = (p.views[index + 1, "weight"] for p in gradients)
-                found["gradient_cosine"] = angles.frobenius_cosine(own, reference)
             if jacobians is not None:
                 found["jacobian_cosine"] = self._jacobian_cosine(index + 1, jacobians[index])
             layers.append(found)
         columns = {name: torch.stack([found[name] for found in layers], 1).cpu().numpy() for name in layers[0]}
-        last = (len(network.layers), "weight")
-        own = matmul(passed.error.mT, passed.inputs[-1]) if gradients[0] is None else gradients[0].views[last]
-        return columns, output_cosine(network, passed, own).cpu().numpy()
+        return columns, output_cosine(network, passed).cpu().numpy()
 
     def _signal(self, s: LayerSignals) -> dict[str, Tensor]:
         cosines = s.cosines
         return {
             "signal_cosine": cosines.nanmean(1),
             "signal_cosine_sd": _nan_sd(cosines),
-            "signal_angle_deg": angles.unit_angle_deg(*s.units).nanmean(1),
+            "signal_angle_deg": s.t.angle_deg(s.g).nanmean(1),
             "undefined": s.undefined.sum(1),
         }
 
     def _delta(self, s: LayerSignals) -> dict[str, Tensor]:
-        return {"delta_cosine": angles.cosine(s.delta_t.flatten(2), s.delta_g.flatten(2)).nanmean(1)}
+        return {"delta_cosine": s.delta_t.cosine(s.delta_g).nanmean(1)}
+
+    def _gradient(self, s: LayerSignals) -> dict[str, Tensor]:
+        network = self._network
+        if s.layer == 1 and self._input_gram is not None:
+            return {"gradient_cosine": angles.product_cosine(s.delta_t.wide, s.delta_g.wide, self._input_gram)}
+        own, reference = (network.weight_gradient(s.layer, delta, s.passed) for delta in s.raw_deltas)
+        return {"gradient_cosine": angles.frobenius_cosine(own, reference)}
+
+    @cached_property
+    def _input_gram(self) -> Tensor | None:
+        """x xᵀ [1, N, N] where the first layer sees the same inputs each time, and the gradient's cosine is cheaper
+        from it. (In float64 the deltas' squares could overflow.)"""
+        first, options = self._network.layers[0], self._members[0].settings
+        dropped = options.network.input_dropout > 0 and self._options.mode == "train"
+        if first.convolution or dropped or options.training.dtype != "float32":
+            return None
+        x = self._x[:1].flatten(2).double()
+        outputs, inputs = first.weight
+        return matmul(x, x.mT) if 3 * x.shape[1] <= 2 * inputs else None
 
     def _size(self, s: LayerSignals) -> dict[str, Tensor]:
-        length_t, length_g, length_delta = (_length(signal) for signal in (s.t, s.g, s.delta_t))
-        gain = torch.where(s.undefined, torch.nan, length_t / length_g)
-        gate = torch.where(length_t > 0, length_delta / length_t, torch.nan)
+        gain = torch.where(s.undefined, torch.nan, s.t.length / s.g.length)
+        gate = torch.where(s.t.length > 0, s.delta_t.length / s.t.length, torch.nan)
         return {
             "signal_gain": _nan_median(gain),
             "projection": (gain * s.cosines).nanmean(1),
@@ -147,7 +167,7 @@ class Probe:
         }
 
     def _common_mode(self, s: LayerSignals) -> dict[str, Tensor]:
-        return {"common_mode": angles.common_mode(s.t)}
+        return {"common_mode": angles.common_mode(s.t.wide)}
 
     def _rank(self, s: LayerSignals) -> dict[str, Tensor]:
         return {"effective_rank": angles.effective_rank(s.passed.hidden[s.layer - 1])}
@@ -157,19 +177,28 @@ class Probe:
         projection = self._rule.projection(s.layer)
         above = self._network.layers[s.layer :]
         if projection is None or (projection.from_error and any(layer.convolution for layer in above)):
-            return {"weight_cosine": _undefined(s.t)}
+            return {"weight_cosine": _undefined(s.g.wide)}
         stands_for = self._network.weight(s.layer + 1)
         if projection.from_error:
-            for layer in range(s.layer + 2, len(self._network.layers) + 1):
-                stands_for = matmul(self._network.weight(layer), stands_for)
+            stands_for = self._network.weight(len(self._network.layers))
+            for layer in range(len(self._network.layers) - 1, s.layer, -1):
+                stands_for = matmul(stands_for, self._network.weight(layer))
         return {"weight_cosine": angles.frobenius_cosine(projection.matrix, stands_for)}
 
     def _ceiling(self, s: LayerSignals) -> dict[str, Tensor]:
         projection = self._rule.projection(s.layer)
         if projection is None:
-            return {"ceiling_cosine": _undefined(s.t)}
-        sum_zero = projection.from_error and self._network.loss == "cross_entropy"
-        return {"ceiling_cosine": angles.ceiling(projection.matrix, s.g, sum_zero=sum_zero).nanmean(1)}
+            return {"ceiling_cosine": _undefined(s.g.wide)}
+        return {"ceiling_cosine": angles.ceiling(self._basis(s.layer, projection), s.g).nanmean(1)}
+
+    def _basis(self, layer: int, projection: Projection) -> Tensor:
+        """The row space of a layer's feedback, worked out anew only where the feedback has changed."""
+        matrix = projection.matrix
+        known = self._bases.get(layer)
+        if known is None or known[0] is not matrix or known[1] != matrix._version:
+            sum_zero = projection.from_error and self._network.loss == "cross_entropy"
+            known = self._bases[layer] = (matrix, matrix._version, angles.row_space(matrix, sum_zero=sum_zero))
+        return known[2]
 
     def _chance(self, s: LayerSignals) -> dict[str, Tensor]:
         observed = s.cosines.nanmean(1)
@@ -177,14 +206,14 @@ class Probe:
         projection = self._rule.projection(s.layer)
         source = s.passed.error if projection is not None and projection.from_error else s.above
         if closed_form and projection is not None and source is not None:
-            z = observed / angles.chance_sd(source.flatten(2), s.g)
+            z = observed / angles.chance_sd(Directions(source.flatten(2)), s.g)
             return {"chance_z": z, "chance_p": angles.normal_p(z)}
         redrawn = []
         for draw in range(1, self._options.redraws + 1):
             signal = self._rule.redrawn_signal(s.layer, s.passed, s.above, draw=draw)
             if signal is None:
-                return {"chance_z": _undefined(s.t), "chance_p": _undefined(s.t)}
-            redrawn.append(angles.cosine(signal, s.g).nanmean(1))
+                return {"chance_z": _undefined(s.g.wide), "chance_p": _undefined(s.g.wide)}
+            redrawn.append(Directions(signal).cosine(s.g).nanmean(1))
         null = torch.stack(redrawn, 1)  # [E, K]
         beyond = (null.abs() >= observed[:, None].abs()).sum(1)
         p = torch.where(observed.isnan(), torch.nan, (beyond + 1.0) / (null.shape[1] + 1.0))
@@ -195,14 +224,42 @@ class Probe:
 
         Batch statistics are held constant: with them free, a shift of all samples together changes
         nothing above a batch norm, so that the mean Jacobian below one would be exactly zero.
+
+        With D_l,n the derivative of sample n's tail at layer l, diagonal where the tail acts on single units,
+        the top three are W_L, W_L <D_{L-1}> W_{L-1} and W_L (<d_{L-1} d_{L-2}ᵀ> ∘ W_{L-1}) W_{L-2}, with the means
+        <·> over samples and d the diagonals. Further down, and through other tails, each output's row is walked
+        down for every sample.
         """
-        passed = self._network.with_fixed_statistics(passed)
+        network = self._network
+        passed = network.with_fixed_statistics(passed)
+        depth = len(network.layers)
+        found = [network.weight(depth)]
+        above: Tensor | None = None
+        for layer in range(depth - 1, 1, -1):  # the weight op that leads down to h_{layer - 1}
+            gates = network.gates(layer, passed)
+            if gates is None or network.layers[layer - 1].convolution or len(found) == 3:
+                break
+            weight = network.weight(layer)
+            if above is None:
+                found.append(matmul(network.weight(depth) * gates.mean(1, keepdim=True), weight))
+            else:
+                both = matmul(above.mT, gates) / gates.shape[1]
+                found.append(matmul(matmul(network.weight(depth), both * network.weight(layer + 1)), weight))
+            above = gates
+        found.reverse()
+        missing = depth - 1 - len(found)
+        return [*self._walked_jacobians(passed, missing), *found]
+
+    def _walked_jacobians(self, passed: Pass, layers: int) -> list[Tensor]:
+        """The mean Jacobians at the first `layers` hidden layers, output by output."""
+        if not layers:
+            return []
         rows = []
         for output in range(self._network.outputs):
             one = torch.zeros_like(passed.error)
             one[..., output] = 1.0
             signals, _ = self._network.backward(dataclasses.replace(passed, error=one), self._reference)
-            rows.append([_or_zero(signal, None).mean(1) for signal in signals])
+            rows.append([_or_zero(signal, None).mean(1) for signal in signals[:layers]])
         return [torch.stack(layer, 1) for layer in zip(*rows, strict=True)]
 
     def _jacobian_cosine(self, layer: int, jacobian: Tensor) -> Tensor:
@@ -215,6 +272,7 @@ class Probe:
 MEASURES_OF: dict[str, Callable[[Probe, LayerSignals], dict[str, Tensor]]] = {
     "signal": Probe._signal,
     "delta": Probe._delta,
+    "gradient": Probe._gradient,
     "size": Probe._size,
     "common_mode": Probe._common_mode,
     "rank": Probe._rank,
@@ -228,26 +286,21 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
     """Measures of the last update, from the parameters before it and the BP gradient of its batch."""
     cosines, ratios = [], []
     for layer in range(1, len(network.hidden_sizes) + 1):
-        old = before.views[layer, "weight"].double()
-        moved = network.weight(layer).double() - old
-        cosines.append(angles.frobenius_cosine(moved, -bp_gradient.views[layer, "weight"]))
-        before_length = length(old.flatten(1))
-        ratios.append(torch.where(before_length > 0, length(moved.flatten(1)) / before_length, torch.nan))
+        old = before.views[layer, "weight"].double().flatten(1)
+        moved = network.weight(layer).double().flatten(1) - old
+        cosines.append(-angles.frobenius_cosine(moved, bp_gradient.views[layer, "weight"]))
+        before_length = length(old)
+        ratios.append(torch.where(before_length > 0, length(moved) / before_length, torch.nan))
     return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
 
 
-def output_cosine(network: Network, passed: Pass, own: Tensor) -> Tensor:
-    """The rule's output-weight gradient `own` [E, C, d] against autograd's, [E]: 1, or the engine is wrong."""
-    references = [_autograd_output_gradient(network, passed, member) for member in range(len(own))]
-    return angles.frobenius_cosine(own, torch.stack(references))
-
-
-def _autograd_output_gradient(network: Network, passed: Pass, member: int) -> Tensor:
+def output_cosine(network: Network, passed: Pass) -> Tensor:
+    """The output-weight gradient that a rule's step uses against autograd's, [E]: 1, or the engine is wrong."""
     last = len(network.layers)
-    h, targets = passed.inputs[-1][member].clone(), passed.targets[member]
-    weight = network.weight(last)[member].clone().requires_grad_()
+    h, targets = passed.inputs[-1], passed.targets.flatten(0, 1)
+    weight = network.weight(last).clone().requires_grad_()
     with torch.enable_grad():
-        output = F.linear(h, weight, network.parameters.views[last, "bias"][member].clone())
+        output = matmul(h, weight.mT, bias=network.parameters.views[last, "bias"]).flatten(0, 1)
         if network.loss == "cross_entropy":
             loss = F.cross_entropy(output, targets, reduction="sum")
         else:
@@ -255,7 +308,7 @@ def _autograd_output_gradient(network: Network, passed: Pass, member: int) -> Te
             wanted = F.one_hot(targets, network.outputs).to(output.dtype) if classes else targets
             loss = 0.5 * F.mse_loss(output, wanted, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, weight)
-    return gradient
+    return angles.frobenius_cosine(network.weight_gradient(last, passed.error, passed), gradient)
 
 
 def _or_zero(signal: Tensor | None, like: Tensor | None) -> Tensor:
@@ -268,10 +321,6 @@ def _or_zero(signal: Tensor | None, like: Tensor | None) -> Tensor:
 
 def _undefined(like: Tensor) -> Tensor:
     return torch.full((like.shape[0],), torch.nan, dtype=torch.float64, device=like.device)
-
-
-def _length(signal: Tensor) -> Tensor:
-    return length(signal.flatten(2).double())
 
 
 def _nan_sd(values: Tensor) -> Tensor:

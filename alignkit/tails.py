@@ -178,6 +178,10 @@ class Norm:
         inner = inner - inner.mean(axes, keepdim=True) - normalised * (inner * normalised).mean(axes, keepdim=True)
         return inner * inverse_sd
 
+    def is_elementwise(self, cache: Any) -> bool:
+        """Whether a pass treated every unit of every sample by itself: its statistics were constants."""
+        return not cache[2]
+
     def fixed(self, cache: Any) -> Any:
         """The cache of a pass in which the statistics are constants; layer norm has no batch statistics."""
         centred, inverse_sd, own_statistics = cache

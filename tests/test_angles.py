@@ -12,6 +12,14 @@ from scipy import stats
 from alignkit import angles
 
 
+def _chance_sd(sources, references):
+    return angles.chance_sd(angles.Directions(sources), angles.Directions(references))
+
+
+def _ceiling(matrix, references, *, sum_zero):
+    return angles.ceiling(angles.row_space(matrix, sum_zero=sum_zero), angles.Directions(references))
+
+
 @pytest.mark.parametrize("degrees", [0.0, 1e-6, 1e-3, 30.0, 90.0, 179.999, 180.0])
 def test_angles_are_exact_near_their_bounds(degrees):
     theta = math.radians(degrees)
@@ -43,7 +51,7 @@ def test_one_sample_s_chance_is_the_beta_law():
     d = 12
     g = torch.zeros(1, 1, d)
     g[0, 0, 3] = 2.0
-    assert angles.chance_sd(torch.ones(1, 1, 5), g).item() == pytest.approx(1 / d**0.5)
+    assert _chance_sd(torch.ones(1, 1, 5), g).item() == pytest.approx(1 / d**0.5)
     draws = np.random.default_rng(0).standard_normal((4000, d))
     cosines = angles.cosine(torch.from_numpy(draws), g[0].double()).numpy()
     assert stats.kstest((cosines + 1) / 2, stats.beta((d - 1) / 2, (d - 1) / 2).cdf).pvalue > 1e-3
@@ -52,23 +60,23 @@ def test_one_sample_s_chance_is_the_beta_law():
 def test_identical_samples_do_not_average_chance_away():
     one = torch.randn(1, 1, 9, generator=torch.Generator().manual_seed(0))
     source = torch.ones(1, 1, 3)
-    alone = angles.chance_sd(source, one)
-    many = angles.chance_sd(source.expand(1, 50, 3), one.expand(1, 50, 9))
+    alone = _chance_sd(source, one)
+    many = _chance_sd(source.expand(1, 50, 3), one.expand(1, 50, 9))
     assert alone.item() == pytest.approx(many.item())
 
 
 def test_ceiling_of_a_full_row_space_is_one_and_of_sum_zero_loses_a_dimension():
     g = torch.randn(1, 20, 4, generator=torch.Generator().manual_seed(0))
     square = torch.eye(4)[None]
-    assert torch.allclose(angles.ceiling(square, g, sum_zero=False), torch.ones(1, 20).double())
+    assert torch.allclose(_ceiling(square, g, sum_zero=False), torch.ones(1, 20).double())
     wanted = (g - g.mean(-1, keepdim=True)).norm(dim=-1) / g.norm(dim=-1)
-    assert torch.allclose(angles.ceiling(square, g, sum_zero=True), wanted.double(), atol=1e-6)
+    assert torch.allclose(_ceiling(square, g, sum_zero=True), wanted.double(), atol=1e-6)
 
 
 def test_no_use_of_the_feedback_beats_the_ceiling():
     generator = torch.Generator().manual_seed(1)
     matrix, g = torch.randn(1, 5, 30, generator=generator).double(), torch.randn(1, 8, 30, generator=generator).double()
-    ceiling = angles.ceiling(matrix, g, sum_zero=True)
+    ceiling = _ceiling(matrix, g, sum_zero=True)
     sources = torch.randn(1, 8, 5, generator=generator).double()
     sources -= sources.mean(-1, keepdim=True)
     assert (angles.cosine(sources @ matrix, g).abs() <= ceiling + 1e-12).all()
@@ -88,3 +96,21 @@ def test_effective_rank_of_equal_directions_is_their_number(samples, width):
     basis = torch.eye(max(samples, width))[:k]
     h = torch.cat([basis, -basis])[:, :width] if samples > width else torch.cat([basis, -basis])[:samples, :width]
     assert angles.effective_rank(h[None]).item() == pytest.approx(k)
+
+
+def test_the_cosine_of_products_is_that_of_the_matrices():
+    generator = torch.Generator().manual_seed(3)
+    u, v, h = (torch.randn(2, 7, d, generator=generator).double() for d in (5, 5, 40))
+    wanted = angles.frobenius_cosine(u.mT @ h, v.mT @ h)
+    assert torch.allclose(angles.product_cosine(u, v, h @ h.mT), wanted, rtol=0, atol=1e-12)
+    assert angles.product_cosine(u, 0.0 * v, h @ h.mT).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lengths_keep_their_scale(dtype):
+    vectors = torch.tensor([[[3.0, 4.0], [0.0, 0.0], [3e-30, 4e-30], [3e30, 4e30]]], dtype=dtype)
+    directions = angles.Directions(vectors)
+    assert directions.length[0].tolist() == pytest.approx([5.0, 0.0, 5e-30, 5e30], rel=1e-6)
+    assert directions.undefined[0].tolist() == [False, True, False, False]
+    lost = angles.Directions(torch.tensor([[[math.inf, 1.0], [math.nan, 1.0]]], dtype=dtype))
+    assert lost.undefined.all() and lost.unit.isnan().any(-1).all()

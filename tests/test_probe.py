@@ -24,6 +24,7 @@ from alignkit.tails import training_mode
 SAMPLES = 12
 NETWORKS = {
     "tanh": {"widths": [7, 9, 6]},
+    "deep": {"widths": [6, 7, 5, 6, 8], "norm": "batch"},
     "relu-narrow": {"width": 3, "depth": 2, "activation": "relu"},
     "batch-dropout": {"width": 8, "norm": "batch", "dropout": 0.3},
     "layer": {"width": 8, "norm": "layer", "activation": "gelu"},
@@ -242,7 +243,7 @@ def test_chance_is_calibrated_under_its_own_null():
     for seed in range(400):
         matrix = torch.from_numpy(dfa_matrix(settings.feedback, outputs=4, sizes=(50,), layer=1, seed=seed))
         t = passed.error @ matrix
-        z.append((angles.cosine(t, g).mean(1) / angles.chance_sd(passed.error, g)).item())
+        z.append((angles.cosine(t, g).mean(1) / angles.chance_sd(angles.Directions(passed.error), angles.Directions(g))).item())
     assert abs(np.mean(z)) < 4 / 400**0.5 and np.std(z) == pytest.approx(1.0, abs=0.15)
 
 
@@ -298,3 +299,19 @@ def test_schedules_hold_the_start_the_end_and_what_is_asked():
     options = ProbeOptions(log_steps=0, every_epochs=2, steps=(3, 999))
     assert schedule(options, steps_per_epoch=10, epochs=5) == [0, 3, 20, 40, 50]
     assert schedule(ProbeOptions(log_steps=0, every_epochs=0), steps_per_epoch=10, epochs=5) == [0, 50]
+
+
+@pytest.mark.parametrize("mode", ["batch", "train"])
+def test_the_first_layer_s_gradient_cosine_from_samples_is_that_of_the_gradients(mode):
+    settings = dict(probe={"samples": SAMPLES, "mode": mode, "measures": ["gradient"]}, dtype="float32")
+    members = members_of(3, network={"widths": [5, 4], "input_dropout": 0.3}, **settings)
+    net, x, targets = cohort_of(members, shape=(2, 8, 8), samples=SAMPLES)
+    rule = rule_class("dfa")(net, members)
+    measured, _ = Probe(net, rule, members, x[0], targets[0]).measure(0)
+    passed = net.forward(x[:1].expand_as(x), targets[:1].expand_as(targets), probe_mode(mode, step=0))
+    gradients = [net.parameters.like() for _ in range(2)]
+    for own, teacher in zip(gradients, (rule, BP(net, members)), strict=True):
+        net.backward(passed, teacher, own)
+    for layer in (1, 2):
+        wanted = angles.frobenius_cosine(*(own.views[layer, "weight"] for own in gradients))
+        assert measured["gradient_cosine"][:, layer - 1] == pytest.approx(wanted.numpy(), abs=2e-6)
