@@ -16,10 +16,10 @@ from alignkit.batched import elementwise, length, matmul
 
 
 class Directions:
-    """Vectors along the last axis of [E, N, …], in float64, with what their angles need worked out once.
+    """Vectors along the last axis of a tensor [..., d], in float64, with what their angles need worked out once.
 
-    `scaled` [E, N, d] are the vectors themselves where they were float32, whose squares float64 always holds;
-    float64 vectors are divided by their largest entry, `scale` [E, N], so that no square under- or overflows.
+    `scaled` are the vectors themselves where they were float32, whose squares float64 always holds;
+    float64 vectors are divided by their largest entry, `scale` [...], so that no square under- or overflows.
     No epsilon is needed.
     """
 
@@ -38,7 +38,7 @@ class Directions:
 
     @cached_property
     def length(self) -> Tensor:
-        """Euclidean lengths [E, N]."""
+        """Euclidean lengths [...]."""
         return self._scaled_length if self.scale is None else self._scaled_length * self.scale
 
     @cached_property
@@ -48,16 +48,16 @@ class Directions:
 
     @cached_property
     def undefined(self) -> Tensor:
-        """Which vectors have no direction, [E, N]."""
+        """Which vectors have no direction, [...]."""
         return ~((self._scaled_length > 0) & torch.isfinite(self._scaled_length))
 
     def cosine(self, other: Directions) -> Tensor:
-        """The cosine with another's vectors, one by one, [E, N]."""
+        """The cosine with another's vectors, one by one, [...]."""
         cosines = (self.scaled * other.scaled).sum(-1) / (self._scaled_length * other._scaled_length)
         return cosines.clamp(-1.0, 1.0)
 
     def angle_deg(self, other: Directions) -> Tensor:
-        """The angle with another's vectors, one by one, in degrees [E, N]: 2 atan2(|u - v|, |u + v|) of the unit
+        """The angle with another's vectors, one by one, in degrees [...]: 2 atan2(|u - v|, |u + v|) of the unit
         vectors.
 
         Exact near 0 and 180 degrees, where arccos of the cosine loses half the digits (Kahan). Of |u - v| and

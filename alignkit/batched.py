@@ -27,7 +27,7 @@ VECTOR_LOOP = 32
 def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None) -> Tensor:
     """a [E, n, k] @ b [E, k, m], plus a bias [E, m] that is added to every row."""
     if not (a.is_cuda or _aligned(a, b)):
-        pairs = [(_from_start(a[e]), _from_start(b[e])) for e in range(len(a))]
+        pairs = [(_from_start(a[e]), _from_start(b[e])) for e in range(a.shape[0])]
         if bias is None:
             return torch.stack([torch.mm(left, right) for left, right in pairs])
         return torch.stack([torch.addmm(bias[e].clone(), *pair) for e, pair in enumerate(pairs)])
@@ -41,7 +41,7 @@ def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None) -> Tensor:
 def subtract_product(target: Tensor, a: Tensor, b: Tensor) -> None:
     """target [E, n, m] -= a [E, n, k] @ b [E, k, m], in place and in one pass over the target."""
     if not (a.is_cuda or _aligned(a, b)):
-        for e in range(len(a)):
+        for e in range(a.shape[0]):
             target[e].sub_(torch.mm(_from_start(a[e]), _from_start(b[e])))
     elif _has_kernels_of_its_own(a, b):
         both = target.repeat(2, 1, 1)
@@ -56,7 +56,7 @@ def _aligned(a: Tensor, b: Tensor) -> bool:
 
 def _has_kernels_of_its_own(a: Tensor, b: Tensor) -> bool:
     """Whether this batch of one would take other kernels than a larger one: compute it twice, as if in company."""
-    return len(a) == 1 and a[0].numel() * b.shape[2] <= SMALL_PRODUCT and not a.is_cuda
+    return a.shape[0] == 1 and a[0].numel() * b.shape[2] <= SMALL_PRODUCT and not a.is_cuda
 
 
 def _doubled(operand: Tensor) -> Tensor:

@@ -11,14 +11,19 @@ import json
 import math
 from dataclasses import dataclass
 
-from alignkit.layers import LayerShape, layer_shapes
+from alignkit.layers import LayerShape, layer_shapes, parameter_shapes
 from alignkit.parameters import Layout
 from alignkit.plan import Plan, Run
 from alignkit.study import CNN, Settings
 
 MOST_MEMBERS = {"cpu": 32, "cuda": 128}
 MEMORY_BUDGET = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
-"""Bytes that one cohort's weights, feedback and activations may take."""
+"""Bytes that one cohort may take in all."""
+CACHE_BUDGET = 8 * 2**20
+"""Bytes that a step of a cohort may go through on a CPU: about one core's share of its last cache. Larger cohorts of
+wide layers are no faster: what one operation leaves, the next must fetch from memory."""
+EVALUATION_CHUNK = 256
+"""Samples that are evaluated at a time: about as many as a batch holds, so that memory is not decided there."""
 
 
 @dataclass(frozen=True)
@@ -93,36 +98,72 @@ def data_key(settings: Settings) -> str:
 
 
 def member_bytes(settings: Settings, data: DataShape) -> int:
-    """Memory that one member takes on the device, from a model of what the engine holds."""
+    """Memory that one member takes on the device at most, from a model of what the engine holds at a time."""
     layers = layer_shapes(settings, data.shape, data.outputs)
-    training = settings.training
+    training, probe = settings.training, settings.probe
     number = 8 if training.dtype == "float64" else 4
-    weights = Layout.of({(i, "weight"): layer.weight for i, layer in enumerate(layers)}, output_layer=len(layers)).size
-    # parameters, two gradients, those before the step, one temporary; the probe's two; the optimiser's memory
-    copies = (
-        5 + 2 * ("gradient" in settings.probe.groups) + (2 if training.optimiser == "adam" else bool(training.momentum))
-    )
+    parameters = number * Layout.of(parameter_shapes(layers), output_layer=len(layers)).size
+    hidden = layers[:-1]
     # FA keeps a matrix for every weight, DFA only [C, d_l] a layer, an imposed angle one [d, d] a layer (d its
     # units or channels): the largest is reckoned with
-    hidden = layers[:-1]
-    feedback = max(
-        weights, sum(data.outputs * layer.size for layer in hidden), sum(layer.weight[0] ** 2 for layer in hidden)
+    feedback = number * max(
+        sum(math.prod(layer.weight) for layer in layers[1:]),
+        sum(data.outputs * layer.size for layer in hidden),
+        sum(layer.weight[0] ** 2 for layer in hidden),
     )
-    units = sum(math.prod(layer.input) + layer.weight[0] * _op_positions(layer) for layer in layers)
-    probed = settings.probe.samples * units * (6 * number + 6 * 8)
-    trained = training.batch_size * units * 6 * number
-    evaluated = 1000 * units * 2 * number
-    return int(number * (copies * weights + feedback) + max(probed, evaluated) + trained)
+    adam = training.optimiser == "adam"
+    stores_gradients = adam or training.momentum > 0 or training.update == "norm_matched"
+    held = 1 + stores_gradients + (2 if adam else training.momentum > 0) + (training.update == "norm_matched")
+    compares_steps = "step" in probe.groups
+    held += compares_steps and training.update != "norm_matched"  # the batch's BP gradient
+    moving = compares_steps + stores_gradients * (4 if adam else 0)  # the parameters before it; temporaries
+    passes = [_pass_bytes(layer, number) for layer in layers]
+    inputs = number * math.prod(data.shape)
+    walked = number * sum(layer.size + _units(layer) for layer in hidden)  # signals and deltas
+    widest = 8 * max(layer.size + _units(layer) for layer in hidden)
+    trained = training.batch_size * (inputs + sum(passes) + walked) + moving * parameters
+    # two walks, and one layer's vectors in float64; or its two gradients, float64 beside their own type
+    vectors = probe.samples * (4 * widest + 3 * 8 * probe.samples)
+    first_from_samples = not hidden[0].convolution and number == 4 and 3 * probe.samples <= 2 * hidden[0].weight[1]
+    matrices = [math.prod(layer.weight) for layer in hidden[first_from_samples:]] or [0]
+    compared = 8 * number * max(matrices) if "gradient" in probe.groups else 0
+    probed = probe.samples * (sum(passes) + 2 * walked) + max(vectors, compared) + compares_steps * parameters
+    stepped = parameters + 8 * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
+    evaluated = min(EVALUATION_CHUNK, data.train_samples) * max(
+        number * math.prod(layer.input) + bytes_ for layer, bytes_ in zip(layers, passes, strict=True)
+    )
+    return int(held * parameters + feedback + max(trained, probed, stepped, evaluated))
 
 
-def _op_positions(layer: LayerShape) -> int:
+def _pass_bytes(layer: LayerShape, number: int) -> int:
+    """What a forward pass keeps of one sample at one layer: z, and what each stage of the tail adds."""
+    units, options = _units(layer), layer.options
+    if options is None:
+        return 3 * number * units
+    stages = 2 + 2 * (options.norm != "none") + 2 * bool(options.dropout and not layer.convolution)
+    pooled = (number + 8) * layer.size if layer.pool else 0  # values, and the indices that they came from
+    return number * units * stages + pooled
+
+
+def _units(layer: LayerShape) -> int:
+    """Elements of z per sample."""
     if not layer.convolution:
-        return 1
-    return math.prod(n + 2 * layer.padding - layer.weight[2] + 1 for n in layer.input[1:])
+        return layer.weight[0]
+    return layer.weight[0] * math.prod(n + 2 * layer.padding - layer.weight[2] + 1 for n in layer.input[1:])
+
+
+def _working_set(settings: Settings, data: DataShape) -> int:
+    """Bytes that one member's step goes through over and over: weights, and a batch at every layer."""
+    layers = layer_shapes(settings, data.shape, data.outputs)
+    number = 8 if settings.training.dtype == "float64" else 4
+    weights = sum(math.prod(layer.weight) for layer in layers)
+    return number * (weights + settings.training.batch_size * sum(4 * _units(layer) for layer in layers))
 
 
 def _most_members(run: Run, data: DataShape, device: str) -> int:
     fitting = MEMORY_BUDGET[device] // max(member_bytes(run.settings, data), 1)
+    if device == "cpu":
+        fitting = min(fitting, CACHE_BUDGET // _working_set(run.settings, data))
     return max(1, min(MOST_MEMBERS[device], fitting))
 
 

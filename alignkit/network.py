@@ -82,6 +82,7 @@ class Network:
         dtype = torch.float64 if first.training.dtype == "float64" else torch.float32
         layout = Layout.of(parameter_shapes(self.layers), output_layer=len(self.layers))
         self.parameters = Parameters.zeros(layout, members=len(members), device=torch.device(device), dtype=dtype)
+        self._transposed = [self.weight(layer).transpose(1, 2) for layer in range(1, len(self.layers) + 1)]
         self._initialise(members)
         self.tails: list[Tail] = [self._tail(index, members) for index in range(1, len(self.layers))]
         self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
@@ -258,11 +259,10 @@ class Network:
         return convolve_back(delta, weight, padding=shape.padding).flatten(2)
 
     def _weight_op(self, layer: int, h: Tensor) -> Tensor:
-        weight, bias = self.weight(layer), self.parameters.views[layer, "bias"]
-        shape = self.layers[layer - 1]
+        bias, shape = self.parameters.views[layer, "bias"], self.layers[layer - 1]
         if not shape.convolution:
-            return matmul(h, weight.transpose(1, 2), bias=bias)
-        return convolve(h, weight, bias, padding=shape.padding)
+            return matmul(h, self._transposed[layer - 1], bias=bias)
+        return convolve(h, self.weight(layer), bias, padding=shape.padding)
 
     def gates(self, layer: int, passed: Pass) -> Tensor | None:
         """The derivative of h_l by z_l, unit by unit, [E, N, d]; None where the tail mixes units or samples."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignkit import angles
 from alignkit.angles import Directions
-from alignkit.batched import length, matmul
+from alignkit.batched import matmul
 from alignkit.feedback import Projection
 from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
@@ -286,11 +286,11 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
     """Measures of the last update, from the parameters before it and the BP gradient of its batch."""
     cosines, ratios = [], []
     for layer in range(1, len(network.hidden_sizes) + 1):
-        old = before.views[layer, "weight"].double().flatten(1)
-        moved = network.weight(layer).double().flatten(1) - old
-        cosines.append(-angles.frobenius_cosine(moved, bp_gradient.views[layer, "weight"]))
-        before_length = length(old)
-        ratios.append(torch.where(before_length > 0, length(moved) / before_length, torch.nan))
+        old = before.views[layer, "weight"].flatten(1)
+        moved = Directions(network.weight(layer).flatten(1) - old)
+        cosines.append(-moved.cosine(Directions(bp_gradient.views[layer, "weight"].flatten(1))))
+        before_length = Directions(old).length
+        ratios.append(torch.where(before_length > 0, moved.length / before_length, torch.nan))
     return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
 
 

@@ -43,14 +43,19 @@ def permutation(seed: int, stream: str, *, count: int, step: int = 0) -> np.ndar
     return np.argsort(bits(seed, stream, count=count, step=step), kind="stable")
 
 
-def dropout_uniforms(seeds: Tensor, *, layer: int, step: int | Tensor, count: int) -> Tensor:
-    """16-bit uniforms for dropout masks, made on the device of `seeds`.
+def dropout_keys(seeds: Tensor, *, layer: int) -> Tensor:
+    """What the masks of a layer are drawn from, int64 [E], of each member's dropout seed, int64 [E]."""
+    return _mix64(seeds + _wrapped(layer * 0x632BE59BD9B4E019))
+
+
+def dropout_uniforms(keys: Tensor, *, step: int | Tensor, count: int) -> Tensor:
+    """16-bit uniforms for dropout masks, made on the device of `keys`.
 
     Parameters
     ----------
-    seeds : int64 [E], the dropout seed of each member.
-    layer, step, count : which draw, and how many elements a member needs. `step` may be an int64 tensor of
-        one element on the device.
+    keys : `dropout_keys`, int64 [E].
+    step, count : which draw, and how many elements a member needs. `step` may be an int64 tensor of one element
+        on the device.
 
     Returns
     -------
@@ -63,10 +68,10 @@ def dropout_uniforms(seeds: Tensor, *, layer: int, step: int | Tensor, count: in
     One 32-bit word serves two elements. Integer operations alone: the same bits on every device.
     """
     moved = step * _STEP if isinstance(step, Tensor) else _wrapped(step * _STEP)
-    key = _mix64(_mix64(seeds + _wrapped(layer * 0x632BE59BD9B4E019)) + moved)
+    key = _mix64(keys + moved)
     first = key.to(torch.int32)[:, None]
     second = (key >> 32).to(torch.int32)[:, None]
-    word = _counter((count + 1) // 2, str(seeds.device)) + first  # [E, ceil(count / 2)]
+    word = _counter((count + 1) // 2, str(keys.device)) + first  # [E, ceil(count / 2)]
     _fold(word, 16, 0xFFFF)
     word *= 0x7FEB352D
     _fold(word, 15, 0x1FFFF)

@@ -193,10 +193,9 @@ class Norm:
         return (1, *range(3, x.dim()))
 
     def _learn_statistics(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
-        unbiased = variance * (count / max(count - 1, 1))
-        for running, batch in ((self.running_mean, mean), (self.running_variance, unbiased)):
-            running.mul_(1.0 - RUNNING_MOMENTUM)
-            running += batch.view_as(running) * RUNNING_MOMENTUM
+        share, unbiased = RUNNING_MOMENTUM, RUNNING_MOMENTUM * count / max(count - 1, 1)
+        self.running_mean.mul_(1.0 - share).add_(mean.view_as(self.gain) * share)
+        self.running_variance.mul_(1.0 - share).add_(variance.view_as(self.gain) * unbiased)
 
 
 class Dropout:
@@ -206,7 +205,7 @@ class Dropout:
     """
 
     def __init__(self, rates: list[float], seeds: Tensor, *, layer: int, dtype: torch.dtype) -> None:
-        self._seeds, self._layer = seeds, layer
+        self._keys = streams.dropout_keys(seeds, layer=layer)
         thresholds = [streams.keep_threshold(rate) for rate in rates]
         kept = [(32768 - threshold) / 65536 for threshold in thresholds]
         self._thresholds = torch.tensor(thresholds, dtype=torch.int32, device=seeds.device)[:, None]
@@ -217,7 +216,7 @@ class Dropout:
             return x, None
         shape = (*x.shape[:3], *(1 for _ in x.shape[3:]))
         count = math.prod(shape[1:])
-        uniforms = streams.dropout_uniforms(self._seeds, layer=self._layer, step=mode.dropout_step, count=count)
+        uniforms = streams.dropout_uniforms(self._keys, step=mode.dropout_step, count=count)
         mask = streams.dropout_mask(uniforms, thresholds=self._thresholds, scales=self._scales).view(shape)
         return x * mask, mask
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alignkit import streams
-from alignkit.cohorts import Cohort
+from alignkit.cohorts import EVALUATION_CHUNK, Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data import Dataset, Split
 from alignkit.network import Member, Network, Pass, sample_losses
@@ -24,7 +24,6 @@ from alignkit.rules.bp import BP
 from alignkit.study import Probe as ProbeOptions
 from alignkit.tails import training_mode
 
-EVALUATION_CHUNK = 1000
 SPLITS = ("train", "validation", "test")
 
 Progress = Callable[[float], None]
@@ -62,6 +61,7 @@ def train_cohort(
         measured = wants_step and step in watched
         before = update.reference(passed) if measured else None
         update.step(passed)
+        del batch, passed  # measuring needs the memory
         if step in watched:
             recorder.checkpoint(step, None if before is None else step_measures(network, *before))
         if progress is not None:

@@ -11,7 +11,7 @@ from alignkit import streams
 
 
 def _uniforms(seeds, *, layer=1, step=1, count=4096):
-    words = streams.dropout_uniforms(torch.tensor(seeds), layer=layer, step=step, count=count)
+    words = streams.dropout_uniforms(streams.dropout_keys(torch.tensor(seeds), layer=layer), step=step, count=count)
     return (words.double() + 32768) / 65536
 
 
@@ -63,8 +63,8 @@ def test_dropout_uniforms_are_uncorrelated_along(axis):
 
 
 def test_a_member_s_masks_do_not_depend_on_the_others():
-    alone = streams.dropout_uniforms(torch.tensor([7]), layer=1, step=9, count=33)
-    company = streams.dropout_uniforms(torch.tensor([3, 7, 11]), layer=1, step=9, count=33)
+    alone = streams.dropout_uniforms(streams.dropout_keys(torch.tensor([7]), layer=1), step=9, count=33)
+    company = streams.dropout_uniforms(streams.dropout_keys(torch.tensor([3, 7, 11]), layer=1), step=9, count=33)
     assert torch.equal(alone[0], company[1])
 
 
@@ -75,7 +75,7 @@ def test_large_and_negative_seeds_and_steps():
 
 
 def test_thresholds_drop_the_rate():
-    words = streams.dropout_uniforms(torch.arange(50), layer=0, step=0, count=2000)
+    words = streams.dropout_uniforms(streams.dropout_keys(torch.arange(50), layer=0), step=0, count=2000)
     for rate in (0.0, 0.1, 0.5, 0.9):
         dropped = (words < streams.keep_threshold(rate)).double().mean().item()
         assert dropped == pytest.approx(rate, abs=0.006)
@@ -84,7 +84,7 @@ def test_thresholds_drop_the_rate():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_masks_are_the_scales_where_uniforms_reach_the_threshold(dtype):
-    words = streams.dropout_uniforms(torch.arange(4), layer=0, step=0, count=999)
+    words = streams.dropout_uniforms(streams.dropout_keys(torch.arange(4), layer=0), step=0, count=999)
     words[:, :3] = torch.tensor([-32768, 32767, 0], dtype=torch.int16)
     thresholds = torch.tensor([-32768, 0, 3000, 32767], dtype=torch.int32)[:, None]
     scales = torch.tensor([1.0, 2.0, 1.2, 65536.0], dtype=dtype)[:, None]
