@@ -1,0 +1,1 @@
+"""What alignkit's speed is compared with: the plain loop, and published codes that the user has checked out."""
