@@ -95,6 +95,7 @@ def product_cosine(u: Tensor, v: Tensor, gram: Tensor) -> Tensor:
 
     <uᵀh, vᵀh> = sum_nm (u_n · v_m) (h_n · h_m): cheaper than the products themselves where samples are few.
     """
+
     def inner(a: Tensor, b: Tensor) -> Tensor:
         return (matmul(a, b.mT) * gram).sum((1, 2))
 

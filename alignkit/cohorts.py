@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from alignkit.layers import LayerShape, layer_shapes, parameter_shapes
+from alignkit.layers import LayerShape, cheaper_from_samples, layer_shapes, parameter_shapes
 from alignkit.parameters import Layout
 from alignkit.plan import Plan, Run
 from alignkit.study import CNN, Settings
@@ -85,7 +85,7 @@ def cohorts(plan: Plan, data: dict[str, DataShape], *, device: str) -> list[Coho
     found = []
     for runs in groups.values():
         shape = data[data_key(runs[0].settings)]
-        most = _most_members(runs[0], shape, device)
+        most = most_members(runs[0].settings, shape, device)
         pieces = math.ceil(len(runs) / most)
         for piece in range(pieces):
             members = tuple(runs[len(runs) * piece // pieces : len(runs) * (piece + 1) // pieces])
@@ -124,7 +124,7 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     trained = training.batch_size * (inputs + sum(passes) + walked) + moving * parameters
     # two walks, and one layer's vectors in float64; or its two gradients, float64 beside their own type
     vectors = probe.samples * (4 * widest + 3 * 8 * probe.samples)
-    first_from_samples = not hidden[0].convolution and number == 4 and 3 * probe.samples <= 2 * hidden[0].weight[1]
+    first_from_samples = number == 4 and cheaper_from_samples(hidden[0], probe.samples)
     matrices = [math.prod(layer.weight) for layer in hidden[first_from_samples:]] or [0]
     compared = 8 * number * max(matrices) if "gradient" in probe.groups else 0
     probed = probe.samples * (sum(passes) + 2 * walked) + max(vectors, compared) + compares_steps * parameters
@@ -160,10 +160,11 @@ def _working_set(settings: Settings, data: DataShape) -> int:
     return number * (weights + settings.training.batch_size * sum(4 * _units(layer) for layer in layers))
 
 
-def _most_members(run: Run, data: DataShape, device: str) -> int:
-    fitting = MEMORY_BUDGET[device] // max(member_bytes(run.settings, data), 1)
+def most_members(settings: Settings, data: DataShape, device: str) -> int:
+    """How many such members a cohort may have on a kind of device, "cpu" or "cuda"."""
+    fitting = MEMORY_BUDGET[device] // max(member_bytes(settings, data), 1)
     if device == "cpu":
-        fitting = min(fitting, CACHE_BUDGET // _working_set(run.settings, data))
+        fitting = min(fitting, CACHE_BUDGET // _working_set(settings, data))
     return max(1, min(MOST_MEMBERS[device], fitting))
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from alignkit import analysis_plan, data, store
+from alignkit.allocator import keep_freed_memory
 from alignkit.cohorts import Cohort, DataShape, cohort_id, cohorts, data_key, member_bytes
 from alignkit.errors import AlignkitError, RecordsError, StudyError
 from alignkit.layers import layer_shapes
@@ -268,6 +269,7 @@ def reproducible(device: str) -> Iterator[None]:
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     if device.startswith("cpu"):
         torch.set_num_threads(1)
+        keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         yield

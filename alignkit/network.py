@@ -24,7 +24,6 @@ from alignkit.parameters import Layout, Parameters
 from alignkit.study import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Mode, Norm, Tail
 
-
 _IN_TAIL = ("gain", "shift")
 
 
@@ -149,7 +148,10 @@ class Network:
         for index, tail in enumerate(self.tails, start=1):
             h = self._weight_op(index, inputs[-1])  # z_l
             if watch:  # a saturating activation would hide what is not finite above it
-                totals += [h.flatten(1).sum(1), *(v.sum(1) for k, v in self.parameters.of_layer(index).items() if k in _IN_TAIL)]
+                totals += [
+                    h.flatten(1).sum(1),
+                    *(v.sum(1) for k, v in self.parameters.of_layer(index).items() if k in _IN_TAIL),
+                ]
             layer_caches = []
             for stage in tail:
                 h, cache = stage.forward(h, mode)

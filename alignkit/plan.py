@@ -16,7 +16,7 @@ from alignkit.rules import WITHOUT_FEEDBACK, rule_identity
 from alignkit.study import MEASURES, SECTIONS, Claim, Design, Settings, Study
 from alignkit.validation import validated
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raised when the same settings and seed would train or measure differently."""
 
 Fingerprint = Callable[[Any], str]

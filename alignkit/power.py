@@ -143,7 +143,15 @@ def _planned_cells(planned: Plan, claim: Claim) -> float:
     In a fraction, where none has one, all cells of the level that has fewer.
     """
     rows = [
-        {**run.levels, "run_id": run.run_id, "rule": run.rule, "cell": run.cell, "seed": run.seed, "designs": "+".join(run.designs), "value": 0.0}
+        {
+            **run.levels,
+            "run_id": run.run_id,
+            "rule": run.rule,
+            "cell": run.cell,
+            "seed": run.seed,
+            "designs": "+".join(run.designs),
+            "value": 0.0,
+        }
         for run in planned.runs
     ]
     runs = pd.DataFrame(rows)

@@ -19,6 +19,7 @@ from alignkit import angles
 from alignkit.angles import Directions
 from alignkit.batched import matmul
 from alignkit.feedback import Projection
+from alignkit.layers import cheaper_from_samples
 from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
 from alignkit.rules.base import Rule
@@ -151,11 +152,10 @@ class Probe:
         from it. (In float64 the deltas' squares could overflow.)"""
         first, options = self._network.layers[0], self._members[0].settings
         dropped = options.network.input_dropout > 0 and self._options.mode == "train"
-        if first.convolution or dropped or options.training.dtype != "float32":
+        if dropped or options.training.dtype != "float32" or not cheaper_from_samples(first, self._x.shape[1]):
             return None
         x = self._x[:1].flatten(2).double()
-        outputs, inputs = first.weight
-        return matmul(x, x.mT) if 3 * x.shape[1] <= 2 * inputs else None
+        return matmul(x, x.mT)
 
     def _size(self, s: LayerSignals) -> dict[str, Tensor]:
         gain = torch.where(s.undefined, torch.nan, s.t.length / s.g.length)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from alignkit.cohorts import EVALUATION_CHUNK, Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data import Dataset, Split
 from alignkit.network import Member, Network, Pass, sample_losses
-from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
 from alignkit.probe import Measures, Probe, schedule, step_measures
 from alignkit.rules import rule_class
-from alignkit.rules.base import Rule
 from alignkit.rules.bp import BP
 from alignkit.study import Probe as ProbeOptions
 from alignkit.tails import training_mode
+from alignkit.update import Update
 
 SPLITS = ("train", "validation", "test")
 
@@ -46,7 +44,7 @@ def train_cohort(
     bp = BP(network, members)
     x, targets = probe_batch(dataset, settings.probe)
     probe = Probe(network, rule, members, x, targets)
-    update = _Update(network, rule, bp, members)
+    update = Update(network, rule, bp, members)
     checkpoints = schedule(settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=training.epochs)
     watched = frozenset(checkpoints)
     wants_step = "step" in settings.probe.groups
@@ -55,7 +53,7 @@ def train_cohort(
 
     batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.storage.device)
     for step in range(1, cohort.steps + 1):
-        batch, labels = _gather(dataset.train, next(batches))
+        batch, labels = gather(dataset.train, next(batches))
         passed = network.forward(batch, labels, training_mode(step), watch=True)
         recorder.check(step - 1, passed)
         measured = wants_step and step in watched
@@ -98,54 +96,6 @@ def evaluate(network: Network, split: Split, *, samples: int = 0) -> tuple[np.nd
     return (loss / count).cpu().numpy(), accuracy.cpu().numpy()
 
 
-class _Update:
-    """What a step does to the parameters, from one pass over its batch."""
-
-    def __init__(self, network: Network, rule: Rule, bp: BP, members: list[Member]) -> None:
-        self._network, self._rule, self._bp = network, rule, bp
-        training = [member.settings.training for member in members]
-        first = training[0]
-        mean = 1.0 / first.batch_size
-        # rates carry the reduction of each layer's gradient over the batch; gradients are sums
-        hidden, output = (
-            mean if how == "mean" else 1.0 for how in (first.reduction, first.output_reduction or first.reduction)
-        )
-        like = network.parameters.storage
-        rates = (
-            per_member([t.lr for t in training], like),
-            per_member([t.lr if t.output_lr is None else t.output_lr for t in training], like),
-        )
-        self._norm_matched = first.update == "norm_matched"
-        self._optimiser: SGD | Adam | None = None
-        if first.optimiser == "adam":
-            self._optimiser = Adam(network.parameters, rates=rates, scales=(hidden, output))
-        else:
-            rates = (rates[0] * hidden, rates[1] * output)
-            if first.momentum or self._norm_matched:
-                self._optimiser = SGD(network.parameters, rates=rates, momentum=first.momentum)
-        self._rates = rates
-        self._gradients = network.parameters.like() if self._optimiser else None
-
-    @cached_property
-    def _bp_gradients(self) -> Parameters:
-        return self._network.parameters.like()
-
-    def reference(self, passed: Pass) -> tuple[Parameters, Parameters]:
-        """The parameters as they are, and the BP gradient of the batch: what a step is compared with."""
-        self._network.backward(passed, self._bp, self._bp_gradients)
-        return self._network.parameters.copy(), self._bp_gradients
-
-    def step(self, passed: Pass) -> None:
-        if self._optimiser is None or self._gradients is None:
-            self._network.descend(passed, self._rule, self._rates)
-            return
-        self._network.backward(passed, self._rule, self._gradients)
-        if self._norm_matched:
-            self._network.backward(passed, self._bp, self._bp_gradients)
-            match_norms(self._gradients, self._bp_gradients)
-        self._optimiser.step(self._gradients)
-
-
 def _batches(members: list[Member], samples: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
     """Each member's batches of sample indices [E, N], epoch after epoch, the last partial one dropped."""
     seeds = [member.seed_of("order") for member in members]
@@ -158,12 +108,11 @@ def _batches(members: list[Member], samples: int, batch_size: int, device: torch
         epoch += 1
 
 
-def _gather(split: Split, index: Tensor) -> tuple[Tensor, Tensor]:
+def gather(split: Split, index: Tensor) -> tuple[Tensor, Tensor]:
     """The samples of an index [E, N]: inputs [E, N, *shape] and targets [E, N, …]."""
-    flat = index.reshape(-1)
-    return tuple(
-        part.index_select(0, flat).view(*index.shape, *part.shape[1:]) for part in (split.inputs, split.targets)
-    )  # type: ignore[return-value]
+    chosen = index.reshape(-1)
+    inputs, targets = split.inputs.index_select(0, chosen), split.targets.index_select(0, chosen)
+    return inputs.view(*index.shape, *inputs.shape[1:]), targets.view(*index.shape, *targets.shape[1:])
 
 
 class _Recorder:
@@ -185,7 +134,8 @@ class _Recorder:
         """
         so_far = self._diverged_step == 0
         if passed is not None and passed.total is not None and not so_far.is_cuda:
-            if not (so_far & ~torch.isfinite(passed.total)).any():
+            suspects = so_far & ~torch.isfinite(passed.total)
+            if not suspects.any():
                 return
         self._diverged_step += (so_far & ~self._network.parameters.finite) * step
 

@@ -65,7 +65,9 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
         for reference, x_own in ((rounded, inputs), (truth.double(), inputs.double())):
             loss = reference_loss(net, reference(x_own), targets[member])
             loss.backward()
-        assert sample_losses(net.loss, passed.output, targets)[member].sum().item() == pytest.approx(loss.item(), rel=max(tolerance, 1e-9))
+        assert sample_losses(net.loss, passed.output, targets)[member].sum().item() == pytest.approx(
+            loss.item(), rel=max(tolerance, 1e-9)
+        )
 
         def close(ours, read, truth=truth, rounded=rounded):
             exact, autograd = read(truth), read(rounded)
@@ -156,7 +158,9 @@ def test_losses_and_their_errors(loss, task):
         output = passed.output[member].clone().requires_grad_()
         total = reference_loss(net, output, targets[member])
         total.backward()
-        assert sample_losses(net.loss, passed.output, targets)[member].sum().item() == pytest.approx(total.item(), rel=1e-12)
+        assert sample_losses(net.loss, passed.output, targets)[member].sum().item() == pytest.approx(
+            total.item(), rel=1e-12
+        )
         _close(passed.error[member], output.grad, 1e-12)
 
 

@@ -41,9 +41,7 @@ def _probe(rule="dfa", network=None, *, count=2, mode="batch", **probe):
 
 def _oracle(net, rule, member, x, targets, *, mode):
     """All measures of one member, by autograd and loops over samples."""
-    passed = net.forward(
-        x.expand(net.parameters.members, *x.shape), targets.expand(net.parameters.members, -1), mode
-    )
+    passed = net.forward(x.expand(net.parameters.members, *x.shape), targets.expand(net.parameters.members, -1), mode)
     reference = Reference(net, member, passed, train=mode.batch_statistics)
     output = reference(x)
     loss = reference_loss(net, output, targets)
@@ -243,7 +241,11 @@ def test_chance_is_calibrated_under_its_own_null():
     for seed in range(400):
         matrix = torch.from_numpy(dfa_matrix(settings.feedback, outputs=4, sizes=(50,), layer=1, seed=seed))
         t = passed.error @ matrix
-        z.append((angles.cosine(t, g).mean(1) / angles.chance_sd(angles.Directions(passed.error), angles.Directions(g))).item())
+        z.append(
+            (
+                angles.cosine(t, g).mean(1) / angles.chance_sd(angles.Directions(passed.error), angles.Directions(g))
+            ).item()
+        )
     assert abs(np.mean(z)) < 4 / 400**0.5 and np.std(z) == pytest.approx(1.0, abs=0.15)
 
 

@@ -1,0 +1,163 @@
+"""What is timed: alignkit's own step and measurement, and the bare products that any DFA step must make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignkit.allocator import keep_freed_memory
+from alignkit.benchmark.timing import Steps
+from alignkit.cohorts import DataShape, most_members
+from alignkit.data import Split
+from alignkit.network import Member, Network
+from alignkit.probe import Probe, step_measures
+from alignkit.rules import rule_class
+from alignkit.rules.bp import BP
+from alignkit.study import Settings
+from alignkit.tails import training_mode
+from alignkit.train import evaluate, gather
+from alignkit.update import Update
+from alignkit.validation import with_tags
+
+SAMPLES = 2048
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and a batch to train it with. `sizes` of a fully connected one, or `network` in full.
+
+    `members` is the cohort's size; None for the one that a study would have.
+    """
+
+    sizes: tuple[int, ...]
+    batch: int
+    shape: tuple[int, ...] = ()
+    network: dict[str, Any] = field(default_factory=dict)
+    probe: dict[str, Any] = field(default_factory=dict)
+    rule: str = "dfa"
+    members: int | None = None
+    device: str = "cpu"
+
+    @property
+    def label(self) -> str:
+        return "-".join(map(str, self.sizes))
+
+    @property
+    def data(self) -> DataShape:
+        return DataShape(self.shape or self.sizes[:1], self.sizes[-1], SAMPLES)
+
+    @property
+    def settings(self) -> Settings:
+        widths = {} if self.shape else {"widths": self.sizes[1:-1]}
+        training = {"batch_size": self.batch, "lr": 1e-3}
+        sections = {"network": {**widths, **self.network}, "training": training, "probe": self.probe}
+        return Settings.model_validate(with_tags(sections))
+
+    @property
+    def cohort_size(self) -> int:
+        return self.members or most_members(self.settings, self.data, self.device.split(":")[0])
+
+
+class Engine:
+    """A cohort in training, as `train_cohort` trains it."""
+
+    def __init__(self, case: Case) -> None:
+        keep_freed_memory()
+        settings = case.settings
+        members = [Member(settings, seed) for seed in range(case.cohort_size)]
+        generator = torch.Generator().manual_seed(0)
+        self.case, self.networks = case, len(members)
+        self._split = random_split(case.data, SAMPLES, generator, case.device)
+        self._index = torch.randint(SAMPLES, (len(members), case.batch), generator=generator).to(case.device)
+        with torch.no_grad():
+            self.network = Network(members, shape=case.data.shape, outputs=case.data.outputs, device=case.device)
+            rule, bp = rule_class(case.rule)(self.network, members), BP(self.network, members)
+            self._update = Update(self.network, rule, bp, members)
+            samples = settings.probe.samples
+            self._probe = Probe(
+                self.network, rule, members, self._split.inputs[:samples], self._split.targets[:samples]
+            )
+        self._step, self._wants_step = 0, "step" in settings.probe.groups
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step of training."""
+        self._step += 1
+        batch, labels = gather(self._split, self._index)
+        passed = self.network.forward(batch, labels, training_mode(self._step), watch=True)
+        assert passed.total is not None
+        if not passed.total.is_cuda:
+            torch.isfinite(passed.total).all().item()
+        self._update.step(passed)
+
+    @torch.no_grad()
+    def measured_step(self) -> None:
+        """One step, and all that measuring adds to it: everything of a checkpoint but losses and accuracies."""
+        self._step += 1
+        batch, labels = gather(self._split, self._index)
+        passed = self.network.forward(batch, labels, training_mode(self._step), watch=True)
+        before = self._update.reference(passed) if self._wants_step else None
+        self._update.step(passed)
+        self._probe.measure(self._step)
+        if before is not None:
+            step_measures(self.network, *before)
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        """The losses and accuracies of a checkpoint, on one split of 1,000 samples."""
+        evaluate(self.network, self._split, samples=1000)
+
+    def contestant(self, step: Callable[[], None], *, threads: int = 1) -> Steps:
+        return Steps(step, self.networks, threads, self.case.device)
+
+
+def engine_steps(case: Case) -> Steps:
+    """alignkit's step, as a contestant of any process."""
+    engine = Engine(case)
+    return engine.contestant(engine.step)
+
+
+def random_split(data: DataShape, samples: int, generator: torch.Generator, device: str) -> Split:
+    inputs = torch.randn(samples, *data.shape, generator=generator)
+    return Split(inputs.to(device), torch.randint(data.outputs, (samples,), generator=generator).to(device))
+
+
+def bare_products(sizes: Sequence[int], batch: int, *, members: int = 1, device: str = "cpu") -> Callable[[], None]:
+    """The matrix products of one DFA step of a fully connected network and nothing else: the machine's limit.
+
+    h W' at every layer, e B at every hidden one, and W -= delta' h: with S the number of weights, 4 N S operations
+    and the feedback's.
+    """
+    weights = [torch.zeros(members, o, i, device=device) for i, o in pairwise(sizes)]
+    feedback = [torch.ones(members, sizes[-1], d, device=device) for d in sizes[1:-1]]
+    hidden = [torch.ones(members, batch, d, device=device) for d in sizes]
+    out = [torch.empty(members, batch, d, device=device) for d in sizes]
+
+    def step() -> None:
+        for layer, weight in enumerate(weights):
+            torch.bmm(hidden[layer], weight.mT, out=out[layer + 1])
+        for layer, matrix in enumerate(feedback, start=1):
+            torch.bmm(hidden[-1], matrix, out=out[layer])
+        for layer, weight in enumerate(weights):
+            weight.baddbmm_(hidden[layer + 1].mT, hidden[layer], alpha=-1e-9)
+
+    return step
+
+
+def operations(sizes: Sequence[int], batch: int) -> int:
+    """Arithmetic operations of `bare_products`, per network."""
+    products = 2 * sum(i * o for i, o in pairwise(sizes)) + sizes[-1] * sum(sizes[1:-1])
+    return 2 * batch * products
+
+
+def gathering(case: Case) -> Callable[[], tuple[Tensor, Tensor]]:
+    """A batch of random data for a single network, gathered anew each time as training does."""
+    generator = torch.Generator().manual_seed(0)
+    split = random_split(case.data, SAMPLES, generator, case.device)
+    index = torch.randint(SAMPLES, (case.batch,), generator=generator).to(case.device)
+    return lambda: (split.inputs.index_select(0, index), split.targets.index_select(0, index))
