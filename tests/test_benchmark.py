@@ -130,15 +130,16 @@ def test_everybody_in_a_contest_is_timed():
 
 def test_growth_has_a_curve_for_everything(monkeypatch):
     for name in ("MEMBERS", "WIDTHS", "DEPTHS", "CHECKPOINTS"):
-        monkeypatch.setattr(f"alignkit.benchmark.growth.{name}", (1, 2, 4, 8))
+        monkeypatch.setattr(f"alignkit.benchmark.growth.{name}", (1, 2, 4))
     curves = growth("cpu", seconds=0.001)
-    assert [curve["values"] for curve in curves] == [[1, 2, 4, 8]] * 5
+    assert [curve["values"] for curve in curves] == [[1, 2, 4]] * 5
     assert all(min(curve["milliseconds"]) > 0 for curve in curves)
 
 
 def test_profiles_are_shares():
     shares = speed.profile(TINY, steps=2)
-    assert sum(share for _, share in shares) == pytest.approx(1.0) and "baddbmm" in dict(shares)
+    assert sum(share for _, share in shares) == pytest.approx(1.0) and len(shares) == 9
+    assert all(0 <= share <= 1 for _, share in shares)
 
 
 def _speed(median=2.0):

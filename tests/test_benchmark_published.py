@@ -34,7 +34,7 @@ def _batch(samples: int = 16, *, inputs: tuple[int, ...] = (12,), classes: int =
 
 def _engine_steps(network: Network, rule: DFA, x: Tensor, labels: Tensor, *, lr: float, steps: int) -> None:
     """The loop of `train_cohort`, on one batch [1, N, …]."""
-    rate = per_member([lr / x.shape[1]], network.parameters.flat)
+    rate = per_member([lr / x.shape[1]], network.parameters.storage)
     optimiser = SGD(network.parameters, rates=(rate, rate), momentum=0.0)
     gradients = network.parameters.like()
     for step in range(1, steps + 1):

@@ -197,13 +197,13 @@ def test_validate_and_plan_run_nothing(study, tmp_path, capsys, monkeypatch):
 def test_a_study_that_grew_runs_only_what_is_new(study, copy, tmp_path, capsys):
     grown = tmp_path / "grown.toml"
     grown.write_text(STUDY.replace("seeds = 6", "seeds = 7"))
-    before = {path.name: path.stat().st_mtime_ns for path in copy.glob("records/*/runs.parquet")}
+    before = {path: path.stat().st_mtime_ns for path in copy.glob("records/*/runs.parquet")}
+    assert len(before) > 1
     assert call("run", grown, "--out", copy, "--workers", 1)[0] == 0
     capsys.readouterr()
     assert len(csv(copy, "runs", capsys).splitlines()) == 1 + 54
-    assert {
-        path.name: path.stat().st_mtime_ns for path in copy.glob("records/*/runs.parquet")
-    }.items() >= before.items()
+    after = {path: path.stat().st_mtime_ns for path in copy.glob("records/*/runs.parquet")}
+    assert after.items() > before.items()
 
 
 def test_a_study_with_a_pilot_tunes_its_rates_first(tmp_path, capsys):
