@@ -32,7 +32,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     >>> nearest("widht", ["width", "depth"])
     'did you mean "width"? (valid: depth, width)'
     """
-    names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    names = sorted(set(valid))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     listing = ", ".join(names) if names else "none"
     return f'did you mean "{close[0]}"? (valid: {listing})' if close else f"valid: {listing}"

@@ -323,8 +323,30 @@ def test_one_factor_at_a_time_compares_with_the_base_alone() -> None:
         ("width", ("8", "16"), 1.0), ("width", ("8", "32"), 2.0), ("norm", ("none", "batch"), 5.0),
     ]  # fmt: skip
     assert all(result.p_adjusted == pytest.approx(3 / 32) for result in found)
+    assert found[0].warnings[0] == (
+        "1 cell without a counterpart at the other level left aside: the effect is averaged over 1 pair of cells, none "
+        "at norm = batch"
+    )
     base = contrasts(alone, ["width"], base={"width": 16})
-    assert base[0].levels == ("16", "8")
+    assert base[0].levels == ("16", "8") and not any("left aside" in note for note in base[0].warnings)
+
+
+def test_a_cell_that_no_seed_has_is_said_to_be_missing_from_the_average() -> None:
+    """The effect is 1 at site a, 2 at b and 6 at c: without c it is 1.5 and no longer 3."""
+    rows = [
+        {"seed": seed, "dose": dose, "site": site, "value": seed + effect * dose}
+        for seed, dose, (site, effect) in itertools.product(range(6), (0, 1), (("a", 1), ("b", 2), ("c", 6)))
+    ]
+    table = pd.DataFrame(rows)
+    options: dict[str, Any] = {"factor": "dose", "levels": (0, 1), "within": ["site"]}
+    whole = contrast(table, **options)
+    assert whole.estimate == pytest.approx(3.0) and not any("left aside" in note for note in whole.warnings)
+    hole = contrast(table[(table["dose"] == 0) | (table["site"] != "c")], **options)
+    assert hole.estimate == pytest.approx(1.5) and hole.n_cells == 2
+    assert "1 cell without a counterpart" in hole.warnings[0] and hole.warnings[0].endswith("none at site = c")
+    # A cell that one seed alone lacks is a missing pair of that seed, and its level stays in the average.
+    lacking = contrast(table[(table["dose"] == 0) | (table["site"] != "c") | (table["seed"] > 0)], **options)
+    assert lacking.estimate == pytest.approx((1.5 + 5 * 3.0) / 6) and "1 of 18 pairs" in lacking.warnings[0]
 
 
 def test_levels_match_whatever_type_the_column_has() -> None:

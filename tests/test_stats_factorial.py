@@ -215,6 +215,8 @@ def test_without_variance_there_is_no_test() -> None:
     for errors in ("seed", "pooled", "robust"):
         flat = fit_factorial(constant, "width + norm", errors=errors)
         assert flat.to_frame()["p"].isna().all() and flat.anova()["p"].isna().all()
+        # No sum of squares to have a share of, but for rounding.
+        assert flat.anova()[["partial_r2", "generalised_r2"]].isna().all(axis=None)
 
 
 def test_units_do_not_matter() -> None:

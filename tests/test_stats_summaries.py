@@ -49,6 +49,15 @@ def test_missing_values_say_why(records: Records) -> None:
     assert set(gap.loc[gap["rule"] == "bp", "missing"]) == {"is the reference itself"}
 
 
+def test_an_infinite_value_is_missing_under_its_own_name(records: Records) -> None:
+    runs = records.runs.copy()
+    whole = runs.index[(runs["rule"] == "dfa") & ~runs["diverged"]]
+    runs.loc[whole[0], "test_loss"] = np.inf
+    table = run_summaries(runs, records.layers, "test_loss")
+    assert np.isnan(table.loc[whole[0], "value"]) and table.loc[whole[0], "missing"] == "test_loss infinite"
+    assert table["missing"].drop(whole[0]).eq("").all() and table["value"].drop(whole[0]).notna().all()
+
+
 def test_one_undefined_layer_is_enough(records: Records) -> None:
     layers = records.layers.copy()
     run = records.runs.loc[records.runs["rule"] == "dfa", "run_id"].iloc[-1]

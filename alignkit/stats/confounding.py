@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from alignkit.stats.checks import require_columns
 from alignkit.stats.levels import level_column, level_text
 
 
@@ -31,6 +32,7 @@ def rate_note(
     >>> rate_note(table, factor="norm", levels=("none", "batch"), tuned=True)
     "confounded with the learning rate: lr 0.1 vs 0.03, each arm's own tuned rate"
     """
+    require_columns(table, factor)
     at = level_column(table[factor])
     low, high = (str(level_text(level)) for level in levels)
     others = [level_column(table[name]).map(str) for name in within if name != factor]
@@ -73,6 +75,7 @@ def step_note(
     >>> step_note(table, factor="normalised", levels=(False, True))
     'confounded with the step length: |dW|/|W| is 8 times longer at false than at true'
     """
+    require_columns(table, factor, step)
     at = level_column(table[factor])
     lengths = table[step].where(table[step] > 0)
     low, high = (float(np.log(lengths[at == level_text(level)].dropna()).mean()) for level in levels)

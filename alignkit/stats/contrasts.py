@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from alignkit.errors import AnalysisError
+from alignkit.stats.checks import names_of, require_choice, require_columns
 from alignkit.stats.levels import level_column, level_order, level_text
 from alignkit.stats.multiplicity import benjamini_hochberg, holm
 from alignkit.stats.paired import paired_test, seed_contrasts
@@ -206,6 +207,11 @@ def contrasts(
     levels and response must come before the data.
     """
     base = base or {}
+    factors = names_of("factors", factors)
+    if not factors:
+        raise AnalysisError('expected at least one factor; got none. Name them, as in ["norm", "width"]')
+    require_columns(table, *factors, *base)
+    require_choice("adjust", adjust, tuple(ADJUSTMENTS))
     found: list[Contrast] = []
     for factor in factors:
         levels = level_order(table[factor])

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from alignkit.errors import AnalysisError
 from alignkit.stats.arrays import moments, t_interval, tost_p
+from alignkit.stats.checks import differences_of, require_alpha, require_margin
 from alignkit.stats.frames import one_row
 
 
@@ -48,13 +48,10 @@ def equivalence_test(
     >>> equivalence_test([0.1, -0.2, 0.0, 0.1, -0.1, 0.1], margin=1.0).equivalent
     True
     """
-    if not margin > 0:
-        raise AnalysisError(
-            f"expected a margin above 0, in the unit of the response; got {margin}. "
-            "State the smallest effect that matters"
-        )
-    values = np.asarray(differences, dtype=float)
-    missing = ~np.isfinite(values)
+    require_margin(margin)
+    require_alpha(alpha, below=0.5)
+    values = differences_of(differences)
+    missing = np.isnan(values)
     warnings = [f"{int(missing.sum())} missing differences left out"] if missing.any() else []
     of = moments(values)
     n = int(of.n)

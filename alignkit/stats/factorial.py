@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from alignkit.errors import AnalysisError, nearest
+from alignkit.errors import AnalysisError
+from alignkit.stats.checks import require_choice, require_columns, require_seed_column
 from alignkit.stats.diagnostics import Diagnostics, breusch_pagan
 from alignkit.stats.formula import Interactions
 from alignkit.stats.linear import ROUNDING, Design, FTest, LinearFit, f_p, require_rank
@@ -65,8 +66,11 @@ class FactorialFit(LinearFit):
             the term's own variation over seeds, so it says how repeatable the effect is, not how large.
         generalised_r2 : ss / (ss + everything that the model's terms do not explain, differences between
             seeds included): comparable between terms and designs (Olejnik and Algina, 2003).
+
+        Both shares are NaN where there is nothing to share but rounding.
         """
         unexplained = self._unexplained()
+        rounding = len(self.design.y) * (ROUNDING * np.abs(self.design.y).max()) ** 2
         rows = []
         for term, columns in self.design.terms.items():
             if term == "Intercept":
@@ -82,7 +86,7 @@ class FactorialFit(LinearFit):
             rows.append(
                 (
                     term, test.df, test.df_error, ss, ss_error, test.statistic, test.epsilon, test.p, spherical,
-                    _share(ss, ss_error), _share(ss, unexplained),
+                    _share(ss, ss_error, rounding), _share(ss, unexplained, rounding),
                 )
             )  # fmt: skip
         return pd.DataFrame(rows, columns=list(ANOVA_COLUMNS))
@@ -174,8 +178,7 @@ def fit_factorial(
     >>> fit.n_seeds, fit.residual_df, fit.design.names[2], round(float(fit.coefficients[2]), 9)
     (4, 3, 'norm[no]', -0.75)
     """
-    if errors not in ("seed", "pooled", "robust"):
-        raise AnalysisError(f'expected errors to be "seed", "pooled" or "robust"; got {errors!r}')
+    require_choice("errors", errors, ("seed", "pooled", "robust"))
     design = Design.of(table, formula_or_factors, response=response, interactions=interactions)
     codes, seeds = seed_codes(table, design, seed)
     if errors == "seed":
@@ -197,19 +200,15 @@ def fit_factorial(
 
 def seed_codes(table: pd.DataFrame, design: Design, seed: str) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Which seed each row of a design has, as a position among the seeds, and the seeds."""
-    if seed not in table.columns:
-        raise AnalysisError(f'expected a column "{seed}"; {nearest(seed, map(str, table.columns))}')
+    require_columns(table, seed)
     if seed in design.factors or seed in design.covariates:
         raise AnalysisError(
             f'expected a model without the seed; got "{design.formula}", which has {seed}. Leave it out: '
             "the seed is the block, not a factor"
         )
-    codes, seeds = pd.factorize(table[seed].array[design.used])
-    if (codes < 0).any():
-        raise AnalysisError(
-            f'expected a seed in every row; got {int((codes < 0).sum()):,} rows without one in "{seed}". '
-            "Say which seed they are, or drop them"
-        )
+    used = table[seed][design.used]
+    require_seed_column(used)
+    codes, seeds = pd.factorize(used.array)
     return codes, tuple(pd.Series(seeds).tolist())
 
 
@@ -342,5 +341,5 @@ def _seed_columns(codes: np.ndarray, n_seeds: int) -> np.ndarray:
     return np.vstack([np.eye(n_seeds - 1), -np.ones((1, n_seeds - 1))])[codes]
 
 
-def _share(ss: float, rest: float) -> float:
-    return ss / (ss + rest) if ss + rest > 0 else float("nan")
+def _share(ss: float, rest: float, rounding: float) -> float:
+    return ss / (ss + rest) if ss + rest > rounding else float("nan")

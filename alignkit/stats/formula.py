@@ -16,6 +16,7 @@ import pandas as pd
 import patsy
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.checks import names_of
 
 Interactions = int | Literal["all"]
 
@@ -38,9 +39,9 @@ def formula_text(table: pd.DataFrame, model: str | Sequence[str], interactions: 
                 f'beside "{model}". Give a list of factors, or leave interactions out'
             )
         return model.strip()
-    factors = list(model)
-    if not factors or not all(isinstance(name, str) for name in factors) or len(set(factors)) < len(factors):
-        raise AnalysisError(f"expected a formula or a list of different factors; got {factors}")
+    factors = names_of("model", model)
+    if not factors:
+        raise AnalysisError('model: expected a formula or a list of factors; got none. Write "norm * width"')
     atoms = [name if name.isidentifier() or name not in table.columns else f"Q({name!r})" for name in factors]
     order = 2 if interactions is None else interactions
     if order == "all":
@@ -64,7 +65,7 @@ def parse_formula(formula: str) -> Any:
     return model
 
 
-def left_hand_side(model: Any, response: str) -> str:
+def left_hand_side(model: Any, response: str | None) -> str:
     """The response that a formula names; it must be a column, and agree with one that was given beside it."""
     terms = model.lhs_termlist
     names = [factor.code for term in terms for factor in term.factors]
@@ -74,8 +75,10 @@ def left_hand_side(model: Any, response: str) -> str:
             f"expected one column as the response; got {' + '.join(names)}. Compute it as a column of its own"
         )
     name = found["quoted"] or found["plain"]
-    if response not in ("value", name):
-        raise AnalysisError(f'expected one response; got "{name}" in the formula and "{response}" beside it')
+    if response not in (None, name):
+        raise AnalysisError(
+            f'expected one response; got "{name}" in the formula and "{response}" beside it. Leave one of them out'
+        )
     return str(name)
 
 
@@ -150,13 +153,3 @@ def column_label(name: str, label: Mapping[str, str]) -> str:
     for code in sorted(label, key=len, reverse=True):
         name = name.replace(code, label[code])
     return name.replace("[S.", "[")
-
-
-def number_column(column: pd.Series, name: str) -> np.ndarray:
-    """A column as floats, missing ones NaN."""
-    try:
-        return column.astype(float).to_numpy(dtype=float, na_value=np.nan)
-    except (TypeError, ValueError):
-        raise AnalysisError(
-            f'"{name}": expected numbers; got a column of {column.dtype}. Convert it, or name it plainly as a factor'
-        ) from None

@@ -17,6 +17,7 @@ import patsy
 from scipy import stats
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.checks import number_column, require_columns, require_level, require_number
 from alignkit.stats.formula import (
     Interactions,
     column_label,
@@ -24,7 +25,6 @@ from alignkit.stats.formula import (
     formula_text,
     left_hand_side,
     model_matrix,
-    number_column,
     number_name,
     parse_formula,
     predictor,
@@ -86,29 +86,27 @@ class Design:
         that interacts with a factor should be centred, or the factor's main effect is its effect where
         the covariate is 0.
 
-        Rows in which the response or a predictor is missing or not finite are left out and counted.
-        Raises `AnalysisError` for unknown columns, for factors with one level, and for terms that the
+        Rows in which the response or a predictor is missing are left out and counted.
+        Raises `AnalysisError` for unknown columns, infinite values, for factors with one level, and for terms that the
         rows cannot tell apart, which it names.
 
         >>> table = pd.DataFrame({"width": [8, 8, 64, 64], "norm": ["no", "yes"] * 2, "value": [1.0, 2, 3, 5]})
         >>> Design.of(table, "log2(width) + norm").names
         ('Intercept', 'norm[no]', 'log2(width)')
         """
+        require_columns(table)
         formula = formula_text(table, formula_or_factors, interactions)
         model = parse_formula(formula)
         if model.lhs_termlist:
-            response = left_hand_side(model, response)
-        if response not in table.columns:
-            raise AnalysisError(f'expected a column "{response}"; {nearest(response, map(str, table.columns))}')
+            response = left_hand_side(model, None if response == "value" else response)
+        require_columns(table, response)
         # Whoever writes a term names every factor in it, and each is either a column's levels or a number.
         atoms = {atom: predictor(atom, table) for term in model.rhs_termlist for atom in term.factors}
         categorical = dict.fromkeys(name for name, columns in atoms.values() if columns is None)
         numeric = dict.fromkeys(name for _, columns in atoms.values() for name in columns or ())
         if response in categorical or response in numeric:
             raise AnalysisError(f'"{response}" is the response; expected it on the left of the model alone: {formula}')
-        for name in (response, *categorical, *numeric):
-            if list(table.columns).count(name) > 1:
-                raise AnalysisError(f'expected one column "{name}"; got several. Rename them')
+        require_columns(table, *categorical, *numeric)
         data: dict[str, Any] = {factor_name(name): level_column(table[name]) for name in categorical}
         y = number_column(table[response], response)
         used = np.isfinite(y)
@@ -254,6 +252,8 @@ def t_columns(
     estimate: np.ndarray, se: np.ndarray, df: np.ndarray, *, null: float = 0.0, level: float = 0.95
 ) -> dict[str, np.ndarray]:
     """The t statistic of estimates against `null`, with interval and p; NaN where there is no standard error."""
+    require_number("null", null)
+    require_level(level)
     usable = (se > 0) & (df > 0)
     safe_se, safe_df = np.where(usable, se, np.nan), np.where(usable, df, np.nan)
     t = (estimate - null) / safe_se

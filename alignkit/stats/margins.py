@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.checks import names_of, require_choice, require_number
 from alignkit.stats.contrasts import ADJUSTMENTS
 from alignkit.stats.levels import level_text
 from alignkit.stats.linear import LinearFit, t_columns
@@ -80,7 +81,7 @@ def marginal_means(
     >>> [round(float(mean), 9) for mean in marginal_means(fit, "norm").estimate]
     [1.5, 3.0]
     """
-    chosen = [*_names(by), *_names(factors)]
+    chosen = [*names_of("by", by), *names_of("factors", factors)]
     labels, weights, notes = _means(fit, chosen, at)
     return _combinations(fit, labels, weights, notes, null=null, level=level, adjust="none")
 
@@ -108,7 +109,7 @@ def marginal_contrasts(
     p_adjusted takes all rows, those of all `by` levels together, as one family; intervals are for one row
     each. To confirm a claim use `contrast`, which needs no model.
     """
-    by = _names(by)
+    by = names_of("by", by)
     labels, weights, notes = _means(fit, [*by, factor], at)
     names, coefficients = _contrast_rows(fit.design.factors[factor], factor, kind, reference, scores)
     found_labels, found = [], []
@@ -186,6 +187,8 @@ def _means(
     fit: LinearFit, factors: Sequence[str], at: Mapping[str, float] | None
 ) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ...]]:
     """The levels of `factors` crossed, the weights [m, p] of their marginal means, and what to warn of."""
+    if not isinstance(fit, LinearFit):
+        raise AnalysisError(f"expected a fitted model; got {type(fit).__name__}. Make one with fit(…)")
     design = fit.design
     if not factors or len(set(factors)) < len(factors):
         raise AnalysisError(f"expected different factors; got {', '.join(factors) or 'none'}")
@@ -197,6 +200,7 @@ def _means(
     for name, value in (at or {}).items():
         if name not in covariates:
             raise AnalysisError(f'at: "{name}" is no covariate of the model; {nearest(name, covariates)}')
+        require_number(f"at: {name}", value)
         covariates[name] = float(value)
     others = [name for name in design.factors if name not in factors]
     grid = _crossed({name: design.factors[name] for name in [*factors, *others]})
@@ -234,12 +238,15 @@ def _contrast_rows(
 ) -> tuple[list[dict[str, str]], np.ndarray]:
     """What each contrast of the levels is called, and its coefficients [number of contrasts, k]."""
     k = len(levels)
+    require_choice("kind", kind, ("reference", "pairwise", "polynomial"))
     if scores is not None and kind != "polynomial":
         raise AnalysisError(f'scores are for kind="polynomial"; got kind="{kind}"')
     if reference is not None and kind != "reference":
         raise AnalysisError(f'a reference level is for kind="reference"; got kind="{kind}"')
     if kind == "polynomial":
-        places = list(range(k)) if scores is None else [float(score) for score in scores]
+        places = list(range(k)) if scores is None else list(scores)
+        for place in places:
+            require_number("scores", place)
         if len(places) != k or len(set(places)) < k:
             raise AnalysisError(f'factor "{factor}": expected {k} different scores, one a level; got {places}')
         degree = min(k - 1, len(DEGREES))
@@ -249,10 +256,8 @@ def _contrast_rows(
         raise AnalysisError(f'factor "{factor}": expected a reference among {", ".join(levels)}; got {reference}')
     if kind == "reference":
         pairs = [(str(first), other) for other in levels if other != first]
-    elif kind == "pairwise":
-        pairs = [(levels[low], levels[high]) for low in range(k) for high in range(low + 1, k)]
     else:
-        raise AnalysisError(f'expected kind to be "reference", "pairwise" or "polynomial"; got {kind!r}')
+        pairs = [(levels[low], levels[high]) for low in range(k) for high in range(low + 1, k)]
     unit = dict(zip(levels, np.eye(k), strict=True))
     names = [{"level_from": low, "level_to": high} for low, high in pairs]
     return names, np.array([unit[high] - unit[low] for low, high in pairs])
@@ -268,8 +273,7 @@ def _combinations(
     level: float,
     adjust: Adjust,
 ) -> Margins:
-    if adjust != "none" and adjust not in ADJUSTMENTS:
-        raise AnalysisError(f'expected adjust to be "holm", "bh" or "none"; got {adjust!r}')
+    require_choice("adjust", adjust, (*ADJUSTMENTS, "none"))
     estimate = weights @ fit.coefficients
     columns = t_columns(
         estimate, fit.standard_errors(weights), np.array([fit.df(row) for row in weights]), null=null, level=level
@@ -286,7 +290,3 @@ def _combinations(
         method=f"{fit.method}; equal weights over the reference grid{family}",
         warnings=fit.warnings + notes,
     )
-
-
-def _names(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)

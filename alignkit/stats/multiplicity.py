@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alignkit.errors import AnalysisError
+from alignkit.stats.checks import p_values_of
 
 # Written out, with statsmodels' multipletests as the tests' oracle: that one takes one family at a time and
 # collects garbage at every call, some 60 ms, which a calibration by simulation would pay ten thousand times.
@@ -82,8 +83,8 @@ def holm_joint(
     >>> difference.tolist(), equivalence.tolist()
     ([0.002, 1.0], [1.0, 0.04])
     """
-    difference, equivalence = np.asarray(p_difference, dtype=float), np.asarray(p_equivalence, dtype=float)
-    if difference.shape != equivalence.shape or difference.ndim < 1:
+    difference, equivalence = p_values_of(p_difference), p_values_of(p_equivalence)
+    if difference.shape != equivalence.shape:
         raise AnalysisError(
             f"expected one p for difference and one for equivalence per claim; got shapes {difference.shape} and "
             f"{equivalence.shape}. Put NaN where a test was not made"
@@ -104,7 +105,7 @@ def _ranked(
     p_values: Sequence[float] | np.ndarray, count_missing: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The p-values, their order, the p-values in that order (missing ones infinite, last), and the family's size."""
-    p = np.asarray(p_values, dtype=float)
+    p = p_values_of(p_values)
     defined = np.isfinite(p)
     filled = np.where(defined, p, np.inf)
     order = np.argsort(filled, axis=-1, kind="stable")

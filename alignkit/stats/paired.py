@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from alignkit.errors import AnalysisError, nearest
+from alignkit.errors import AnalysisError
 from alignkit.stats.arrays import (
     DRAWS,
     EXACT_UP_TO,
@@ -22,6 +22,17 @@ from alignkit.stats.arrays import (
     sign_flip_p_values,
     t_interval,
     t_p,
+)
+from alignkit.stats.checks import (
+    differences_of,
+    levels_given,
+    names_of,
+    number_column,
+    require_alpha,
+    require_columns,
+    require_count,
+    require_level,
+    require_seed_column,
 )
 from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column, level_order, level_text
@@ -91,7 +102,8 @@ def seed_contrasts(
 
     `table` has one row per seed and cell; a cell is a combination of `factor` and the other factors,
     `within`. Where a cell at one level has its counterpart at the other (a grid, one factor at a time),
-    the differences between counterparts are averaged, and cells without one are left aside. In a
+    the differences between counterparts are averaged, and cells without one are left aside: a warning
+    says how many, and which levels of the other factors the effect is then not averaged over. In a
     regular fraction no cell has one: there the difference of the level means is taken, and where values
     are missing or the levels are not balanced over the other factors, a main-effects model is fitted by
     least squares within each seed, which assumes that the factors' effects add.
@@ -103,10 +115,13 @@ def seed_contrasts(
     Raises `AnalysisError` where a column or level does not exist, where a seed holds a cell twice, and
     where the design cannot separate the factor from another.
     """
-    within = [name for name in within if name != factor]
-    for name in (factor, response, seed, *within):
-        if name not in table.columns:
-            raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')
+    within = [name for name in names_of("within", within) if name != factor]
+    require_columns(table, factor, response, seed, *within)
+    if len({factor, response, seed}) < 3 or {response, seed} & set(within):
+        raise AnalysisError(
+            f'expected columns of their own for the response, "{response}", and the seed, "{seed}"; got '
+            f"{', '.join([factor, *within])} as factors. Name the factors alone"
+        )
     low, high = _known_levels(table[factor], factor, levels)
     at = level_column(table[factor])
     chosen = at.isin([low, high])
@@ -114,7 +129,8 @@ def seed_contrasts(
     others = others.loc[:, [name for name in within if others[name].nunique(dropna=False) > 1]]
     cell = ["\x1f".join(map(str, row)) for row in others.itertuples(index=False, name=None)]
     frame = pd.DataFrame({"seed": table.loc[chosen, seed], "at": at[chosen], "cell": cell})
-    frame["value"] = table.loc[chosen, response].astype(float)
+    frame["value"] = number_column(table.loc[chosen, response], response)
+    require_seed_column(table.loc[chosen, seed])
     repeated = frame.duplicated(["seed", "at", "cell"])
     if repeated.any():
         row = frame[repeated].iloc[0]
@@ -129,8 +145,10 @@ def seed_contrasts(
     )
     counterparts = [name for name in before.columns if name in after.columns]
     if counterparts:
+        lone = _without_counterpart(frame["cell"], others, counterparts)
         before, after = before[counterparts], after[counterparts]
         differences, method, warnings = _matched(before, after)
+        warnings += lone
         # Both sides of a level's mean are the cells that were compared, and no others.
         lost = before.isna() | after.isna()
         before, after = before.mask(lost), after.mask(lost)
@@ -170,9 +188,11 @@ def paired_test(
     >>> result.estimate, result.p, result.df
     (1.3333333333333333, 0.03125, 5)
     """
-    values = np.asarray(differences, dtype=float)
+    require_level(level)
+    require_count("seed", seed, least=0)
+    values = differences_of(differences)
     warnings = []
-    missing = ~np.isfinite(values)
+    missing = np.isnan(values)
     if missing.any():
         warnings.append(f"{_count(int(missing.sum()), 'missing difference')} left out")
         values = values[~missing]
@@ -205,8 +225,10 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray, *, seed: int = 0, dra
     >>> sign_flip_p([1.0, 2.0, 3.0])
     0.25
     """
-    values = np.asarray(differences, dtype=float)
-    missing = int((~np.isfinite(values)).sum())
+    require_count("seed", seed, least=0)
+    require_count("draws", draws)
+    values = differences_of(differences)
+    missing = int(np.isnan(values).sum())
     if missing:
         raise AnalysisError(
             f"expected finite differences; got {missing} missing of {len(values)}. "
@@ -221,6 +243,8 @@ def minimum_seeds(family_size: int = 1, alpha: float = 0.05) -> int:
     >>> minimum_seeds(), minimum_seeds(10)
     (6, 9)
     """
+    require_count("family_size", family_size)
+    require_alpha(alpha)
     n = 1
     while 2 / 2**n * family_size > alpha:
         n += 1
@@ -229,6 +253,7 @@ def minimum_seeds(family_size: int = 1, alpha: float = 0.05) -> int:
 
 def require_seeds(n_seeds: int, *, family_size: int = 1, alpha: float = 0.05) -> None:
     """Raise `AnalysisError` where `n_seeds` differences cannot reach `alpha`, whatever they are."""
+    require_count("n_seeds", n_seeds, least=0)
     needed = minimum_seeds(family_size, alpha)
     if n_seeds >= needed:
         return
@@ -241,8 +266,13 @@ def require_seeds(n_seeds: int, *, family_size: int = 1, alpha: float = 0.05) ->
 
 
 def _known_levels(column: pd.Series, factor: str, levels: tuple[Any, Any]) -> tuple[str, str]:
+    given = levels_given(factor, levels)
+    if len(given) != 2:
+        raise AnalysisError(
+            f'factor "{factor}": expected two levels, from and to; got {len(given)}. Name one pair at a time'
+        )
     present = level_order(column)
-    wanted = tuple(level_text(level) for level in levels)
+    wanted = tuple(level_text(level) for level in given)
     for text in wanted:
         if text not in present:
             has = ", ".join(present) if present else "none (these runs do not have the factor)"
@@ -261,6 +291,23 @@ def _matched(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.Series, str,
         warnings.append(f"{lost} of {_count(total, 'pair')} of runs left out: one or both values are missing")
     method = f"per-seed mean over {_count(difference.shape[1], 'pair')} of matched cells"
     return pd.Series(matched_differences(before.to_numpy(), after.to_numpy()), index=before.index), method, warnings
+
+
+def _without_counterpart(cells: pd.Series, others: pd.DataFrame, counterparts: Sequence[str]) -> list[str]:
+    """What the comparison of cells with their counterparts is not averaged over."""
+    compared = cells.isin(counterparts)
+    if compared.all():
+        return []
+    absent = []
+    for name in others:
+        levels = level_order(others[name][compared])
+        absent += [f"{name} = {level}" for level in level_order(others[name]) if level not in levels]
+    shown = ", ".join(absent[:6]) + (f" and {len(absent) - 6} more levels" if len(absent) > 6 else "")
+    lone, pairs = _count(cells[~compared].nunique(), "cell"), _count(len(counterparts), "pair")
+    return [
+        f"{lone} without a counterpart at the other level left aside: the effect is averaged over {pairs} of cells"
+        + (f", none at {shown}" if absent else "")
+    ]
 
 
 def _fraction(

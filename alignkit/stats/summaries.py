@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.checks import require_choice, require_columns, require_count, require_text
 
 GAP = "accuracy_gap"
 EXCESS = "_excess"
 _KEYS = frozenset({"run_id", "step", "epoch", "layer", "layer_name", "width", "signal"})
+_LAYER_KEYS = ("run_id", "step", "epoch", "layer", "signal")
 _ACCURACIES = frozenset({"train_accuracy", "validation_accuracy", "test_accuracy"})
 
 
@@ -21,6 +23,7 @@ def unit_of(response: str) -> str:
     >>> unit_of("signal_angle_deg"), unit_of("test_accuracy"), unit_of("signal_cosine_excess")
     ('°', 'points', '')
     """
+    require_text("response", response)
     name = response.removesuffix(EXCESS)
     if name.endswith("_deg"):
         return "°"
@@ -51,6 +54,7 @@ def label_of(response: str) -> str:
     >>> label_of("signal_angle_deg"), label_of("effective_rank_excess")
     ('angle to the BP signal', 'effective rank, less that of untaught feedback')
     """
+    require_text("response", response)
     if response.endswith(EXCESS):
         return f"{label_of(response.removesuffix(EXCESS))}, less that of untaught feedback"
     return _LABELS.get(response, response.replace("_", " "))
@@ -58,7 +62,15 @@ def label_of(response: str) -> str:
 
 def in_design(runs: pd.DataFrame, design: str) -> pd.Series:
     """Which runs belong to a design; `runs.designs` joins their names by +."""
+    require_columns(runs, "designs")
     return runs["designs"].fillna("").map(lambda names: design in str(names).split("+")).astype(bool)
+
+
+def require_summary(summary: str, layer: int | str) -> None:
+    """How a measure becomes one number: at the end or over training, in one layer or their mean."""
+    require_choice("summary", summary, ("final", "auc"))
+    if layer != "mean":
+        require_count('layer (or "mean")', layer)
 
 
 def run_summaries(
@@ -81,12 +93,24 @@ def run_summaries(
     - a number column of `runs`, accuracies in points (x 100, so that a margin of 1 is one point);
     - `accuracy_gap`: test accuracy minus that of the BP twin, in points.
 
-    A value is missing where the run diverged, where its measure is undefined in a layer or at a
+    Only measures have layers and a course over training; with any other response `summary` and `layer` are refused.
+
+    A value is missing where the run diverged, where its measure is undefined (or infinite) in a layer or at a
     checkpoint, or where the twin's is: never replaced, and never averaged around. Only what is
     undefined in every run (a step measure at step 0, a weight measure before a convolution) is left
     out. The output layer is in no summary: its angle is 0 by construction. Give all runs, BP twins
     included, and choose rules and designs from the result.
     """
+    require_text("response", response)
+    require_summary(summary, layer)
+    require_columns(runs, "run_id")
+    require_columns(layers, *_LAYER_KEYS)
+    per_run = response == GAP or (response in runs.columns and (response in _KEYS or response not in layers.columns))
+    if per_run and (summary != "final" or layer != "mean"):
+        raise AnalysisError(
+            f'response "{response}": one number per run, which has no layers and no course over training; got '
+            f"summary={summary!r}, layer={layer!r}. Leave both out, or name a measure of layers"
+        )
     if response == GAP:
         own = runs["test_accuracy"].astype(float) * 100
         twin = _of_twin(runs, own)
@@ -168,8 +192,11 @@ def _labelled(
     runs: pd.DataFrame, value: pd.Series, reference: pd.Series, twin: pd.Series | None, label: str
 ) -> pd.DataFrame:
     missing = pd.Series("", index=runs.index, dtype=object)
+    infinite = pd.Series(np.isinf(value), index=runs.index)
+    value = value.mask(infinite)
     absent = value.isna()
     missing[absent] = f"{label} undefined"
+    missing[infinite] = f"{label} infinite"
     if twin is not None:
         missing[absent & twin.isna()] = "no value in the BP twin"
     if "diverged" in runs.columns:
