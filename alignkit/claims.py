@@ -11,7 +11,7 @@ import pandas as pd
 
 from alignkit.designs import declared_factors
 from alignkit.errors import AnalysisError, nearest
-from alignkit.run_tables import summarised
+from alignkit.run_tables import require_records, summarised
 from alignkit.stats import (
     benjamini_hochberg,
     contrast,
@@ -27,6 +27,7 @@ from alignkit.stats import (
     unit_of,
 )
 from alignkit.stats.attrition import response_bounds, worst_case_bounds
+from alignkit.stats.checks import require_alpha
 from alignkit.stats.multiplicity import holm_joint
 from alignkit.store import Records
 from alignkit.study import Claim
@@ -120,6 +121,8 @@ def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
     the runs, or whose study changed since, is judged as exploration. One that cannot be tested (too few seeds, a
     level without runs) is undecided, and `reason` says why: nothing is raised.
     """
+    require_records(records)
+    require_alpha(alpha, below=0.5)
     key = ("verdicts", alpha)
     if key not in records.memo:
         records.memo[key] = _evaluate(records, alpha)

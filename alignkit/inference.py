@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from alignkit.errors import AnalysisError, nearest
-from alignkit.run_tables import source_of
+from alignkit.run_tables import Source, require_source, source_of
 from alignkit.stats import Contrast, contrast, contrast_frame, level_order, level_text, minimum_seeds, paired_test
+from alignkit.stats.checks import levels_given, names_of, require_choice, require_columns, require_text
 from alignkit.stats.contrasts import ADJUSTMENTS, level_means
 from alignkit.stats.factorial import fit_factorial, repeated_measures_f
 from alignkit.stats.formula import formula_text, left_hand_side, parse_formula, predictor
@@ -127,8 +128,8 @@ def compare(
 ) -> Comparison:
     """How far a response moves between the levels of a factor, as one contrast per seed.
 
-    Of records, the runs under `rule` (None: all of them) and of `design` are taken, each summarised to
-    one number by `response` (an angle in degrees by default), `summary` and `layer`; see `run_summaries`.
+    Of records, the runs under `rule` (None: all, with "rule" among the factors) and of `design` are taken, each
+    summarised to one number by `response` (an angle in degrees by default), `summary` and `layer`.
     Without `design` it is the first that holds all the levels. Of a table, which has a row per seed and
     cell, `response` is a column ("value" by default); rule, design, summary and layer do not apply.
 
@@ -149,15 +150,21 @@ def compare(
     (-3.0, 0.03125, 6)
     """
     source = source_of(records_or_table, response, rule=rule, summary=summary, layer=layer)
+    require_choice("adjust", adjust, tuple(ADJUSTMENTS))
     for name in (factor, *([by] if by is not None else ())):
+        require_text("factor" if name is factor else "by", name)
         if name not in source.table.columns:
             raise AnalysisError(f'"{name}" is no factor; {nearest(name, source.factors or map(str, source.table))}')
     if by == factor:
         raise AnalysisError(f'by: expected a factor other than "{factor}"; got it again')
+    levels = None if levels is None else levels_given(factor, levels)
     needs = {factor: levels, **({by: None} if by is not None else {})}
     source = source.in_design(design, needs)
     table = source.table
-    cells = [name for name in (source.factors if within is None else within) if name not in (factor, by)]
+    within = names_of("within", source.factors if within is None else within)
+    source.require_one_rule([factor, by, *within])
+    cells = [name for name in within if name not in (factor, by)]
+    require_columns(table, factor, *([by] if by is not None else []), seed)
     pairs = _pairs(table[factor], factor, levels)
     options: dict[str, Any] = {"factor": factor, "response": source.value, "seed": seed}
 
@@ -167,6 +174,7 @@ def compare(
 
     everything = cells if by is None else [*cells, by]
     contrasts = _adjusted(effects(table, everything), adjust)
+    _require_seeds_at_two_levels(table, factor, seed, pairs)
     simple: dict[str, list[Contrast]] = {}
     if by is not None:
         at = level_column(table[by])
@@ -208,7 +216,7 @@ def compare(
         simple_effects={level: tuple(next(family) for _ in results) for level, results in simple.items()},
         interactions=_interactions(str(by), simple, adjust) if by is not None else pd.DataFrame(),
         design=source.design,
-        warnings=(*source.notes(factor, pairs), *notes),
+        warnings=(*source.notes(factor, pairs), *_without_level(source, factor), *notes),
     )
 
 
@@ -240,17 +248,21 @@ def fit(
     Marginal means, simple effects and contrasts of the result: `marginal_means`, `marginal_contrasts`.
     """
     method = method or ("mixed" if layers else "seed")
-    if method not in METHODS:
-        raise AnalysisError(f"expected one of the methods {', '.join(METHODS)}; got {method!r}")
+    require_choice("method", method, METHODS)
+    require_source(records_or_table)
     columns = records_or_table.runs if isinstance(records_or_table, Records) else records_or_table
     formula = formula_text(columns, model, interactions)
     parsed = parse_formula(formula)
     if parsed.lhs_termlist:
-        response = left_hand_side(parsed, response or "value")
+        response = left_hand_side(parsed, response)
         formula = formula.split("~", 1)[1].strip()
     source = source_of(records_or_table, response, rule=rule, summary=summary, layer="each" if layers else "mean")
     atoms = {atom for term in parsed.rhs_termlist for atom in term.factors}
-    used = [name for name, numbers in (predictor(atom, source.table) for atom in atoms) if numbers is None]
+    predictors = [predictor(atom, source.table) for atom in atoms]
+    used = [name for name, numbers in predictors if numbers is None]
+    source.require_one_rule(used)
+    if source.records is None:
+        _require_different_rows(source.table)
     source = source.in_design(design, dict.fromkeys(name for name in used if name in source.factors))
     table, value = source.table, source.value
     result: LinearFit
@@ -281,9 +293,34 @@ def _pairs(column: pd.Series, factor: str, levels: Sequence[Any] | None) -> list
     return [(wanted[0], other) for other in wanted[1:]]
 
 
+def _without_level(source: Source, factor: str) -> list[str]:
+    """Of a table, how many rows have no level; runs of a study that lack a factor are none of its comparison."""
+    n = int(level_column(source.table[factor]).isna().sum()) if source.records is None else 0
+    return [f"{n:,} of {len(source.table):,} rows left out: no level of {factor}"] if n else []
+
+
+def _require_seeds_at_two_levels(table: pd.DataFrame, factor: str, seed: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """A seed is shared by runs at several levels; an identifier of runs is not."""
+    at = level_column(table[factor])
+    rows = at.isin([level for pair in pairs for level in pair]).to_numpy()
+    if at[rows].groupby(table[seed][rows].to_numpy()).nunique().max() < 2:
+        raise AnalysisError(
+            f'expected seeds with rows at two levels of {factor} or more; got one level for each "{seed}". Name the '
+            "column of the seeds with seed=, or compare levels that ran with the same seeds"
+        )
+
+
+def _require_different_rows(table: pd.DataFrame) -> None:
+    """A row that is there twice is one observation."""
+    repeated = int(table.map(str).duplicated().sum()) if len(table.columns) else 0
+    if repeated:
+        raise AnalysisError(
+            f"expected rows that differ; got {repeated:,} that repeat another in every column. Drop them with "
+            "drop_duplicates(), or add a column that tells replicates apart"
+        )
+
+
 def _adjusted(found: Sequence[Contrast], adjust: str) -> tuple[Contrast, ...]:
-    if adjust not in ADJUSTMENTS:
-        raise AnalysisError(f'expected adjust to be "holm" or "bh"; got {adjust!r}')
     adjusted = ADJUSTMENTS[adjust]([result.p for result in found])
     return tuple(replace(result, p_adjusted=float(p)) for result, p in zip(found, adjusted, strict=True))
 

@@ -140,6 +140,11 @@ def _check_claim(claim: Claim, plan: Plan, place: str) -> None:
         raise StudyError(f'{place}: {measure} is not measured. Add "{group}" to probe.measures')
     if group is None and claim.response.endswith("_excess"):
         raise StudyError(f'{place}: "{claim.response}": only measures of layers have an excess over the bystander')
+    if group is None and (claim.summary != "final" or claim.layer != "mean"):
+        raise StudyError(
+            f'{place}: "{claim.response}" is one number per run, without layers or a course over training; got '
+            f'summary "{claim.summary}", layer {claim.layer}. Leave summary and layer out'
+        )
     in_design = [run for run in plan.runs if claim.design is None or claim.design in run.designs]
     levels = {run.levels[claim.factor] for run in in_design} - {None}
     for level in claim.levels:

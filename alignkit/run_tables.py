@@ -11,8 +11,9 @@ import pandas as pd
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats import in_design, level_order, level_text, rate_note, run_summaries, step_note, unit_of
+from alignkit.stats.checks import require_columns, require_text
 from alignkit.stats.levels import level_column
-from alignkit.stats.summaries import EXCESS
+from alignkit.stats.summaries import EXCESS, require_summary
 from alignkit.store import Records
 
 ANGLE = "signal_angle_deg"
@@ -56,6 +57,15 @@ class Source:
                 return replace(self, table=rows, design=name)
         return self
 
+    def require_one_rule(self, factors: Sequence[str | None]) -> None:
+        """Runs of several rules are no replicates: one rule, or the rule among the factors."""
+        rules = sorted(set(self.table["rule"])) if self.records is not None else []
+        if len(rules) > 1 and "rule" not in factors:
+            raise AnalysisError(
+                f'expected runs of one rule, or "rule" among the factors; got those of {", ".join(rules)}. Name one '
+                'with rule=, or add "rule" to the factors'
+            )
+
     def notes(self, factor: str | None = None, pairs: Sequence[tuple[str, str]] = ()) -> list[str]:
         """What a reader must know of the rows: runs without a value and why, and learning rates that differ."""
         if self.records is None:
@@ -98,11 +108,29 @@ def summarised(
     layer: int | Literal["mean"] = "mean",
 ) -> pd.DataFrame:
     """`run_summaries` of all the records' runs, worked out once: an analysis asks for the same ones many times."""
+    require_summary(summary, layer)  # before the memo, to which True is 1
     key = ("run_summaries", response, summary, layer)
     if key not in records.memo:
         records.memo[key] = run_summaries(records.runs, records.layers, response, summary=summary, layer=layer)
     found: pd.DataFrame = records.memo[key]
     return found.copy(deep=False)
+
+
+def require_records(records: Any) -> None:
+    """Records, and neither their directory nor one of their tables."""
+    if not isinstance(records, Records):
+        raise AnalysisError(
+            f"expected records; got {type(records).__name__}. Read a directory of records with load(...)"
+        )
+
+
+def require_source(records_or_table: Any) -> None:
+    """Records or a table."""
+    if not isinstance(records_or_table, Records | pd.DataFrame):
+        raise AnalysisError(
+            f"expected records or a pandas table; got {type(records_or_table).__name__}. "
+            "Read a directory of records with load(...)"
+        )
 
 
 def source_of(
@@ -117,17 +145,20 @@ def source_of(
 
     The response is the angle in degrees unless another is named, or a table's column "value".
     """
+    require_source(records_or_table)
     if isinstance(records_or_table, pd.DataFrame):
-        value = response or "value"
-        if value not in records_or_table.columns:
-            raise AnalysisError(f'expected a column "{value}"; {nearest(value, map(str, records_or_table.columns))}')
+        of_records = {"rule": (rule, ("dfa", None)), "summary": (summary, ("final",)), "layer": (layer, ("mean",))}
+        given = [f"{name}={value!r}" for name, (value, defaults) in of_records.items() if value not in defaults]
+        if given:
+            raise AnalysisError(
+                f"expected rule, summary and layer with records alone; got a table and {', '.join(given)}. Give "
+                "records, or choose the table's rows and response"
+            )
+        value = "value" if response is None else response
+        require_columns(records_or_table, value)
         return Source(table=records_or_table, response=value, value=value, unit=unit_of(value))
-    if not isinstance(records_or_table, Records):
-        raise AnalysisError(
-            f"expected records or a pandas table; got {type(records_or_table).__name__}. "
-            "Read a directory of records with load(...)"
-        )
-    records, name = records_or_table, response or ANGLE
+    records, name = records_or_table, ANGLE if response is None else response
+    require_text("response", name)
     table = (
         _each_layer(records, name, summary)
         if layer == "each"

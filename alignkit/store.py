@@ -67,6 +67,11 @@ def load(directory: str | Path) -> Records:
     >>> records = load("reports/quick")  # doctest: +SKIP
     >>> records.runs.groupby("rule")["test_accuracy"].mean()  # doctest: +SKIP
     """
+    if not isinstance(directory, str | os.PathLike):
+        raise RecordsError(
+            f"expected the directory of the records; got {directory!r}. Give the path that `alignkit run STUDY --out "
+            "DIR` wrote to"
+        )
     directory = Path(directory)
     study = read_study(directory)
     plan = read_plan(directory)

@@ -74,3 +74,16 @@ def test_a_rule_of_the_user_s_own_is_known_by_its_code(tmp_path, monkeypatch):
         (tmp_path / "some_rule.py").write_text(code)
         ids.append(plan({}, rules=["some_rule:Own"]).runs[0].run_id)
     assert ids[0] == ids[2] != ids[1]
+
+
+def test_a_claim_on_accuracy_has_neither_layers_nor_a_course():
+    design = {"factors": {"network.width": [8, 16]}}
+    claim = {
+        "name": "w", "statement": "s", "factor": "width", "levels": [8, 16], "direction": "increase",
+        "smallest_effect": 1.0, "response": "test_accuracy",
+    }  # fmt: skip
+    assert plan(design, claims=[claim]).study.claims[0].layer == "mean"
+    for options in ({"layer": 1}, {"summary": "auc"}, {"response": "accuracy_gap", "layer": 2}):
+        with pytest.raises(StudyError, match=r"claim w: .* one number per run.*Leave summary and layer out"):
+            plan(design, claims=[claim | options])
+    assert plan(design, claims=[claim | {"response": "signal_cosine", "layer": 1, "summary": "auc"}]).study.claims
