@@ -111,7 +111,7 @@ def chance_sd(sources: Directions, references: Directions) -> Tensor:
     """
     defined = ~(sources.undefined | references.undefined)
     s, g = (torch.where(defined[..., None], x.unit, 0.0) for x in (sources, references))
-    coupling = (matmul(s, s.mT) * matmul(g, g.mT)).sum((1, 2))
+    coupling = matmul(s.mT, g).square().sum((1, 2))  # the double sum is |sum_n s_n g_n'|^2
     count = defined.sum(-1)
     variance = coupling / (count * count * g.shape[-1])
     return torch.sqrt(variance.clamp_min(0.0))  # no defined sample: 0/0, NaN

@@ -19,7 +19,7 @@ from alignkit.study import CNN, Settings
 MOST_MEMBERS = {"cpu": 32, "cuda": 128}
 MEMORY_BUDGET = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
 """Bytes that one cohort may take in all."""
-CACHE_BUDGET = 8 * 2**20
+CACHE_BUDGET = 16 * 2**20
 """Bytes that a step of a cohort may go through on a CPU: about one core's share of its last cache. Larger cohorts of
 wide layers are no faster: what one operation leaves, the next must fetch from memory."""
 EVALUATION_CHUNK = 256
@@ -164,7 +164,7 @@ def most_members(settings: Settings, data: DataShape, device: str) -> int:
     """How many such members a cohort may have on a kind of device, "cpu" or "cuda"."""
     fitting = MEMORY_BUDGET[device] // max(member_bytes(settings, data), 1)
     if device == "cpu":
-        fitting = min(fitting, CACHE_BUDGET // _working_set(settings, data))
+        fitting = min(fitting, max(2, CACHE_BUDGET // _working_set(settings, data)))
     return max(1, min(MOST_MEMBERS[device], fitting))
 
 

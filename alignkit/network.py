@@ -7,6 +7,7 @@ layer's output h_l is handed on as [E, N, d_l] to fully connected layers and to 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -23,9 +24,6 @@ from alignkit.layers import layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout, Parameters
 from alignkit.study import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Mode, Norm, Tail
-
-_IN_TAIL = ("gain", "shift")
-
 
 @dataclass(frozen=True)
 class Member:
@@ -51,8 +49,8 @@ class Pass:
     error: Tensor  # e = dL/dy per sample [E, N, C]
     targets: Tensor
     total: Tensor | None = None
-    """Sum of every z_l, of the norms' gains and shifts and of the error, [E]. A weight or bias that is not finite
-    makes its z_l so, for every sample."""
+    """Sum of every z_l and y and of the norms' gains and shifts, [E]. A weight or bias that is not finite makes its
+    z_l so, for every sample."""
 
 
 class Teaches(Protocol):
@@ -86,10 +84,12 @@ class Network:
         self.tails: list[Tail] = [self._tail(index, members) for index in range(1, len(self.layers))]
         self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
         self._flat_input = not self.layers[0].convolution
-        self._tail_gradients = [
-            {name: torch.zeros_like(view) for name, view in self.parameters.of_layer(index).items() if name in _IN_TAIL}
+        in_tails = [
+            {name: view for name, view in self.parameters.of_layer(index).items() if name in ("gain", "shift")}
             for index in range(1, len(self.layers))
         ]
+        self._tail_parameters = [list(views.values()) for views in in_tails]
+        self._tail_gradients = [{name: torch.zeros_like(view) for name, view in views.items()} for views in in_tails]
 
     def _initialise(self, members: Sequence[Member]) -> None:
         for index, layer in enumerate(self.layers, start=1):
@@ -148,10 +148,7 @@ class Network:
         for index, tail in enumerate(self.tails, start=1):
             h = self._weight_op(index, inputs[-1])  # z_l
             if watch:  # a saturating activation would hide what is not finite above it
-                totals += [
-                    h.flatten(1).sum(1),
-                    *(v.sum(1) for k, v in self.parameters.of_layer(index).items() if k in _IN_TAIL),
-                ]
+                totals += [_sum(h), *map(_sum, self._tail_parameters[index - 1])]
             layer_caches = []
             for stage in tail:
                 h, cache = stage.forward(h, mode)
@@ -161,7 +158,7 @@ class Network:
             inputs.append(h if self.layers[index].convolution else hidden[-1])
         output = self._weight_op(len(self.layers), inputs[-1])
         error = output_error(self.loss, output, targets)
-        total = torch.stack([*totals, output.flatten(1).sum(1), error.flatten(1).sum(1)]).sum(0) if watch else None
+        total = torch.stack([*totals, _sum(output)]).sum(0) if watch else None
         return Pass(inputs, caches, hidden, output, error, targets, total)
 
     def predict(self, x: Tensor) -> Tensor:
@@ -207,7 +204,7 @@ class Network:
             if delta is None:
                 continue
             rate = rates[layer == len(self.layers)]
-            self._descend_layer(layer, delta * _per_member(rate, delta), passed)
+            self._descend_layer(layer, delta * rate.view(-1, *(1 for _ in delta.shape[1:])), passed)
             if layer <= len(self.tails):
                 for name, gradient in self._tail_gradients[layer - 1].items():
                     self.parameters.views[layer, name].sub_(gradient * rate)
@@ -246,7 +243,8 @@ class Network:
 
     def _pull_back(self, layer: int, signal: Tensor, passed: Pass, tails: list[dict[str, Tensor]] | None) -> Tensor:
         """A signal at h_l, [E, N, d_l], carried back through the tail to z_l."""
-        signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
+        if self.layers[layer - 1].convolution:
+            signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
         own = None if tails is None else tails[layer - 1]
         for stage, cache in zip(reversed(self.tails[layer - 1]), reversed(passed.caches[layer - 1]), strict=True):
             signal = stage.pull_back(signal, cache, own)
@@ -309,7 +307,17 @@ def output_error(loss: str, output: Tensor, targets: Tensor) -> Tensor:
     # softmax by hand: the library's kernel is slow for few classes
     error = torch.exp_(output - output.amax(-1, keepdim=True))
     error /= error.sum(-1, keepdim=True)
-    return error.scatter_add_(-1, targets[..., None], error.new_full((), -1.0).expand(*targets.shape, 1))
+    return error.scatter_add_(-1, targets[..., None], _minus_one(error.dtype, error.device).expand(*targets.shape, 1))
+
+
+@functools.cache
+def _minus_one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(-1.0, dtype=dtype, device=device)
+
+
+def _sum(values: Tensor) -> Tensor:
+    """Each member's sum, [E]."""
+    return values.sum(tuple(range(1, values.dim())))
 
 
 def sample_losses(loss: str, output: Tensor, targets: Tensor) -> Tensor:
@@ -322,8 +330,3 @@ def sample_losses(loss: str, output: Tensor, targets: Tensor) -> Tensor:
 def _wanted(output: Tensor, targets: Tensor) -> Tensor:
     classes = not targets.is_floating_point()
     return F.one_hot(targets, output.shape[-1]).to(output.dtype) if classes else targets
-
-
-def _per_member(values: Tensor, like: Tensor) -> Tensor:
-    """[E, 1] aligned with a tensor [E, …]."""
-    return values.view(-1, *(1 for _ in like.shape[1:]))

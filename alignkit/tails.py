@@ -76,12 +76,25 @@ def _leaky_pull_back(signal: Tensor, z: Tensor, h: Tensor, slope: Tensor) -> Ten
     return below.add_(above)
 
 
+def _tanh(z: Tensor) -> Tensor:
+    """tanh to within two units in the last place, as (e^2z - 1) / (e^2z + 1): on a CPU, torch's own costs as much as
+    a third of a small network's step."""
+    if z.is_cuda:
+        return torch.tanh(z)
+    grown = torch.expm1((z + z).clamp_(max=_TANH_IS_ONE))
+    return grown.div_(grown + 2.0)
+
+
+_TANH_IS_ONE = 40.0
+"""Of 2z: beyond, tanh is 1 to the last bit even in float64."""
+
+
 def _tanh_pull_back(signal: Tensor, z: Tensor, h: Tensor, slope: Tensor) -> Tensor:
     return elementwise(torch.ops.aten.tanh_backward, signal, h)
 
 
 ACTIVATIONS = {
-    "tanh": ActivationFunction(lambda z, a: torch.tanh(z), _tanh_pull_back),
+    "tanh": ActivationFunction(lambda z, a: _tanh(z), _tanh_pull_back),
     "relu": ActivationFunction(lambda z, a: torch.relu(z), lambda t, z, h, a: _where_positive(t, z)),
     # slopes lie in [0, 1]
     "leaky_relu": ActivationFunction(lambda z, a: torch.maximum(z, z * a), _leaky_pull_back),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -134,8 +135,7 @@ class _Recorder:
         """
         so_far = self._diverged_step == 0
         if passed is not None and passed.total is not None and not so_far.is_cuda:
-            suspects = so_far & ~torch.isfinite(passed.total)
-            if not suspects.any():
+            if math.isfinite(passed.total.sum().item()) or not (so_far & ~torch.isfinite(passed.total)).any():
                 return
         self._diverged_step += (so_far & ~self._network.parameters.finite) * step
 

@@ -340,3 +340,14 @@ def test_global_generators_are_never_touched():
 def _close(ours, theirs, tolerance):
     scale = theirs.abs().max().clamp_min(1e-3).item()
     assert (ours - theirs).abs().max().item() <= tolerance * max(scale, 1.0), (ours, theirs)
+
+
+@pytest.mark.parametrize("dtype,units", [(torch.float32, 4), (torch.float64, 4)])
+def test_tanh_is_tanh_to_the_last_digits(dtype, units):
+    z = torch.cat([torch.linspace(-30, 30, 20_001, dtype=torch.float64), 10.0 ** torch.linspace(-30, 2, 999).double()])
+    z = torch.cat([z, -z]).to(dtype)
+    found, wanted = ACTIVATIONS["tanh"].value(z, None), torch.tanh(z.double())
+    assert ((found.double() - wanted).abs() <= units * torch.finfo(dtype).eps * wanted.abs()).all()
+    ends = torch.tensor([math.inf, -math.inf, 500.0, -500.0, math.nan], dtype=dtype)
+    assert ACTIVATIONS["tanh"].value(ends, None)[:4].tolist() == [1.0, -1.0, 1.0, -1.0]
+    assert ACTIVATIONS["tanh"].value(ends, None)[4].isnan()
