@@ -25,6 +25,7 @@ from alignkit.parameters import Layout, Parameters
 from alignkit.study import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Mode, Norm, Tail
 
+
 @dataclass(frozen=True)
 class Member:
     """One run as the engine sees it: its settings and its seed."""

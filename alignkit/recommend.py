@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from alignkit.advice import ACCURACY, NO_EVIDENCE, advice, best_of_all, effect_text, tentative_note, unconfirmed
 from alignkit.claims import ALPHA, Verdict, claim_factors, claim_table, evaluate, without_each_seed
 from alignkit.errors import AnalysisError
-from alignkit.stats import Contrast, contrast, digits_of, holm, label_of, level_order, unit_of
+from alignkit.stats import Contrast, contrast, holm, label_of, level_order
 from alignkit.stats.arrays import moments, sign_flip_p_values, tost_p
 from alignkit.stats.attrition import response_bounds, worst_case_bounds
 from alignkit.stats.choice import SURE, Choice, choose, confirm
@@ -21,8 +21,6 @@ from alignkit.stats.contrasts import level_means
 from alignkit.stats.multiplicity import holm_joint
 from alignkit.store import Records
 
-NO_EVIDENCE = "no evidence"
-ACCURACY = "test_accuracy"
 NAN = float("nan")
 
 
@@ -89,75 +87,6 @@ def advice_given(
     return (difference < alpha) & ~(equivalence < alpha), accuracy < alpha
 
 
-def to_markdown(entries: list[dict[str, Any]]) -> str:
-    """The recommendations as a Markdown document, ready to be pasted."""
-    lines = ["# Recommendations", ""]
-    for entry in entries:
-        response, held_out = entry["response"], entry["held_out"]
-        effects = [f"{label_of(response)} {_effect(entry['effect'], entry['interval'], response)}"]
-        if response != ACCURACY:
-            accuracy = _effect(entry["accuracy_effect"], entry["accuracy_interval"], ACCURACY)
-            p = entry["accuracy_p_adjusted"]
-            effects.append(f"test accuracy {accuracy}" + ("" if p is None else f", adjusted p {p:.3f}"))
-        sure = []
-        if entry["p_better"] is not None:
-            pair = " against ".join(reversed(entry["levels"]))
-            regret = _size(entry["expected_regret"], response)
-            sure.append(f"P(better) {entry['p_better']:.2f} ({pair}), expected regret {regret}")
-        if ranked(entry):
-            regret = _size(entry["expected_regret_of_all"], response)
-            of_all = f"P(best of all {len(entry['all_levels'])} levels) {entry['p_best_of_all']:.2f}"
-            sure.append(f"{of_all}, expected regret {regret}")
-            sure.append(f"best level {entry['best_level']}, P(best) {entry['p_best_level']:.2f}")
-        if held_out["n_seeds"]:
-            sure.append(
-                f"{held_out['status'] or 'not judged'} on {held_out['n_seeds']} held-out seeds "
-                f"({_effect(held_out['effect'], held_out['interval'], response)})"
-            )
-        lines += [f"- **{entry['practice']}** — *{standing(entry)}*. {entry['summary']}"]
-        lines += [f"  {'; '.join(effects)}."] + ([f"  {'; '.join(sure)}."] if sure else [])
-        lines += [f"  Scope: {scope_text(entry['scope'])}."]
-        lines += [f"  {caveat[0].upper()}{caveat[1:]}." for caveat in entry["caveats"]]
-    return "\n".join(lines) + "\n"
-
-
-def standing(entry: dict[str, Any]) -> str:
-    """The verdict, and whether the claim was one to confirm: "supported", "supported, exploratory"."""
-    if not entry["declared"]:
-        return f"{entry['verdict']}, not declared before the runs"
-    return entry["verdict"] + (", exploratory" if entry["family"] == "exploratory" else "")
-
-
-def ranked(entry: dict[str, Any]) -> bool:
-    """Whether the practice's factor has more levels than the claim compares, and they could be ranked."""
-    return len(entry["all_levels"]) > 2 and entry["p_best_of_all"] is not None
-
-
-def scope_text(scope: dict[str, Any]) -> str:
-    """Where a recommendation was seen, in words."""
-    hidden = ""
-    if scope["widths"]:
-        widths, depths = (
-            " to ".join(str(size) for size in sorted({min(s), max(s)})) for s in (scope["widths"], scope["depths"])
-        )
-        hidden = f"{depths} hidden layers of {widths} units"
-    seeds = f"{scope['seeds']} seeds" if scope["seeds"] else ""
-    parts = (
-        scope["data"],
-        scope["network"].upper(),
-        hidden,
-        f"rule {scope['rule']}",
-        f"{scope['epochs']} epochs",
-        seeds,
-    )
-    return ", ".join(part for part in parts if part)
-
-
-def to_json(entries: list[dict[str, Any]]) -> str:
-    """The recommendations as JSON text, ending in a newline."""
-    return json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | None) -> dict[str, Any]:
     claim = verdict.claim
     held_out = _held_out(records, verdict)
@@ -177,19 +106,19 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
         "p_better_accuracy": _of_level(accurate, practice, "p_best"),
         "expected_regret_accuracy": _of_level(accurate, practice, "expected_regret"),
     }
+    contrast_of = accuracy.contrast if accuracy else None
     found = NO_EVIDENCE if verdict.verdict == "undecided" else verdict.verdict
     summary = [
-        _advice(verdict, found, accuracy),
-        *_of_all(verdict, choice),
-        *_unconfirmed(held_out, claim.response),
+        advice(verdict, found, contrast_of, changes=accuracy is not None and accuracy.changes),
+        *best_of_all(verdict, choice),
+        *unconfirmed(held_out, claim.response),
     ]
     # The accuracy of a claim that is about it is the response: what may be said of its levels was said.
     aside = [*(accuracy.caveats if accuracy else ()), *accuracy_notes] if claim.response != ACCURACY else []
     caveats = [
-        _tentative(verdict), verdict.learning_rates, *verdict.warnings, _fragile(records, verdict), *notes,
+        tentative_note(verdict), verdict.learning_rates, *verdict.warnings, _fragile(records, verdict), *notes,
         *best_notes, *aside,
     ]  # fmt: skip
-    contrast_of = accuracy.contrast if accuracy else None
     return {
         "practice": claim.practice,
         "verdict": found,
@@ -250,7 +179,7 @@ def _on_accuracy(records: Records, verdict: Verdict) -> _Accuracy | None:
         return _Accuracy(result, result.p)
     # A run without its counterpart counts in the worst case alone, which so may have the other sign.
     same_sign = (worst.lowest if result.estimate > 0 else -worst.highest) > 0
-    ends = [_effect(end, [None, None], ACCURACY) for end in (worst.lowest, worst.highest)]
+    ends = [effect_text(end, [None, None], ACCURACY) for end in (worst.lowest, worst.highest)]
     note = (
         f"{sum(worst.missing)} of {worst.runs:,} runs have no test accuracy: whatever it would have been, the "
         f"effect on it lies between {ends[0]} and {ends[1]}, and its p is the largest over that"
@@ -348,88 +277,6 @@ def _held_out(records: Records, verdict: Verdict) -> dict[str, Any]:
     return {**found, "status": outcome.status, "shrinkage": _number(outcome.shrinkage)}
 
 
-def _advice(verdict: Verdict, found: str, accuracy: _Accuracy | None) -> str:
-    """One or two sentences: what to do, by how much, and what it does to test accuracy."""
-    response = verdict.claim.response
-    change = accuracy.contrast.estimate if accuracy and accuracy.changes and response != ACCURACY else 0.0
-    on_accuracy = f"test accuracy {_moves(change, ACCURACY)}" if change else ""
-    tentative = _tentative(verdict)
-    if found == NO_EVIDENCE:
-        text = f"No evidence for or against it, as to the {label_of(response)}"
-        return f"{text}; the claim is not about test accuracy, but {on_accuracy}." if on_accuracy else f"{text}."
-    if found == "equivalent":
-        makes = "Suggests that it makes" if tentative else "It makes"
-        text = f"{makes} no difference that matters to the {label_of(response)}"
-        return f"{text}, but {on_accuracy}." if on_accuracy else f"{text}."
-    moved = f"the {label_of(response)} {_moves(verdict.estimate, response)}{_perhaps_small(verdict)}"
-    follow = found == "supported"
-    if tentative:
-        advice = f"Suggests that it {'helps' if follow else 'harms'}"
-    else:
-        advice = "Recommended" if follow else "Advised against"
-    alignment = " alignment" if tentative else " for alignment"
-    if accuracy is None or "accuracy" in response:
-        return f"{advice}: {moved}."
-    if not on_accuracy:
-        return f"{advice}{alignment}: {moved}. There is no evidence that test accuracy changes."
-    if (change > 0) == follow:
-        return f"{advice}: {moved}, and {on_accuracy}."
-    return f"{advice}{alignment} alone: {moved}, but {on_accuracy}."
-
-
-def _tentative(verdict: Verdict) -> str:
-    """Why a verdict is a suggestion, and no advice; empty where it is one that was to be confirmed."""
-    if not verdict.declared:
-        return "the claim was not declared before the runs: a suggestion to be tested, not advice"
-    if verdict.claim.family == "exploratory":
-        return "the claim is exploratory: a suggestion to be tested, not advice"
-    return ""
-
-
-def _perhaps_small(verdict: Verdict) -> str:
-    """What an effect may be that is there, but whose interval reaches below the smallest that matters."""
-    low, high = verdict.worst_case if math.isfinite(verdict.worst_case[0]) else verdict.interval
-    smallest = verdict.claim.smallest_effect
-    if low >= smallest or high <= -smallest:
-        return ""
-    unit = _after(verdict.claim.response)
-    return f" (perhaps by less than {smallest:g}{unit}, the smallest effect that matters)"
-
-
-def _of_all(verdict: Verdict, choice: dict[str, Any]) -> list[str]:
-    """A sentence where the better of two levels was found, and the factor has more: which of all is best."""
-    count = len(choice["all_levels"])
-    if verdict.verdict not in ("supported", "refuted") or count <= 2:
-        return []
-    winner, loser = verdict.levels[::-1] if verdict.verdict == "supported" else verdict.levels
-    of_all = f"of all {count} levels of {verdict.claim.factor.replace('_', ' ')}"
-    pair = f"{winner} {'looks' if _tentative(verdict) else 'is'} better than {loser}"
-    best, p = choice["best_level"], choice["p_best_level"]
-    if best is None:
-        return [f"{pair}; which {of_all} is best, these runs do not tell."]
-    if best == winner:
-        return [f"{pair}, and looks best {of_all} (P(best) {p:.2f})."]
-    practice = f"; {verdict.levels[1]}: {choice['p_best_of_all']:.2f}" if best != verdict.levels[1] else ""
-    return [f"{pair}; {of_all} {best} looks best (P(best) {p:.2f}{practice})."]
-
-
-def _unconfirmed(held_out: dict[str, Any], response: str) -> list[str]:
-    """A sentence where held-out seeds do not bear the finding out: an effect that was picked looks too large."""
-    if held_out["status"] not in ("not confirmed", "contradicted"):
-        return []
-    said = "do not confirm" if held_out["status"] == "not confirmed" else "contradict"
-    size = _effect(held_out["effect"], held_out["interval"], response)
-    return [f"{held_out['n_seeds']} held-out seeds {said} it: {size}."]
-
-
-def _moves(change: float, response: str) -> str:
-    return f"{'rises' if change > 0 else 'falls'} by {_size(abs(change), response)}"
-
-
-def _size(value: float, response: str) -> str:
-    return f"{value:.{digits_of(response)}f}{_after(response)}"
-
-
 def _scope(records: Records, verdict: Verdict) -> dict[str, Any]:
     study = records.study
     try:
@@ -463,20 +310,6 @@ def _sizes(records: Records, table: pd.DataFrame, name: str) -> list[int]:
         return []
     sizes = layers["width"] if name == "width" else layers.groupby("run_id")["layer"].max()
     return sorted(int(size) for size in sizes.unique())
-
-
-def _effect(effect: float | None, interval: list[float | None], response: str) -> str:
-    if effect is None:
-        return "not measured"
-    digits, unit = digits_of(response), _after(response)
-    low, high = interval
-    bounds = "" if low is None or high is None else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
-    return f"{effect:+.{digits}f}{unit}{bounds}".replace("-", "\N{MINUS SIGN}")
-
-
-def _after(response: str) -> str:
-    unit = unit_of(response)
-    return unit if unit in ("", "°") else f" {unit}"
 
 
 def _number(value: float) -> float | None:

@@ -135,7 +135,8 @@ class _Recorder:
         """
         so_far = self._diverged_step == 0
         if passed is not None and passed.total is not None and not so_far.is_cuda:
-            if math.isfinite(passed.total.sum().item()) or not (so_far & ~torch.isfinite(passed.total)).any():
+            finite = math.isfinite(passed.total.sum().item())  # of all members at once: the rule
+            if finite or not (so_far & ~torch.isfinite(passed.total)).any():
                 return
         self._diverged_step += (so_far & ~self._network.parameters.finite) * step
 

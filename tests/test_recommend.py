@@ -11,9 +11,10 @@ import pytest
 from scipy import stats as scipy_stats
 from synthetic import PRACTICES, column, full_study, grid, synthetic_records, synthetic_study
 
+from alignkit.advice import ACCURACY, to_json, to_markdown
 from alignkit.analysis_plan import Entry, Registration, analysis_plan
 from alignkit.claims import ALPHA, claim_factors, claim_table, evaluate
-from alignkit.recommend import ACCURACY, advice_given, recommendations, to_json, to_markdown
+from alignkit.recommend import advice_given, recommendations
 from alignkit.report.analysis import analyse
 from alignkit.report.assemble import render
 from alignkit.report.results import recommendation_table

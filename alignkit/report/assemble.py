@@ -9,10 +9,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from alignkit.advice import ACCURACY, ranked, standing, to_json, to_markdown
 from alignkit.claims import VERDICTS, Verdict
 from alignkit.figures import row_label, save_figure
 from alignkit.files import write_bytes, writing
-from alignkit.recommend import ACCURACY, ranked, standing, to_json, to_markdown
 from alignkit.report import method, results
 from alignkit.report.analysis import IMPOSED, Analysis, analyse, crossed_streams
 from alignkit.report.charts import Chart, charts

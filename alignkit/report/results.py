@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from alignkit.advice import ACCURACY, ranked, standing
 from alignkit.claims import Verdict, verdict_frame
 from alignkit.figures import row_label
-from alignkit.recommend import ACCURACY, ranked, standing
 from alignkit.report.analysis import Analysis, Effects
 from alignkit.report.tables import Table
 from alignkit.report.words import (
