@@ -123,7 +123,8 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     widest = 8 * max(layer.size + _units(layer) for layer in hidden)
     trained = training.batch_size * (inputs + sum(passes) + walked) + moving * parameters
     # two walks, and one layer's vectors in float64; or its two gradients, float64 beside their own type
-    vectors = probe.samples * (4 * widest + 3 * 8 * probe.samples)
+    inner_products = probe.samples if probe.samples <= max(layer.size for layer in layers) else 0
+    vectors = probe.samples * (4 * widest + 2 * 8 * inner_products)
     first_from_samples = number == 4 and cheaper_from_samples(hidden[0], probe.samples)
     matrices = [math.prod(layer.weight) for layer in hidden[first_from_samples:]] or [0]
     compared = 8 * number * max(matrices) if "gradient" in probe.groups else 0
@@ -140,7 +141,7 @@ def _pass_bytes(layer: LayerShape, number: int) -> int:
     units, options = _units(layer), layer.options
     if options is None:
         return 3 * number * units
-    stages = 2 + 2 * (options.norm != "none") + 2 * bool(options.dropout and not layer.convolution)
+    stages = 2 + (options.norm != "none") + 2 * bool(options.dropout and not layer.convolution)
     pooled = (number + 8) * layer.size if layer.pool else 0  # values, and the indices that they came from
     return number * units * stages + pooled
 
