@@ -117,7 +117,7 @@ def test_degrees_of_freedom_and_p_are_those_of_lmertest(name: str) -> None:
 )
 def test_marginal_means_and_contrasts_are_those_of_emmeans(name: str, means: str, pairs: str) -> None:
     fit = fitted(name)
-    results = (marginal_means(fit, means), marginal_contrasts(fit, pairs, kind="pairwise"))
+    results = (marginal_means(fit, means, null=0), marginal_contrasts(fit, pairs, kind="pairwise"))
     for result, rows, estimate in zip(
         results, (R[name]["means"], R[name]["pairwise"]), ("emmean", "estimate"), strict=True
     ):

@@ -31,7 +31,7 @@ class Margins:
 
     labels : a row per combination that says which it is; weights : [m, p], the combinations themselves.
     estimate, se, low, high, df, t, p, p_adjusted : [m] each; t and p are those of the difference from
-        `null`, p_adjusted is p within the family of all m rows.
+        `null`, p_adjusted is p within the family of all m rows. NaN where there is no null.
     """
 
     labels: pd.DataFrame
@@ -49,11 +49,11 @@ class Margins:
     warnings: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per combination: its labels, then estimate, se, low, high, df, t, p, p_adjusted and n_seeds."""
-        return self.labels.assign(
-            estimate=self.estimate, se=self.se, low=self.low, high=self.high, df=self.df, t=self.t, p=self.p,
-            p_adjusted=self.p_adjusted, n_seeds=self.n_seeds,
-        )  # fmt: skip
+        """One row per combination: its labels, estimate, se, low, high, df, n_seeds; t, p, p_adjusted if tested."""
+        frame = self.labels.assign(estimate=self.estimate, se=self.se, low=self.low, high=self.high, df=self.df)
+        if not np.isnan(self.t).all():
+            frame = frame.assign(t=self.t, p=self.p, p_adjusted=self.p_adjusted)
+        return frame.assign(n_seeds=self.n_seeds)
 
 
 def marginal_means(
@@ -62,14 +62,14 @@ def marginal_means(
     *,
     by: str | Sequence[str] = (),
     at: Mapping[str, float] | None = None,
-    null: float = 0.0,
+    null: float | None = None,
     level: float = 0.95,
 ) -> Margins:
     """The model's mean response at each level of `factors`, all other factors averaged with equal weights.
 
     `by` adds factors that are crossed with `factors` instead of averaged over. Covariates are held at
-    their means, or where `at` puts them. t and p compare each mean with `null` (90 degrees, say, for an
-    angle of no alignment); they are not adjusted.
+    their means, or where `at` puts them. Where a `null` is given (90 degrees, say, for an angle of no
+    alignment), t and p compare each mean with it; they are not adjusted.
 
     Equal weights answer "what if every combination were as common as any other". Where the levels occur
     with frequencies that matter, average predictions over the rows instead. Combinations that no row has
@@ -269,15 +269,16 @@ def _combinations(
     weights: np.ndarray,
     notes: tuple[str, ...],
     *,
-    null: float,
+    null: float | None,
     level: float,
     adjust: Adjust,
 ) -> Margins:
     require_choice("adjust", adjust, (*ADJUSTMENTS, "none"))
     estimate = weights @ fit.coefficients
     columns = t_columns(
-        estimate, fit.standard_errors(weights), np.array([fit.df(row) for row in weights]), null=null, level=level
-    )
+        estimate, fit.standard_errors(weights), np.array([fit.df(row) for row in weights]),
+        null=np.nan if null is None else null, level=level,
+    )  # fmt: skip
     adjusted = columns["p"] if adjust == "none" else ADJUSTMENTS[adjust](columns["p"])
     family = "" if adjust == "none" else f"; {adjust} over {len(labels)}"
     return Margins(
