@@ -77,9 +77,13 @@ def run(
     device: DeviceOption = "auto",
 ) -> None:
     """Run a study, or go on with one that was stopped."""
+    from alignkit.plan import seed_notes
     from alignkit.run import open_study, run_study
+    from alignkit.store import finished_run_ids
 
     source = open_study(study, data_path=data)
+    for note in seed_notes(source.study):
+        _say(note)
     with _progress(f"{source.study.name}") as begin:
         try:
             records = run_study(source, out, workers=workers, device=device, on_stage=begin)
@@ -93,13 +97,23 @@ def run(
             raise typer.Exit(130) from None
     diverged = int(records.runs["diverged"].sum())
     _say(f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""))
+    held_out = 0 if records.held_out is None else len(records.held_out.runs)
+    if strays := len(finished_run_ids(out)) - len(records.runs) - held_out:
+        _say(
+            f"{strays:,} more runs there are of no cell and seed of the study as it now is: they are kept, in no table"
+        )
 
 
 @app.command()
 def report(
     directory: DirectoryArgument,
     full: Annotated[
-        bool, typer.Option("--full", help="Add the analyses that take minutes: models, specification curves.")
+        bool,
+        typer.Option(
+            "--full",
+            help="Add what takes minutes: effects at equal training loss, mediation, the models compared, "
+            "specification curves.",
+        ),
     ] = False,
 ) -> None:
     """Analyse a study's records and write its report beside them."""
@@ -112,6 +126,8 @@ def report(
         verdicts = evaluate(records)
         page = write_report(records, directory, full=full)
     _print_verdicts(verdicts)
+    for line in _verdict_notes(records, verdicts):
+        _say(line)
     _say(f"Report: {page}")
 
 
@@ -124,6 +140,7 @@ def records(
 ) -> None:
     """Write one of the three tables as CSV or Parquet."""
     from alignkit.errors import nearest
+    from alignkit.files import writing
     from alignkit.store import TABLES, load, whole_table
 
     if table not in TABLES:
@@ -133,15 +150,17 @@ def records(
     if format == "parquet" and output is None:
         raise AlignkitError("--format parquet: Parquet is no text for a terminal. Name a file with --output")
     frame = whole_table(load(directory), table)
-    try:
+    if output is None:
+        try:
+            frame.to_csv(sys.stdout, index=False, lineterminator="\n")
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader (head, say) has seen enough
+        return
+    with writing(output):
         if format == "parquet":
             frame.to_parquet(output, index=False)
         else:
-            frame.to_csv(output if output is not None else sys.stdout, index=False, lineterminator="\n")
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader (head, say) has seen enough
-    except OSError as error:
-        raise AlignkitError(f"--output: {output} cannot be written ({error.strerror}). Name another file") from None
+            frame.to_csv(output, index=False, lineterminator="\n")
 
 
 @app.command()
@@ -149,6 +168,7 @@ def validate(study: StudyArgument, data: DataOption = None) -> None:
     """Check a study and its data without running anything."""
     from alignkit.execute import plan_cohorts
     from alignkit.pilot import pilot_plan
+    from alignkit.plan import seed_notes
     from alignkit.run import open_study, study_plan
 
     source = open_study(study, data_path=data)
@@ -157,6 +177,8 @@ def validate(study: StudyArgument, data: DataOption = None) -> None:
     if source.study.pilot is not None:
         pilot_plan(source.study, source=str(source.path))
     _say(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs")
+    for note in seed_notes(source.study):
+        _say(note)
 
 
 @app.command()
@@ -176,6 +198,7 @@ def plan(
 ) -> None:
     """Show what a study would run, what that would cost on this machine, and how many seeds its claims need."""
     from alignkit.execute import choose_device, default_workers, plan_cohorts
+    from alignkit.plan import seed_notes
     from alignkit.run import known_rates, open_study, study_plan
 
     if effect is not None and pilot_records is None:
@@ -223,7 +246,7 @@ def plan(
         f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; "
         f"rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}"
     )
-    for note in planned.notes:
+    for note in (*planned.notes, *seed_notes(source.study)):
         _say(note)
     if cells:
         for cell in dict.fromkeys(run.cell for run in planned.runs if run.rule != "bp" or len(source.study.rules) == 1):
@@ -239,6 +262,12 @@ def _print_power(planned: Any, directory: Path, effect: float | None) -> None:
     if not planned.study.claims:
         raise AlignkitError(f"{planned.source}: declares no claims, so no number of seeds can be told. Add [[claims]]")
     results = claim_power(planned, load(directory), effect=effect)
+    if all(result.reason for result in results):
+        reasons = "; ".join(f"{result.claim.name}: {result.reason}" for result in results)
+        raise AlignkitError(
+            f"{directory}: expected records that tell the variance of a claim of {planned.source}; got none "
+            f"({reasons}). Name a pilot that varies the claims' factors"
+        )
     seeds = len(planned.study.seed_list)
     table = Table(
         "claim", "effect", "sd (upper 80%)", f"power, {seeds} seeds", "found with 80%", "seeds for 80% (upper)",
@@ -320,7 +349,7 @@ def _say(text: str) -> None:
 
 
 def _print_verdicts(verdicts: Any) -> None:
-    from alignkit.report.words import change, change_interval, p_text
+    from alignkit.report.words import change, change_interval, deciding_p
 
     if not verdicts:
         console.print("The study declares no claims: the report shows its contrasts.")
@@ -330,13 +359,24 @@ def _print_verdicts(verdicts: Any) -> None:
         response = verdict.claim.response
         row = (
             escape(verdict.claim.statement), verdict.verdict, change(verdict.estimate, response),
-            escape(change_interval(verdict.interval, response)), p_text(verdict.p_adjusted), str(verdict.n_seeds),
+            escape(change_interval(verdict.interval, response)), deciding_p(verdict), str(verdict.n_seeds),
         )  # fmt: skip
         table.add_row(*row)
         if console.width < NARROW:
             _say(f"{verdict.claim.statement}: {', '.join(row[1:4])}")
     if console.width >= NARROW:
         console.print(table)
+
+
+def _verdict_notes(records: Any, verdicts: Any) -> list[str]:
+    """What a reader of the verdicts must know of them: as the page says it."""
+    from alignkit.report.words import count
+
+    found = [f"{count(records.missing, 'planned run')} still missing: all of this is preliminary."]
+    found = found if records.missing else []
+    found += records.registration.notes(records.study) if records.registration else ()
+    found += [f"{verdict.claim.name}: {verdict.reason}." for verdict in verdicts if verdict.verdict == "undecided"]
+    return found
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import signal
 import threading
 import time
@@ -58,18 +59,17 @@ def choose_device(name: str = "auto") -> str:
     """The torch device of a `--device` option: "auto" takes a GPU where there is one."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    reason = "not supported"
     try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("not supported")
-        torch.empty(1, device=device)
+        if re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
+            torch.empty(1, device=name)
+            return name
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise AlignkitError(
-            f'--device: expected "auto", "cpu" or a CUDA device that exists; got "{name}" ({reason}). '
-            "Leave it out to use what there is"
-        ) from None
-    return name
+    raise AlignkitError(
+        f'--device: expected "auto", "cpu" or a CUDA device that exists; got "{name}" ({reason}). '
+        "Leave it out to use what there is"
+    )
 
 
 def default_workers(device: str) -> int:

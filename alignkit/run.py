@@ -10,6 +10,7 @@ from alignkit import data, pilot, store
 from alignkit.errors import StudyError, nearest
 from alignkit.execute import OnStatus, choose_device, default_workers, execute
 from alignkit.plan import Plan, expand
+from alignkit.rules import find_rules_beside
 from alignkit.store import Records
 from alignkit.study import Images, Study
 
@@ -39,7 +40,8 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def open_study(name: str | Path, *, data_path: str | None = None) -> Source:
-    """A study by the path of its file or by the name of a shipped one.
+    """A study by the path of its file or by the name of a shipped one. Rules of the user's own are looked for in
+    the file's folder too.
 
     `data_path` puts a local folder of images in the place of the study's data.
     """
@@ -50,6 +52,7 @@ def open_study(name: str | Path, *, data_path: str | None = None) -> Source:
             raise StudyError(f"{name}: no such file, and no shipped study of that name; {nearest(str(name), shipped)}")
         path = shipped[str(name)]
     study = Study.load(path)
+    find_rules_beside(path, study.rules)
     if data_path is not None:
         known = (
             study.data

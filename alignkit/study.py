@@ -153,15 +153,19 @@ class MLP(Network):
             raise ValueError("widths: expected at least one hidden layer; got none")
         if self.widths is not None and {"width", "depth"} & self.model_fields_set:
             raise ValueError("widths says every hidden layer's size: leave width and depth out")
-        if self.layers and len(self.layers) != len(self.hidden_widths):
+        if self.layers and len(self.layers) != self.hidden_layers:
             raise ValueError(
-                f"layers: expected one entry per hidden layer, {len(self.hidden_widths)}; got {len(self.layers)}"
+                f"layers: expected one entry per hidden layer, {self.hidden_layers}; got {len(self.layers)}"
             )
         return self
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:
         return self.widths if self.widths is not None else (self.width,) * self.depth
+
+    @property
+    def hidden_layers(self) -> int:
+        return len(self.hidden_widths)
 
 
 class CNN(Network):
@@ -181,10 +185,15 @@ class CNN(Network):
     def _layers_fit(self) -> CNN:
         if not self.channels:
             raise ValueError('channels: expected at least one convolution; got none (kind = "mlp" has none)')
-        hidden_layers = len(self.channels) + len(self.hidden)
-        if self.layers and len(self.layers) != hidden_layers:
-            raise ValueError(f"layers: expected one entry per hidden layer, {hidden_layers}; got {len(self.layers)}")
+        if self.layers and len(self.layers) != self.hidden_layers:
+            raise ValueError(
+                f"layers: expected one entry per hidden layer, {self.hidden_layers}; got {len(self.layers)}"
+            )
         return self
+
+    @property
+    def hidden_layers(self) -> int:
+        return len(self.channels) + len(self.hidden)
 
 
 NetworkSection = Annotated[MLP | CNN, Field(discriminator="kind")]
@@ -297,7 +306,7 @@ class Design(Section):
     def _fraction_is_a_power_of_two(cls, fraction: str) -> str:
         numerator, _, denominator = fraction.partition("/")
         if numerator != "1" or not denominator.isdigit() or int(denominator) < 2 or int(denominator).bit_count() != 1:
-            raise ValueError('expected "1/2", "1/4", "1/8" and so on')
+            raise ValueError(f'expected "1/2", "1/4", "1/8" and so on; got "{fraction}"')
         return fraction
 
 

@@ -84,6 +84,10 @@ def _explain(model: type[BaseModel], details: Any) -> tuple[str, str, str]:
         return key, details["msg"].removeprefix("Value error, "), ""
     if key == "claims" and details["type"] == "tuple_type":
         return key, "expected a list of tables: write [[claims]], with double brackets", ""
+    if details["type"] in ("too_short", "too_long") and isinstance(received, list | tuple | dict):
+        bounds = details["ctx"]
+        bound = f"at least {bounds['min_length']}" if "min_length" in bounds else f"at most {bounds['max_length']}"
+        return key, f"expected {bound} items", f"{len(received)}: {received!r}"
     message = _WORDS.get(details["type"]) or details["msg"].removeprefix("Input should be ")
     return key, f"expected {message}", repr(received)
 

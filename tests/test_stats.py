@@ -120,7 +120,7 @@ def test_minimum_seeds(family: int, needed: int) -> None:
 
 
 def test_a_test_that_cannot_reject_is_refused() -> None:
-    message = "an exact paired test needs ≥ 6 seeds to reach p < .05; got 5. Add seeds, or ask for the estimate alone"
+    message = "an exact paired test needs ≥ 6 seeds to reach p < .05; got 5. Add seeds, or report the estimate alone"
     with pytest.raises(AnalysisError) as error:
         paired_test(draws(5), alpha=0.05)
     assert str(error.value) == message

@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Iterable
 
+from alignkit.claims import Verdict
 from alignkit.figures import ABSENT, MINUS, interval_text, signed
 from alignkit.figures.look import rule_name as rule_name
 from alignkit.stats import digits_of, unit_of
+from alignkit.stats.summaries import GAP
 
 
 def p_text(p: float) -> str:
@@ -35,6 +37,17 @@ def number(value: float, digits: int) -> str:
 def level(value: float, response: str) -> str:
     """A value of a response with its unit."""
     return number(value, digits_of(response)) + unit(response) if math.isfinite(value) else ABSENT
+
+
+def reading(value: float, response: str) -> str:
+    """A value as it is read off, not a difference: accuracies in %.
+
+    >>> reading(95.93, "test_accuracy"), reading(60.12, "signal_angle_deg")
+    ('95.93%', '60.1°')
+    """
+    if unit_of(response) != "points" or response == GAP or not math.isfinite(value):
+        return level(value, response)
+    return f"{number(value, digits_of(response))}%"
 
 
 def change(value: float, response: str) -> str:
@@ -95,6 +108,13 @@ def listed(items: Iterable[str]) -> str:
     """
     words = list(items)
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def deciding_p(verdict: Verdict) -> str:
+    """The adjusted p that a verdict rests on, and of which test where it is not that of a difference."""
+    if verdict.verdict == "equivalent":
+        return f"{p_text(verdict.p_equivalence_adjusted)} (equivalence)"
+    return p_text(verdict.p_adjusted)
 
 
 def slug(text: str) -> str:

@@ -10,6 +10,8 @@ import hashlib
 import importlib
 import importlib.util
 import re
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,16 @@ def check_rule(name: str) -> None:
     """Raise `StudyError` unless `name` is a rule of the table or has the form "module:Class"."""
     if name not in RULES and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         raise StudyError(f'no rule is called "{name}"; {nearest(name, RULES)}, or "module:Class" for one of your own')
+
+
+def find_rules_beside(study_file: Path, names: Iterable[str]) -> None:
+    """Make modules in a study's own folder importable, last of all, where it names a rule of the user's own.
+
+    Worker processes are started with the same path.
+    """
+    folder = str(study_file.resolve().parent)
+    if any(name not in RULES for name in names) and folder not in sys.path:
+        sys.path.append(folder)
 
 
 def rule_identity(name: str) -> str:
@@ -55,8 +67,8 @@ def rule_class(name: str) -> Any:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may fail in any way
         raise StudyError(
-            f'rule "{name}": cannot be imported ({type(error).__name__}: {error}). Expected "module:Class" on the '
-            "Python path"
+            f'rule "{name}": cannot be imported ({type(error).__name__}: {error}). Expected "module:Class" of an '
+            "installed module, or of one beside the study file"
         ) from None
     if not (isinstance(found, type) and issubclass(found, Rule)) or found.__abstractmethods__:
         raise StudyError(

@@ -261,7 +261,7 @@ def require_seeds(n_seeds: int, *, family_size: int = 1, alpha: float = 0.05) ->
     mend = ", declare fewer claims" if n_seeds >= minimum_seeds(1, alpha) else ""
     raise AnalysisError(
         f"an exact paired test{family} needs ≥ {needed} seeds to reach p < {str(alpha).removeprefix('0')}; "
-        f"got {n_seeds}. Add seeds{mend}, or ask for the estimate alone"
+        f"got {n_seeds}. Add seeds{mend}, or report the estimate alone"
     )
 
 
