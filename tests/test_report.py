@@ -151,7 +151,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path_factory: pytest.TempPathF
 
 
 ODD: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "no factors": ({"designs": BARE}, ["expected a factor with two levels"]),
+    "no factors": ({"designs": BARE}, ["no design varies a factor"]),
     "bp alone": ({"designs": TWO, "rules": ("bp",)}, ["Only BP ran", "it needs BP and another rule"]),
     "no bp": (
         {"designs": TWO, "rules": ("dfa",)},

@@ -139,8 +139,8 @@ def width_curve(
 ) -> Figure:
     """How alignment at the end of training changes with width, a panel for each rule.
 
-    A dot is one seed, a line the mean of a layer. The dashed line is `ceiling_cosine`, the best that any
-    use of the feedback could reach, and the dotted one the untaught feedback of the BP runs.
+    A dot is one seed, a line the mean of a layer. A layer's dashed line is `ceiling_cosine`, the best that any
+    use of the feedback could reach, and its dotted one the untaught feedback of the BP runs.
     """
     with mpl.rc_context(STYLE):
         figure, panels = panels_of(len(rules), columns=1, height=3.0, extra=0.85, share=True)
@@ -150,7 +150,8 @@ def width_curve(
             if by_layer["x"].nunique() < 2:
                 raise AnalysisError(f"expected at least two levels of {factor} with a {label_of(response)}; got fewer")
             layers = sorted(by_layer["layer"].unique())
-            for layer, colour in zip(layers, ordered_colours(len(layers)), strict=True):
+            colours = dict(zip(layers, ordered_colours(len(layers)), strict=True))
+            for layer, colour in colours.items():
                 seeds = by_layer[by_layer["layer"] == layer].groupby(["x", "seed"])["value"].mean()
                 means = seeds.groupby("x").mean()
                 nudge = 2 ** (0.05 * (layers.index(layer) - (len(layers) - 1) / 2))
@@ -166,10 +167,11 @@ def width_curve(
                 if (measure == "ceiling_cosine" and response != "signal_cosine") or (of_rule == rule == "bp"):
                     continue
                 reference = _final_by_layer(records, rule=of_rule, design=design, factor=factor, response=measure)
-                line = reference.groupby("x")["value"].mean()
-                if len(line) > 1:
-                    axes.plot(line.index, line, color=INK, lw=1, ls=dashes)
-                    handles[label] = Line2D([], [], color=INK, lw=1, ls=dashes, label=label)
+                for layer, part in reference.groupby("layer"):
+                    line = part.groupby("x")["value"].mean()
+                    if len(line) > 1:
+                        axes.plot(line.index, line, color=colours.get(layer, INK), lw=1, ls=dashes)
+                        handles[label] = Line2D([], [], color=INK, lw=1, ls=dashes, label=label)
             ticks = sorted(by_layer["x"].unique())
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_locator(FixedLocator(ticks))

@@ -38,7 +38,8 @@ def forest(
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
         for axes, (response, members) in zip(panels, groups.items(), strict=True):
-            axes.axvline(0, color=INK, lw=0.8)
+            for y in range(len(rows)):  # broken where the rows' names stand
+                axes.plot([0, 0], [y - 0.26, y + 0.26], color=INK, lw=0.8, zorder=1)
             for effect in members:
                 y = rows.index((effect.factor, effect.levels))
                 band = smallest.get((effect.factor, response))
@@ -47,8 +48,9 @@ def forest(
                 certain = effect.p_adjusted < 0.05
                 colour = RULE_COLOURS["dfa"] if certain else FAINT
                 if np.isfinite(effect.interval).all():
-                    axes.plot(effect.interval, [y, y], color=colour, lw=1.8, solid_capstyle="butt")
-                axes.plot(effect.estimate, y, marker="o", ms=5, color=colour, mfc=colour if certain else "white")
+                    # Caps reach above the dot: an interval narrower than it stays to be seen.
+                    axes.plot(effect.interval, [y, y], color=colour, lw=1.4, solid_capstyle="butt", marker="|", ms=7.5)
+                axes.plot(effect.estimate, y, marker="o", ms=3.8, color=colour, mfc=colour if certain else "white")
             axes.set_ylim(len(rows) - 0.4, -0.85)
             axes.margins(x=0.1)
             axes.xaxis.set_major_locator(MaxNLocator(4))

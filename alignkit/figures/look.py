@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from alignkit.stats import label_of, unit_of
+from alignkit.stats.summaries import GAP
 
 WIDTH = 4.8
 ABSENT, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
@@ -80,8 +81,11 @@ def row_label(factor: str, levels: tuple[str, str]) -> str:
 
     >>> row_label("feedback_normalised", ("false", "true"))
     'feedback normalised: false → true'
+    >>> row_label("feedback_angle_deg", ("0", "85"))
+    'feedback angle: 0° → 85°'
     """
-    return f"{factor.replace('_', ' ')}: {levels[0]} → {levels[1]}"
+    name, unit = factor.removesuffix("_deg").replace("_", " "), "°" * factor.endswith("_deg")
+    return f"{name}: {levels[0]}{unit} → {levels[1]}{unit}"
 
 
 def signed(value: float, digits: int) -> str:
@@ -170,7 +174,8 @@ def in_unit(response: str) -> str:
 
 
 def axis_label(response: str, *, short: bool = False) -> str:
-    unit = unit_of(response)
-    if short and unit == "°":
+    """The label of an axis of levels: accuracies are in %, their differences (`in_unit`) in points."""
+    if short and unit_of(response) == "°":
         return "angle (degrees)"
-    return label_of(response) + in_unit(response)
+    is_level = unit_of(response) == "points" and response != GAP
+    return label_of(response) + (" (%)" if is_level else in_unit(response))

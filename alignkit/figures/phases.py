@@ -58,6 +58,7 @@ def phase_spans(summaries: Mapping[str, Sequence[PhaseSummary]], *, steps: Mappi
             Line2D([], [], ls="", marker="o", ms=5.5, color=INK, mfc=fill, label=label)
             for fill, label in (("white", "onset"), (INK, "saturation; of the loss, 90% of its fall"))
         ]
+        handles.append(Line2D([], [], color=INK, lw=0.7, ls=":", label="end of training"))
         finish(figure, "When each layer begins to align, and when it has aligned", handles)
     return figure
 

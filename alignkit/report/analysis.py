@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,11 @@ from alignkit.columns import MEASURE_COLUMNS
 from alignkit.designs import column_name
 from alignkit.errors import AnalysisError
 from alignkit.figures import final_values
+from alignkit.figures.look import rule_name
 from alignkit.recommend import recommendations
 from alignkit.stats import Contrast, PairedResult, contrasts, in_design, label_of, level_order, paired_test
 from alignkit.stats.levels import numeric_levels
+from alignkit.stats.summaries import GAP
 from alignkit.store import Records
 from alignkit.study import SECTIONS
 
@@ -143,7 +145,7 @@ def _effects(records: Records, designs: tuple[str, ...], alignment: str | None, 
     for design in designs:
         for rule in sorted(records.study.rules, key=lambda rule: rule == "bp"):
             factors = varying_factors(records, rule=rule, design=design)
-            wanted = [*([alignment] if alignment else []), "test_accuracy", *(["accuracy_gap"] if rule != "bp" else [])]
+            wanted = [*([alignment] if alignment else []), "test_accuracy", *([GAP] if rule != "bp" else [])]
             found: dict[str, tuple[Contrast, ...]] = {}
             without: dict[tuple[str, str], list[str]] = {}
             for response in wanted if factors else []:
@@ -153,19 +155,36 @@ def _effects(records: Records, designs: tuple[str, ...], alignment: str | None, 
                 try:
                     results = contrasts(table, factors, base=first_levels(records, design))
                 except AnalysisError as error:
-                    notes.append(f"{design}, {rule}: {error}")
+                    notes.append(f"Design {design}, {rule_name(rule)}: {error}.")
                     continue
                 found[response] = tuple(replace(result, response=response) for result in results if result.n_seeds)
                 for result in results:
                     if not result.n_seeds:
                         change = f"{result.factor}, {result.levels[0]} to {result.levels[1]}"
                         without.setdefault((change, "; ".join(result.warnings)), []).append(label_of(response))
-            notes += [
-                f"{design}, {rule}: the effect of {change} on {', '.join(on)} cannot be had: {why}"
-                for (change, why), on in without.items()
-            ]
+            place = f"Design {design}, {rule_name(rule)}"
+            if found and not any(found.values()):
+                notes.append(
+                    f"{place}: no effect of {', '.join(factors)} can be had, since none of them changes alone."
+                )
+            else:
+                notes += [
+                    f"{place}: the effect of {change} on {', '.join(on)} cannot be had: {why}."
+                    for (change, why), on in without.items()
+                ]
+            idle = _idle(found)
+            if idle:
+                notes.append(f"{place}: runs are the same at all levels of {', '.join(idle)}, which are left out.")
+                found = {name: tuple(e for e in effects if e.factor not in idle) for name, effects in found.items()}
             if any(found.values()):
                 yield Effects(rule, design, found)
+
+
+def _idle(found: Mapping[str, Sequence[Contrast]]) -> list[str]:
+    """Factors at whose levels a rule's runs are identical: it does not use them. (Its BP twins may.)"""
+    own = [effect for name, effects in found.items() if name != GAP for effect in effects]
+    moved = {effect.factor for effect in own if any(effect.differences)}
+    return sorted({effect.factor for effect in own} - moved)
 
 
 def _width_design(records: Records, designs: tuple[str, ...], rules: tuple[str, ...]) -> str | None:

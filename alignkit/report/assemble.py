@@ -26,6 +26,7 @@ from alignkit.report.words import (
     change,
     change_interval,
     count,
+    deciding_p,
     level,
     level_interval,
     listed,
@@ -35,7 +36,7 @@ from alignkit.report.words import (
     sizes,
     with_interval,
 )
-from alignkit.stats import label_of
+from alignkit.stats import in_design, label_of
 from alignkit.store import Records
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -118,6 +119,8 @@ def render(
         tables=tables,
         sections=sections,
         declaration=declaration(analysis.records),
+        reversed=_reversed(analysis),
+        effect_notes=analysis.notes,
         effects=[table for name, table in tables.items() if name.startswith("effects_")],
         facts=method.facts(analysis),
         definitions=method.definitions(analysis),
@@ -135,7 +138,7 @@ def _on_claims(analysis: Analysis) -> str:
     confirmatory = [verdict for verdict in analysis.verdicts if verdict.claim.family == "confirmatory"]
     judged = confirmatory or analysis.verdicts
     if not judged:
-        return "The study declares no claims, so nothing here is a test: all effects describe."
+        return "The study declares no claims: what it shows describes, and p-values are those of unplanned tests."
     counts = Counter(str(verdict.verdict) for verdict in judged)
     kind = "confirmatory" if confirmatory else "exploratory"
     phrases = {
@@ -166,7 +169,8 @@ def _on_alignment(analysis: Analysis) -> list[str]:
         if final is None:
             continue
         size = with_interval(level(final.estimate, response), level_interval(final.interval, response))
-        text = f"At the end of training, {rule_name(rule)}'s {label_of(response)} is {size} on average"
+        where = f"the {count(_cells(analysis, rule), 'cell')} of the design {analysis.design}"
+        text = f"At the end of training, {rule_name(rule)}'s {label_of(response)} is {size} on average over {where}"
         if untaught and rule == taught[0]:
             text += (
                 f", where a feedback that never taught has {level(untaught.estimate, response)} and chance is {chance}"
@@ -193,17 +197,32 @@ def _on_runs(analysis: Analysis) -> str:
         f"{count(len(runs), 'run')}: {count(cells, 'cell')}, {count(seeds, 'seed')}, "
         f"{'rules' if len(records.study.rules) > 1 else 'rule'} {listed(map(rule_name, records.study.rules))}."
     )
-    crossed = any(
-        len(crossed_streams(records, rule=rule, design=design)) > 1
-        for rule in records.study.rules
-        for design in analysis.designs
-    )
-    if seeds < 2 and not crossed:  # crossed draws of randomness replicate too
+    if seeds < 2 and any(_crosses_draws(analysis, rule) for rule in records.study.rules):
+        text += " All runs share one seed: what replicates are the draws of each stream of randomness."
+    elif seeds < 2:
         text += " With one seed there is no uncertainty to report: every number is one draw."
     if records.missing:
         worst = ", and verdicts take the worst case over what is still missing" if analysis.verdicts else ""
         text += f" {count(records.missing, 'planned run')} still missing: all of this is preliminary{worst}."
     return text
+
+
+def _cells(analysis: Analysis, rule: str) -> int:
+    runs = analysis.records.runs
+    return int(runs.loc[(runs["rule"] == rule) & in_design(runs, analysis.design), "cell"].nunique())
+
+
+def _crosses_draws(analysis: Analysis, rule: str) -> bool:
+    return any(len(crossed_streams(analysis.records, rule=rule, design=design)) > 1 for design in analysis.designs)
+
+
+def _reversed(analysis: Analysis) -> str:
+    """The claims whose levels go against the order of the effect tables."""
+    shown = {(e.factor, e.levels) for found in analysis.effects for es in found.by_response.values() for e in es}
+    names = [
+        verdict.claim.name for verdict in analysis.verdicts if (verdict.claim.factor, verdict.levels[::-1]) in shown
+    ]
+    return listed(names)
 
 
 def declaration(records: Records) -> list[str]:
@@ -242,8 +261,7 @@ def _verdict_context(verdict: Verdict) -> dict[str, Any]:
         "rule": rule_name(verdict.claim.rule),
         "effect": change(verdict.estimate, response),
         "interval": change_interval(verdict.interval, response),
-        "p": p_text(verdict.p_adjusted),
-        "p_equivalence": p_text(verdict.p_equivalence_adjusted),
+        "p": deciding_p(verdict),
         "seeds": str(verdict.n_seeds) if verdict.n_seeds else ABSENT,
         "notes": [*([verdict.learning_rates] if verdict.learning_rates else []), *verdict.warnings],
     }

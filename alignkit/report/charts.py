@@ -55,7 +55,8 @@ def charts(analysis: Analysis) -> tuple[list[Chart], list[str]]:
         absent.append(f"No figure of alignment: {why}.")
         return found, absent
     attempt("Alignment over training", lambda: _training(analysis))
-    for rule in analysis.rules:
+    varied = [rule for rule in analysis.rules if any(found.rule == rule for found in analysis.effects)]
+    for rule in varied:
         attempt(f"Alignment by factor, {rule_name(rule)}", lambda rule=rule: _factors(analysis, rule))  # type: ignore[misc]
     if analysis.width_design is None:
         absent.append("Width curve: no design has three or more widths.")
@@ -66,8 +67,11 @@ def charts(analysis: Analysis) -> tuple[list[Chart], list[str]]:
         absent.append("Accuracy gap against alignment: it needs BP and another rule in one study.")
     else:
         attempt("Accuracy gap against alignment", lambda: _gap(analysis, taught))
-    for rule in analysis.rules:
+    for rule in varied:
         attempt(f"All effects, {rule_name(rule)}", lambda rule=rule: _forest(analysis, rule))  # type: ignore[misc]
+    for rule in analysis.rules:
+        if rule not in varied:
+            absent.append(f"Effects of factors, {rule_name(rule)}: no design varies a factor within its runs.")
     return found, absent
 
 
@@ -81,20 +85,25 @@ def _training(analysis: Analysis) -> Chart:
         table = figures.curves(analysis.records, rule=rule, design=analysis.design, response=response)
         bands = bands or bool(table["low"].notna().any())
         ends = table[table["step"] == table["step"].max()].set_index("layer")["mean"]
-        start = table[table["step"] == table["step"].min()]["mean"].mean()
         signal = "signal" if rule != "bp" else "runs' untaught feedback"
-        name, end = sentence(rule_name(rule)), level(ends.mean(), response)
-        text = f"{name}'s {signal} goes from {level(start, response)} to {end}"
+        start, final = _mean_at(analysis, rule, response, table["step"].min()), analysis.final(rule, response)
+        end = final.estimate if final else float("nan")
+        name = sentence(rule_name(rule))
+        text = f"{name}'s {signal} goes from {level(start, response)} to {level(end, response)} on average"
         if len(ends) > 1:
             best = ends.idxmin() if response.endswith("_deg") else ends.idxmax()
             text += f", layer {best} ending closest to BP ({level(ends[best], response)})"
         sentences.append(text + ".")
-    how = (
-        f"Mean over {_seeds(analysis)} of each seed's mean over {_cells(analysis, analysis.design)}"
-        f"{'; bands: 95% t intervals over seeds' if bands else ''}. {_where(analysis, analysis.design)}"
-    )
+    cells = _cells(analysis, analysis.design)
+    how = f"Mean over {_seeds(analysis)} of each seed's mean over {cells}"
+    how = how if _several_seeds(analysis) else f"Mean over {cells}, of one seed"
+    how += "; bands: 95% t intervals over seeds" if bands else ""
+    how = f"{how}. {_where(analysis, analysis.design)}".strip()
     if _depths(analysis) > 1:
-        how += " A layer's line averages the networks that are deep enough to have it."
+        how += (
+            " A layer's line averages the networks that are deep enough to have it; the average of the first sentence "
+            "is over all networks, each by the mean of its own layers."
+        )
     runs = analysis.records.runs
     if runs.loc[in_design(runs, analysis.design), "diverged"].any():
         how += " A run that diverged is in no mean from that step on."
@@ -137,7 +146,8 @@ def _width(analysis: Analysis) -> Chart:
     how = f"Dots: single seeds; lines: means over {_seeds(analysis)}, layer by layer, at the end of training."
     if response == "signal_cosine" and _recorded(analysis, "ceiling_cosine"):
         how += (
-            " Dashed: the cosine of the BP signal with its projection on what the feedback can send, the best possible."
+            " Dashed, layer by layer: the cosine of the BP signal with its projection on what the feedback can send, "
+            "the best possible."
         )
     return Chart("width_curve", "The width curve", see, f"{how} {_where(analysis, str(design))}", figure)
 
@@ -158,12 +168,13 @@ def _gap(analysis: Analysis, rules: tuple[str, ...]) -> Chart:
     association = _association(analysis, rules[0], response)
     if association:
         see += association
+    dots = "Faint dots: runs; large dots: means of cells over seeds." if _several_seeds(analysis) else "Dots: runs."
     how = (
-        "Faint dots: runs; large dots: means of cells over seeds. The gap is the test accuracy of a run minus that of "
-        "the BP run with the same cell and seed. Alignment was not randomised: this is an association, and no cause "
-        f"can be read from it. {_where(analysis, analysis.design)}"
-    )
-    return Chart("accuracy_gap", "Accuracy gap against alignment", see, how, figure)
+        f"{dots} The gap is the test accuracy of a run minus that of the BP run with the same cell and seed. Alignment "
+        "was not randomised: this is an association, and no cause can be read from it. "
+        f"{_where(analysis, analysis.design)}"
+    ).strip()
+    return Chart("accuracy_gap", "Accuracy gap against alignment", see.strip(), how, figure)
 
 
 def _forest(analysis: Analysis, rule: str) -> Chart:
@@ -207,7 +218,7 @@ def _effects(analysis: Analysis, rule: str, design: str) -> tuple[Contrast, ...]
     found = analysis.effects_of(rule, design)
     effects = found.by_response.get(_alignment(analysis), ()) if found else ()
     if not effects:
-        raise AnalysisError("expected a factor with two levels to compare; the study has none")
+        raise AnalysisError("no two levels of a factor can be compared on it")
     return effects
 
 
@@ -238,6 +249,19 @@ def _association(analysis: Analysis, rule: str, response: str) -> str:
         f"Over the cells of a seed, gap and {label_of(response)} correlate by {number(result.estimate, 2)} "
         f"[{number(low, 2)}, {number(high, 2)}]."
     )
+
+
+def _mean_at(analysis: Analysis, rule: str, response: str, step: int) -> float:
+    """The mean over a design's runs at a checkpoint, each by the mean of its layers: as the report's lead has it."""
+    runs = analysis.records.runs
+    runs = runs[(runs["rule"] == rule) & in_design(runs, analysis.design)]
+    layers = analysis.records.layers
+    by_run = runs.set_index("run_id").assign(mean=layers[layers["step"] == step].groupby("run_id")[response].mean())
+    return float(by_run.groupby("seed")["mean"].mean().mean())
+
+
+def _several_seeds(analysis: Analysis) -> bool:
+    return bool(analysis.records.runs["seed"].nunique() > 1)
 
 
 def _recorded(analysis: Analysis, measure: str) -> bool:

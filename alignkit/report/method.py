@@ -102,7 +102,7 @@ def diagnostics(analysis: Analysis) -> list[str]:
     if known:
         span = number(known[0], 2) if len(known) == 1 else f"{number(min(known), 2)} to {number(max(known), 2)}"
         found.append(f"Pairing by seed: the two sides of the claims' comparisons correlate by {span} over seeds.")
-    return [*found, *analysis.notes]
+    return found
 
 
 def options(analysis: Analysis) -> str:

@@ -17,6 +17,7 @@ from alignkit.report.words import (
     bare_change,
     change,
     change_interval,
+    deciding_p,
     in_unit,
     level,
     listed,
@@ -46,7 +47,7 @@ def verdict_table(verdicts: list[Verdict]) -> Table:
             verdict.verdict,
             change(verdict.estimate, verdict.claim.response),
             change_interval(verdict.interval, verdict.claim.response),
-            p_text(verdict.p_adjusted),
+            deciding_p(verdict),
             str(verdict.n_seeds) if verdict.n_seeds else ABSENT,
         )
         for verdict in verdicts

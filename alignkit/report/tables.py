@@ -33,19 +33,21 @@ class Table:
         return str(self.data.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
     def to_latex(self) -> str:
-        """A booktabs table of what the page shows."""
+        """A booktabs table of what the page shows, no wider than the line."""
         spec = "".join("r" if column in self.numeric else "l" for column in self.columns)
         lines = [
-            "% needs \\usepackage{booktabs}",
+            r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             rf"\caption{{{latex_text(self.caption)}}}",
+            rf"\label{{tab:{self.name}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{% narrower where it is too wide",
             rf"\begin{{tabular}}{{{spec}}}",
             r"\toprule",
             " & ".join(map(latex_text, self.columns)) + r" \\",
             r"\midrule",
             *(" & ".join(map(latex_text, row)) + r" \\" for row in self.rows),
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             r"\end{table}",
         ]
         return "\n".join(lines) + "\n"

@@ -193,7 +193,9 @@ def phase_summaries(
             warnings.append(f"{undefined} of {len(part)} runs left out: their curve has missing values")
         interval, attained = _median_interval(seeds, level)
         if np.isnan(attained):
-            warnings.append(f"no {level:.0%} interval from {n} seeds: it needs {minimum_seeds(alpha=1 - level)}")
+            warnings.append(
+                f"no {level:.0%} interval from {n} seed{'s' * (n > 1)}: it needs {minimum_seeds(alpha=1 - level)}"
+            )
         if interval[1] == np.inf:
             warnings.append("the interval has no upper bound: too many seeds are censored")
         results.append(

@@ -310,10 +310,10 @@ def _judge(
         return "smooth curve", "a straight line is rejected, and so is every single bend"
     if equal:
         return "smooth curve", (
-            f"a straight line is rejected, but on held-out seeds a bend predicts no better than: {', '.join(equal)}"
+            f"a straight line is rejected, but on held-out seeds a bend predicts no better than {' or '.join(equal)}"
         )
-    names = ", ".join(model.model for model in others)
+    names = " and ".join(model.model for model in others)
     return (
         "threshold",
-        f"a straight line is rejected, and on held-out seeds a bend predicts better than each of: {names}",
+        f"a straight line is rejected, and on held-out seeds a bend predicts better than {names}",
     )

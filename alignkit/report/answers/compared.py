@@ -9,7 +9,6 @@ import pandas as pd
 from alignkit.claims import Verdict, claim_design, claim_factors, claim_table
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.errors import AnalysisError
-from alignkit.figures import row_label
 from alignkit.inference import fit
 from alignkit.report.analysis import Analysis
 from alignkit.report.answers.model import alignment_model
@@ -45,7 +44,7 @@ def compared(analysis: Analysis) -> Section | None:
         found = list(_effects(analysis, verdict, fits, notes))
         for name, estimate, interval, df, p in found:
             response = verdict.claim.response
-            label = row_label(verdict.claim.factor, verdict.levels) if name == found[0][0] else ""
+            label = verdict.claim.name if name == found[0][0] else ""
             df_text = number(df, 0 if float(df).is_integer() else 1)
             effect = (change(estimate, response), change_interval(interval, response))
             rows.append((label, name, *effect, df_text, p_text(p)))

@@ -13,7 +13,7 @@ from alignkit.report.analysis import Analysis, varying_factors
 from alignkit.report.charts import Chart
 from alignkit.report.section import Section
 from alignkit.report.tables import Table
-from alignkit.report.words import bare_change, change_interval, in_unit, level, number, p_text
+from alignkit.report.words import bare_change, change_interval, in_unit, number, p_text, reading
 from alignkit.stats import level_order
 from alignkit.stats.dose import DoseAtLoss, DoseResponse, dose_at_loss, dose_response
 
@@ -100,7 +100,7 @@ def _answer(design: str, result: DoseResponse, at_loss: DoseAtLoss) -> str:
     last = frame.iloc[-1]
     text = (
         f"{_name(design)[0].upper()}{_name(design)[1:]}: from {result.doses[0]:g}° to {result.doses[-1]:g}° test "
-        f"accuracy goes from {level(frame['mean'].iloc[0], ACCURACY)} to {level(last['mean'], ACCURACY)} "
+        f"accuracy goes from {reading(frame['mean'].iloc[0], ACCURACY)} to {reading(last['mean'], ACCURACY)} "
         f"(Page's trend p {p_text(result.p_page)})"
     )
     if math.isinf(at_loss.estimate):
@@ -110,12 +110,20 @@ def _answer(design: str, result: DoseResponse, at_loss: DoseAtLoss) -> str:
     return f"{text}; a point is lost at {number(at_loss.estimate, 0)}°{bounds if math.isfinite(low) else ''}."
 
 
+def _curved(result: DoseResponse) -> str:
+    """What share of the differences between angles a straight line leaves out, where that is shown to be some."""
+    bent = [part for part in result.polynomial if part.degree > 1 and part.p_adjusted < 0.05]
+    if not bent:
+        return ""
+    return f", but the curve is none: a line accounts for {result.polynomial[0].share:.0%} of what the angles differ by"
+
+
 def _table(design: str, result: DoseResponse, at_loss: DoseAtLoss) -> Table:
     frame = result.to_frame()
     rows = tuple(
         (
             f"{row[DOSE]:g}°",
-            level(row["mean"], ACCURACY),
+            reading(row["mean"], ACCURACY),
             bare_change(row["difference"], ACCURACY),
             change_interval((row["difference_low"], row["difference_high"]), ACCURACY),
         )
@@ -123,8 +131,8 @@ def _table(design: str, result: DoseResponse, at_loss: DoseAtLoss) -> Table:
     )
     columns = ("angle", "test accuracy", f"change from {result.doses[0]:g}°{in_unit(ACCURACY)}", "95% interval")
     caption = (
-        f"Design {_name(design)}: test accuracy by imposed angle, {result.n_seeds} seeds. Slope "
-        f"{number(result.estimate, 3)} points a degree [{number(result.interval[0], 3)}, "
-        f"{number(result.interval[1], 3)}]. The angle at which a point is lost: {at_loss.method}."
+        f"Design {_name(design)}: test accuracy by imposed angle, {result.n_seeds} seeds. The best straight "
+        f"line has a slope of {number(result.estimate, 3)} points a degree [{number(result.interval[0], 3)}, "
+        f"{number(result.interval[1], 3)}]{_curved(result)}. The angle at which a point is lost: {at_loss.method}."
     )
     return Table(f"dose_{design}", caption, columns, rows, frame, frozenset(columns))

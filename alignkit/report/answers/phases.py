@@ -16,7 +16,7 @@ from alignkit.report.answers.dose import RULE as IMPOSED
 from alignkit.report.charts import Chart
 from alignkit.report.section import Section
 from alignkit.report.tables import Table
-from alignkit.report.words import ABSENT, listed, number, p_text, rule_name, slug
+from alignkit.report.words import ABSENT, listed, number, p_text, rule_name, sentence, slug
 from alignkit.stats import in_design, label_of, unit_of
 from alignkit.stats.phase_order import LayerOrder, PhaseLag, layer_order, phase_lag
 from alignkit.stats.phases import PhaseSummary, memorisation_times, phase_summaries, phase_times
@@ -77,14 +77,17 @@ def phases(analysis: Analysis) -> Section | None:
         tables += _tables(analysis, made, suffix)
         notes += made.notes
     figure = phase_spans({made.rule: made.summaries for made in found}, steps={made.rule: made.steps for made in found})
-    chart = Chart(
-        "phases_times",
-        "When each layer aligns",
-        answers[0],
-        "Medians over seeds of each seed's median run, with sign-test intervals of at least 95%. An arrow: not by the "
-        "end of training in half of the seeds, or an interval without an upper bound.",
-        figure,
+    drawn = [result for made in found for result in made.summaries]
+    how = (
+        "Medians over seeds of each seed's median run"
+        if any(result.n_seeds > 1 for result in drawn)
+        else ("Medians over the runs of one seed")
     )
+    if any(math.isfinite(result.interval[0]) for result in drawn):
+        how += ", with sign-test intervals of at least 95%"
+    if any(math.isinf(result.estimate) or math.isinf(result.interval[1]) for result in drawn):
+        how += ". An arrow: not by the end of training in half of the seeds, or an interval without an upper bound"
+    chart = Chart("phases_times", "When each layer aligns", answers[0], f"{how}.", figure)
     notes += [
         "Onset: the last time that a layer leaves chance (and where it started) by 10% of its improvement and at least "
         "two degrees, before its best. Saturation: 90% of the improvement that this run made, so no sign that "
@@ -179,25 +182,36 @@ def _answers(made: Phases) -> list[str]:
 
 
 def _order_sentence(event: str, order: LayerOrder, made: Phases) -> str:
-    what = "begin to align" if event == "onset" else "saturate"
-    size = f"the last layer comes {_doublings(order.estimate, order.interval)} after the first"
+    what, does = ("begin to align", "begins to align") if event == "onset" else ("saturate", "saturates")
+    size = f"the last layer {does} {_doublings(order.estimate, order.interval)} the first"
     if order.n_seeds < 2:
-        return f"In one seed, which is no test, {size} to {what}."
+        return f"In one seed, which is no test, {size}."
     trends = [
         f"{p_text(p)} over {depth} layers" for (of, depth), p in made.page.items() if of == event and math.isfinite(p)
     ]
     evidence = f"p {p_text(order.p)}{f'; Page trend p {listed(trends)}' if trends else ''}"
     if order.p >= 0.05:
         return f"No order in which layers {what} is shown: {size} ({evidence})."
-    return f"{'Lower' if order.estimate > 0 else 'Upper'} layers {what} first: {size} ({evidence})."
+    neighbours = order.pairs[1:]
+    shown = [pair for pair in neighbours if pair.p < 0.05]
+    same = [pair.comparison for pair in shown if pair.estimate * order.estimate > 0]
+    # All of them at once need no adjustment: the order of the whole is shown only where each neighbour's is.
+    if len(same) == len(neighbours):
+        return f"{'Lower' if order.estimate > 0 else 'Upper'} layers {what} first: {size} ({evidence})."
+    reverse = [pair.comparison for pair in shown if pair.estimate * order.estimate < 0]
+    unclear = [f"{pair.comparison} (p {p_text(pair.p)})" for pair in neighbours if pair not in shown]
+    found = (("that order is shown for", same), ("the reverse for", reverse), ("neither for", unclear))
+    parts = "; ".join(f"{words} {listed(names)}" for words, names in found if names)
+    return f"{sentence(size)} ({evidence}), but not each layer in turn: of neighbours, {parts}."
 
 
 def _lag_sentence(fitted: PhaseSummary, lags: tuple[PhaseLag, ...]) -> str:
     overall, *by_layer = lags
     text = f"The training loss has made nine tenths of its fall {_at(fitted)}"
-    size = f"{_doublings(overall.estimate, overall.interval)} after alignment saturates"
+    size = f"{_doublings(overall.estimate, overall.interval)} alignment saturates"
     if by_layer:
-        size += f" on the mean of layers ({', '.join(f'{signed(lag.estimate, 2)}' for lag in by_layer)} for each)"
+        each = listed(_later(lag.estimate) for lag in by_layer)
+        size += f" on the mean of layers (layer by layer {each})"
     if overall.n_seeds < 2:
         return f"{text}, {size}: one seed, no test."
     if overall.p >= 0.05:
@@ -286,5 +300,11 @@ def _span(interval: tuple[float, float]) -> str:
 
 
 def _doublings(estimate: float, interval: tuple[float, float]) -> str:
-    span = interval_text(interval, 2)
-    return f"{signed(estimate, 2)} doublings of training time{'' if span == ABSENT else f' {span}'}"
+    """A lag in words, the interval in its direction: "0.17 doublings of training time [0.10, 0.24] before"."""
+    size, side = _later(estimate).rsplit(" ", 1)
+    span = interval_text(interval if estimate >= 0 else (-interval[1], -interval[0]), 2)
+    return f"{size} doublings of training time {'' if span == ABSENT else f'{span} '}{side}"
+
+
+def _later(lag: float) -> str:
+    return f"{number(abs(lag), 2)} {'after' if lag >= 0 else 'before'}"

@@ -38,6 +38,7 @@ def power(analysis: Analysis) -> Section | None:
         response = verdict.claim.response
         rows.append(
             (
+                verdict.claim.name,
                 row_label(verdict.claim.factor, verdict.levels),
                 level(verdict.claim.smallest_effect, response),
                 level(found["sd"], response),
@@ -52,6 +53,7 @@ def power(analysis: Analysis) -> Section | None:
         return None
     columns = (
         "claim",
+        "change",
         "smallest effect",
         "sd over seeds",
         "seeds",
@@ -71,7 +73,7 @@ def power(analysis: Analysis) -> Section | None:
         if weak
         else "Every tested claim has the seeds to find the smallest effect that matters in at least four cases of five."
     )
-    table = Table("power", caption, columns, tuple(rows), pd.DataFrame(data), frozenset(columns[1:]))
+    table = Table("power", caption, columns, tuple(rows), pd.DataFrame(data), frozenset(columns[2:]))
     return Section((answer,), (table,))
 
 

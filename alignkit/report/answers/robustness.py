@@ -18,7 +18,7 @@ from alignkit.report.analysis import Analysis
 from alignkit.report.charts import Chart
 from alignkit.report.section import Section
 from alignkit.report.tables import Table
-from alignkit.report.words import change, count, listed, number, p_text
+from alignkit.report.words import bare_change, change, count, listed, number, p_text
 from alignkit.stats import in_design, level_order, level_text, run_summaries, seed_contrasts
 from alignkit.stats.failures import failure_contrast
 from alignkit.stats.influence import leave_one_seed_out
@@ -65,9 +65,10 @@ def robustness(analysis: Analysis) -> Section | None:
             unexamined.append(claim.name)
         rows.append(
             (
+                claim.name,
                 row_label(claim.factor, verdict.levels),
                 change(found.estimate, response),
-                f"{change(frame['estimate'].min(), response)} to {change(frame['estimate'].max(), response)}",
+                f"{bare_change(frame['estimate'].min(), response)} to {change(frame['estimate'].max(), response)}",
                 p_text(max((other.p_adjusted for other in examined), default=float("nan"))),
                 number(frame["cook"].max(), 2),
                 "no" if not stable else "yes" if whole else NOT_EXAMINED,
@@ -86,9 +87,9 @@ def robustness(analysis: Analysis) -> Section | None:
         "difference, the largest Cook's distance, and whether the verdict stays the same, all claims judged anew "
         "(where runs have no value, on their worst case)."
     )
-    columns = ("claim", "effect", "without one seed", "largest p", "Cook's distance", "same verdict")
+    columns = ("claim", "change", "effect", "without one seed", "largest p", "Cook's distance", "same verdict")
     frame = pd.concat(data, ignore_index=True)
-    table = Table("robustness", caption, columns, tuple(rows), frame, frozenset(columns[1:5]))
+    table = Table("robustness", caption, columns, tuple(rows), frame, frozenset(columns[2:6]))
     answers = []
     known = len(verdicts) - len(unexamined)
     if fragile:

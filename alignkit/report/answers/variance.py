@@ -9,7 +9,7 @@ from alignkit.report.analysis import STREAMS, Analysis, crossed_streams
 from alignkit.report.charts import Chart
 from alignkit.report.section import Section
 from alignkit.report.tables import Table
-from alignkit.report.words import level, listed, p_text, rule_name, slug
+from alignkit.report.words import level, listed, p_text, reading, rule_name, slug
 from alignkit.stats import label_of, unit_of
 from alignkit.stats.variance import RESIDUAL, VarianceDecomposition, variance_components
 
@@ -91,7 +91,7 @@ def _table(rule: str, response: str, result: VarianceDecomposition) -> Table:
     columns = ("source", "draws", "variance", "95% interval", "sd", "share", "95% interval of share", "p")
     caption = (
         f"{rule_name(rule)}: variance components of the {label_of(response)} at the end of training"
-        f"{f', in {unit_of(response)} squared' if unit_of(response) else ''}. Mean {level(result.mean, response)}."
+        f"{f', in {unit_of(response)} squared' if unit_of(response) else ''}. Mean {reading(result.mean, response)}."
     )
     name = f"variance_{slug(rule)}_{slug(response)}"
     return Table(name, caption, columns, rows, result.to_frame(), frozenset(columns[1:]))
