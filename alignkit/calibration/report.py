@@ -118,7 +118,7 @@ def calibration_figure(result: Calibration) -> Figure:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-    from alignkit.figures.look import FAINT, INK, STYLE, finish, ordered_colours, panels_of
+    from alignkit.figures.look import FAINT, GRID, INK, STYLE, finish, ordered_colours, panels_of
 
     shown = [rate for rate in result.rates if rate.target in (0.05, 0.95) or rate.quantity == "type I error"]
     shown = [rate for rate in shown if rate.trials]
@@ -128,10 +128,10 @@ def calibration_figure(result: Calibration) -> Figure:
     colours = dict(zip(seeds, ordered_colours(len(seeds)), strict=True))
     offered = {(rate.method, rate.quantity) for rate in shown if rate.section != "comparison"}
     with mpl.rc_context(STYLE):
-        figure, (axes,) = panels_of(1, columns=1, height=0.36 * len(rows), extra=1.2)
+        figure, (axes,) = panels_of(1, columns=1, height=0.42 * len(rows), extra=1.2)
         axes.axvline(0.05, color=INK, lw=0.8)
         for rate in shown:
-            y = rows.index((rate.method, rate.quantity)) + 0.12 + 0.2 * (seeds.index(rate.scenario.n_seeds) - 1)
+            y = rows.index((rate.method, rate.quantity)) + 0.05 + 0.14 * seeds.index(rate.scenario.n_seeds)
             x = 1 - rate.rate if rate.target == 0.95 else rate.rate
             colour = FAINT if rate.scenario.skewed else colours[rate.scenario.n_seeds]
             marker = "D" if rate.scenario.skewed else "o"
@@ -140,15 +140,16 @@ def calibration_figure(result: Calibration) -> Figure:
         for y, (method, quantity) in enumerate(rows):
             kind = "" if quantity in ("coverage", "type I error") else f": {quantity.removeprefix('type I error, ')}"
             place = axes.get_yaxis_transform()
-            name = axes.text(
-                0.995, y - 0.36, f"{method}{kind}", transform=place, fontsize=7.5, ha="right", va="center", bbox=box
-            )
+            # A name stands above its own dots, in a strip that a line parts from the row before.
+            name = axes.text(0.01, y - 0.22, f"{method}{kind}", transform=place, fontsize=7.5, va="center", bbox=box)
             name.set_in_layout(False)
+            axes.axhline(y - 0.45, color=GRID, lw=0.6)
         if len(offered) < len(rows):
-            axes.axhline(len(offered) - 0.62, color=FAINT, lw=0.7, ls=":")
-            axes.annotate("not offered:", (0.0, len(offered) - 0.6), (3, -3), fontsize=7.5, color=INK, va="top",
-                          xycoords=axes.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
-        axes.set_ylim(len(rows) - 0.5, -0.75)
+            axes.axhline(len(offered) - 0.45, color=INK, lw=0.7)
+            axes.annotate("not offered, for comparison", (1, len(offered) - 0.22), fontsize=7.5, color=INK, ha="right",
+                          va="center", xycoords=axes.get_yaxis_transform())  # fmt: skip
+        axes.yaxis.grid(False)
+        axes.set_ylim(len(rows) - 0.45, -0.5)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlim(left=0)
@@ -168,6 +169,7 @@ def _summary(result: Calibration) -> str:
     answers = f" {undefined:,} studies gave a method no answer; they count as not rejected, not covered." * (
         undefined > 0
     )
+    answers += _stressed(result)
     if not result.outside:
         return f"**All {result.tested} figures are within simultaneous {result.confidence:.0%} bounds.**{answers}"
     listing = "\n".join(
@@ -176,6 +178,20 @@ def _summary(result: Calibration) -> str:
         for rate in result.outside
     )
     return f"**{len(result.outside)} of {result.tested} figures are out of bounds:**{answers}\n\n{listing}"
+
+
+def _stressed(result: Calibration) -> str:
+    """What the skewed studies, which need not be in bounds, do to what alignkit offers."""
+    rates = [rate for rate in result.rates if rate.scenario.skewed and rate.section != "comparison"]
+    out = [rate for rate in rates if rate.inside is False]
+    if not out:
+        return ""
+    worst = max(out, key=lambda rate: abs(rate.rate - rate.target))
+    return (
+        f" The skewed studies are no part of that: of them {len(out)} of "
+        f"{sum(rate.inside is not None for rate in rates)} figures are out of bounds, the furthest {worst.method}, "
+        f"{worst.quantity}, {worst.scenario.n_seeds} seeds: {_percent(worst.rate)}{_target([worst])}."
+    )
 
 
 def _table(rates: Sequence[Rate]) -> list[str]:

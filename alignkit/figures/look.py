@@ -23,7 +23,7 @@ from alignkit.stats.summaries import GAP
 
 WIDTH = 4.8
 ABSENT, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
-INK, FAINT = "#1f2328", "#8a9099"
+INK, FAINT, GRID = "#1f2328", "#8a9099", "#e3e5e8"
 RULE_COLOURS = {"dfa": "#0173b2", "fa": "#de8f05", "bp": "#5f6670", "shallow": "#949494", "imposed_angle": "#cc78bc"}
 OTHER_COLOURS = ("#029e73", "#ca9161", "#d55e00", "#56b4e9")
 STYLE: Any = {
@@ -40,7 +40,7 @@ STYLE: Any = {
     "figure.facecolor": "white",
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "grid.color": "#e3e5e8",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "legend.fontsize": 8.5,
     "legend.frameon": False,
