@@ -368,10 +368,12 @@ def test_the_report_holds_every_figure(calibration: Calibration, tmp_path: Path)
 def test_the_report_names_what_is_out_of_bounds(tmp_path: Path) -> None:
     scenario = Scenario(6)
     wrong = [(scenario, Tally("one claim", "bad test", "type I error", 900, 10_000, 0.05, "equal"))]
+    wrong.append((Scenario(6, skewed=True), replace(wrong[0][1], hits=800)))
     result = Calibration(rates_of(wrong, required_scenarios=[scenario]), 10_000, 0, 0)
     assert [rate.method for rate in result.outside] == ["bad test"]
     page = write_calibration(result, tmp_path).read_text()
     assert "1 of 1 figures are out of bounds" in page and "bad test, type I error, 6 seeds: 9.00%" in page
+    assert "of them 1 of 1 figures are out of bounds, the furthest bad test, type I error, 6 seeds: 8.00%" in page
 
 
 @pytest.mark.slow

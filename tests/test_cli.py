@@ -116,8 +116,12 @@ def test_a_claim_that_changes_after_the_runs_is_said_in_the_report(study, copy, 
     changed = tmp_path / "small.toml"
     changed.write_text(STUDY.replace("smallest_effect = 2", "smallest_effect = 0.5"))
     assert call("run", changed, "--out", copy, "--workers", 1)[0] == 0
-    assert call("report", copy)[0] == 0
+    capsys.readouterr()
+    code, out = call("report", copy, capsys=capsys)
+    assert code == 0 and "Claim c was changed when 48 runs had finished: it is judged as exploration" in out.out
+    assert "\nc: neither a difference nor its absence within 0.5° can be shown." in out.out
     page = (copy / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"torch [0-9.]+\S* on a CPU, one thread a process", page)
     # 8 seeds x 2 norms x (2 DFA cells and the BP run that they share)
     assert "Claim c was changed when 48 runs had finished: it is judged as exploration" in page
     entry = json.loads((copy / "analysis_plan.json").read_text(encoding="utf-8"))["history"][1]
@@ -194,6 +198,40 @@ def test_validate_and_plan_run_nothing(study, tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_too_few_seeds_are_said_before_anything_runs(tmp_path, capsys):
+    few = tmp_path / "few.toml"
+    few.write_text(STUDY.replace("seeds = 6", "seeds = 5"))
+    for command in (["validate", few], ["plan", few, "--workers", 1]):
+        code, out = call(*command, capsys=capsys)
+        assert code == 0 and "5 seeds: too few for the exact test of one claim, which takes 6" in out.out
+    claims = "".join(f'[[claims]]\nname = "c{i}"\n' + STUDY.split('name = "c"\n')[1] for i in range(3))
+    few.write_text(STUDY + claims)
+    code, out = call("validate", few, capsys=capsys)
+    assert code == 0 and "6 seeds: too few for the exact test of a family of 4 claims, which takes 8" in out.out
+
+
+def test_a_gap_needs_runs_of_bp(tmp_path, capsys):
+    path = tmp_path / "gap.toml"
+    path.write_text(STUDY.replace("seeds = 6", 'seeds = 6\nrules = ["dfa"]') + 'response = "accuracy_gap"')
+    code, out = call("validate", path, capsys=capsys)
+    assert code == 2 and 'accuracy_gap is taken from runs of back-propagation. Add "bp" to rules' in out.err
+
+
+def test_a_study_that_shrank_says_what_it_leaves_behind(study, copy, tmp_path, capsys):
+    shrunk = tmp_path / "shrunk.toml"
+    shrunk.write_text(STUDY.replace('["none", "batch"]\nfeedback', '["none"]\nfeedback').split("[[claims]]")[0])
+    code, out = call("run", shrunk, "--out", copy, "--workers", 1, capsys=capsys)
+    assert code == 0 and "24 more runs there are of no cell and seed of the study as it now is" in out.out
+
+
+def test_a_pilot_that_serves_no_claim_is_refused(study, finished, tmp_path, capsys):
+    other = tmp_path / "other.toml"
+    text = STUDY.replace("network.norm", "network.activation").replace('"none", "batch"', '"tanh", "relu"')
+    other.write_text(text.replace('factor = "norm"', 'factor = "activation"'))
+    code, out = call("plan", other, "--from", finished, capsys=capsys)
+    assert code == 2 and "expected records that tell the variance of a claim" in out.err and "c: " in out.err
+
+
 def test_a_study_that_grew_runs_only_what_is_new(study, copy, tmp_path, capsys):
     grown = tmp_path / "grown.toml"
     grown.write_text(STUDY.replace("seeds = 6", "seeds = 7"))
@@ -244,6 +282,10 @@ BAD_STUDIES = {
     "claim on no level": (_edit("validate", ('levels = ["none", "batch"]', 'levels = ["none", "layer"]')), "claim c: norm has no level 'layer' there"),
     "claim on no response": (_edit("validate", "response = \"signal_angle\""), 'there is no response "signal_angle"; did you mean "signal_angle_deg"?'),
     "claim on no rule": (_edit("validate", "rule = \"fa\""), 'the study has no rule "fa"'),
+    "claim on no layer": (_edit("validate", "layer = 9"), "expected a hidden layer that networks with norm 'none' have, 1 to 2; got layer = 9"),
+    "gap of BP itself": (_edit("validate", "response = \"accuracy_gap\"\nrule = \"bp\""), 'expected a rule that accuracy_gap compares with "bp"'),
+    "three levels": (_edit("validate", ('levels = ["none", "batch"]', 'levels = ["none", "batch", "layer"]')), "claims.0.levels: expected at most 2 items; got 3: ['none', 'batch', 'layer']"),
+    "no such fraction": (_edit("validate", ("[designs.a.factors]", '[designs.a]\nkind = "fraction"\nfraction = "1/3"\n[designs.a.factors]')), 'expected "1/2", "1/4", "1/8" and so on; got "1/3"'),
     "batch larger than the data": (_edit("run", ("epochs = 2", "epochs = 2\nbatch_size = 5000")), "training.batch_size: expected at most the 1197 training samples; got 5000"),
     "probe larger than the split": (_edit("run", ("samples = 64", "samples = 4000")), "probe.samples: expected at most the 300 samples of the test split; got 4000"),
     "no CNN on so small images": (_edit("validate", ("width = 16\ndepth = 2", 'kind = "cnn"')), "network: convolution 3 gets images of 1x1, too small" ),
@@ -267,7 +309,7 @@ BAD_COMMANDS = {
     "no such file": (["validate", "no/where.toml"], "no/where.toml: no such study file"),
     "no such directory": (["report", "nowhere"], "nowhere: no such directory"),
     "no such device": (["run", "quick", "--out", "x", "--device", "cuda:99"], '--device: expected "auto", "cpu" or a CUDA device that exists; got "cuda:99"'),
-    "not a device": (["run", "quick", "--out", "x", "--device", "gpu"], '--device: expected "auto"'),
+    "not a device": (["run", "quick", "--out", "x", "--device", "gpu"], 'got "gpu" (not supported). Leave it out'),
     "no such data": (["run", "quick", "--out", "x", "--data", "nowhere"], "nowhere"),
     "zero workers": (["run", "quick", "--out", "x", "--workers", "0"], "--workers"),
     "no such command": (["rnu"], "rnu"),
@@ -393,7 +435,10 @@ def test_records_of_another_study_are_not_touched(study, copy, tmp_path, capsys)
         (["--table", "run"], 'no table is called "run"; did you mean "runs"?'),
         (["--format", "xlsx"], "expected csv or parquet"),
         (["--format", "parquet"], "Name a file with --output"),
-        (["--output", "no/such/folder/x.csv"], "cannot be written"),
+        (
+            ["--output", "no/such/folder/x.csv"],
+            "x.csv: cannot be written (Cannot save file into a non-existent directory",
+        ),
     ],
 )
 def test_bad_requests_for_records(finished, capsys, arguments, message):

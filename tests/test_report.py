@@ -15,13 +15,16 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic import full_study, grid, synthetic_records
 
+from alignkit.claims import evaluate
 from alignkit.columns import MEASURE_COLUMNS
+from alignkit.figures import row_label
 from alignkit.report import write_report
+from alignkit.report.analysis import analyse
 from alignkit.report.sections import ALWAYS
 from alignkit.report.svg import inline_svg
 from alignkit.report.tables import latex_text
 from alignkit.report.toml_text import toml_text
-from alignkit.report.words import number, p_text
+from alignkit.report.words import level, number, p_text, reading
 from alignkit.store import Records
 
 CLAIM: dict[str, Any] = {
@@ -131,6 +134,33 @@ def test_the_report_is_whole(written: Path) -> None:
     assert all({"practice", "effect", "interval", "verdict", "scope"} <= set(entry) for entry in entries)
     assert text.count('role="img"') == len(drawn) and text.count("aria-label=") >= len(drawn)
     assert "2 runs of 1,370 diverged" in text and "confounded with the learning rate" in text
+
+
+def test_the_lead_and_the_first_figure_tell_one_mean(records: Records, written: Path) -> None:
+    """Networks of several depths: a mean over layers' lines is another one."""
+    text, page = check(written)
+    final = analyse(records).final("dfa", "signal_angle_deg")
+    assert final is not None
+    mean = level(final.estimate, "signal_angle_deg")
+    assert f"to {mean} on average" in text and re.search(rf"is {mean} \[[^]]*\] on average over the 64 cells", text)
+
+
+def test_the_p_beside_a_verdict_is_of_the_test_that_decided(records: Records, written: Path) -> None:
+    _, page = check(written)
+    shown = [row[-2] for row in page.rows if any("equivalence" in cell for cell in row[-2:])]
+    equivalent = [verdict for verdict in evaluate(records) if verdict.verdict == "equivalent"]
+    assert equivalent and shown == [f"{p_text(verdict.p_equivalence_adjusted)} (equivalence)" for verdict in equivalent]
+
+
+@pytest.mark.usefixtures("without_pdf")
+def test_what_a_rule_does_not_use_has_no_effects(tmp_path: Path) -> None:
+    records = synthetic_records(designs=TWO, rules=("bp", "dfa", "shallow"), **QUICK)
+    runs = records.runs.assign(
+        test_accuracy=records.runs["test_accuracy"].where(records.runs["rule"] != "shallow", 0.5)
+    )
+    text, page = check(write_report(dataclasses.replace(records, runs=runs), tmp_path))
+    assert "Design widths, shallow: runs are the same at all levels of width, which are left out." in text
+    assert not any(row[:1] == ["shallow"] and "width" in row[1] for row in page.rows if len(row) > 1)
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -244,6 +274,8 @@ def test_options_are_toml_that_parses_back() -> None:
 
 
 def test_words() -> None:
+    assert row_label("feedback_angle_deg", ("0", "85")) == "feedback angle: 0° → 85°"
+    assert (reading(95.934, "test_accuracy"), reading(-3.2, "accuracy_gap")) == ("95.93%", "\N{MINUS SIGN}3.20 points")
     assert (p_text(0.99999), p_text(0.01), p_text(1e-9)) == ("1", ".010", "<.001")
     assert number(-0.001, 1) == "0.0" and number(1234.5, 0) == "1,234"
     assert latex_text("50% of {a_b} & \N{MINUS SIGN}1") == r"50\% of \{a\_b\} \& $-$1"

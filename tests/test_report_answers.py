@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,12 @@ def test_crossed_draws_replicate_though_there_is_one_seed() -> None:
     alone, several = (analyse(synthetic_records(**SMALL, seeds=seeds)) for seeds in (1, 3))
     assert "every number is one draw" not in " ".join(summary(crossed))
     assert "every number is one draw" in " ".join(summary(alone))
+    assert "what replicates are the draws of each stream" in " ".join(summary(crossed))
+    drawn, absent = charts(crossed)
+    assert not any("expected" in line for line in absent) and any(
+        "no design varies a factor" in line for line in absent
+    )
+    assert not any("seeds" in chart.how for chart in drawn)
     captions = ["".join(chart.how for chart in charts(of)[0][:1]) for of in (crossed, alone, several)]
     assert [("bands" in caption) for caption in captions] == [False, False, True]
 
@@ -287,6 +294,7 @@ def test_the_dose_response_is_of_the_imposed_angle_at_the_best_rate() -> None:
     expected = dose_response(chosen.assign(value=100 * chosen["test_accuracy"]), dose="feedback_angle_deg")
     pd.testing.assert_frame_equal(rates.data, expected.to_frame())
     assert "a point is lost at 10°" in section.answer[0]
+    assert re.search(r"test accuracy goes from \d+\.\d\d% to \d+\.\d\d%", section.answer[0])
     assert dose(analyse(synthetic_records(designs={"cells": grid(FACTORS)}, seeds=3, steps=(0, 9)))) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -124,6 +125,25 @@ def test_without_a_training_loss_the_layers_remain() -> None:
     found = section(synthetic_records(designs=ONE, seeds=2, steps=STEPS))
     assert not any("training loss" in sentence for sentence in found.answer)
     assert any("training loss: expected values" in note for note in found.notes)
+
+
+def test_an_order_of_the_ends_is_no_order_of_all() -> None:
+    """The upper of three layers is as late as the second: the last comes after the first, not each after the one below."""
+    records = timed(layers=(15, 60, 60), loss=120)
+    generator = np.random.default_rng(0)
+    seed = records.layers["run_id"].map(records.runs.set_index("run_id")["seed"])
+    delay = 1 + 0.1 * generator.normal(size=(seed.max() + 1, 3))[seed, records.layers["layer"] - 1]
+    angle = 90 - (90 - records.layers["signal_angle_deg"]) * delay.clip(0.5, 1.5)
+    found = section(replace(records, layers=records.layers.assign(signal_angle_deg=angle)))
+    text = " ".join(found.answer)
+    assert "Lower layers saturate first" not in text
+    assert re.search(r"The last layer saturates \S+ doublings of training time \[[^]]*\] after the first", text)
+    assert re.search(r"that order is shown for 2 after 1; neither for 3 after 2 \(p \.\d+\)", text)
+
+
+def test_a_lag_below_zero_is_said_as_before() -> None:
+    text = " ".join(section(timed(layers=(60, 30, 15), loss=5)).answer)
+    assert re.search(r"\d doublings of training time \[\+[^]]*\] before alignment saturates", text)
 
 
 def test_cosines_have_phases_too() -> None:

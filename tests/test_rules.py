@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +15,7 @@ from alignkit.errors import StudyError
 from alignkit.feedback import dfa_matrix, fa_matrix
 from alignkit.parameters import SGD, per_member
 from alignkit.plan import expand
-from alignkit.rules import RULES, rule_class
+from alignkit.rules import RULES, rule_class, rule_identity
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
 from alignkit.rules.fa import FA
@@ -330,12 +334,15 @@ def test_a_fifth_rule_runs_through_a_whole_study(tmp_path, monkeypatch):
         'name = "own"\nrules = ["bp", "my_rules:TargetProjection"]\nseeds = 2\n[network]\nwidth = 16\ndepth = 2\n'
         "[training]\nepochs = 4\n[probe]\nsamples = 64\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     records = alignkit.run_study(tmp_path / "own.toml", tmp_path / "out", workers=1)
     own = records.runs[records.runs["rule"] == "my_rules:TargetProjection"]
     assert (own["test_accuracy"] > 0.4).all() and own["bp_run_id"].isin(records.runs["run_id"]).all()
     layers = records.layers[records.layers["run_id"].isin(own["run_id"])]
     assert layers["signal_cosine"].notna().all() and layers["ceiling_cosine"].isna().all()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as workers:
+        found = workers.submit(rule_identity, "my_rules:TargetProjection").result()
+    assert found == rule_identity("my_rules:TargetProjection") != rule_identity("no_rules:TargetProjection")
 
 
 BROKEN = {

@@ -17,6 +17,7 @@ from alignkit.report.words import count, listed, number, rule_name, sizes
 from alignkit.run_tables import summarised
 from alignkit.stats import in_design, label_of, minimum_seeds
 from alignkit.stats.arrays import EXACT_UP_TO
+from alignkit.store import Records
 from alignkit.study import Images, Settings
 
 ANALYSED_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib")
@@ -41,6 +42,7 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
         ),
         ("Probe", _probe(analysis)),
         ("Tests", _tests(analysis)),
+        *([("Trained with", text)] if (text := _trained_with(records)) else []),
         ("Analysed with", _versions()),
     ]
     if records.missing:
@@ -48,7 +50,7 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
         worst = "; verdicts take the worst case over what is still missing" if analysis.verdicts else ""
         text = f"{count(records.missing, 'planned run')} {have} no records yet: all here is preliminary{worst}"
         found.insert(0, ("Incomplete", text))
-    named = ("Designs", "Analysed with")
+    named = ("Designs", "Trained with", "Analysed with")
     return [(term, text if term in named else text[:1].upper() + text[1:]) for term, text in found]
 
 
@@ -235,6 +237,16 @@ def _range(seeds: tuple[int, ...]) -> str:
     if ordered == list(range(ordered[0], ordered[-1] + 1)):
         return f"{ordered[0]} to {ordered[-1]}"
     return f"{len(ordered)} between {ordered[0]} and {ordered[-1]}"
+
+
+def _trained_with(records: Records) -> str:
+    """torch and the devices that the records name: elsewhere numbers differ by rounding, which training makes grow."""
+    timing = records.timing
+    if timing is None or not {"torch", "device"} <= set(timing.columns):
+        return ""
+    known = timing[["torch", "device"]].dropna().drop_duplicates().sort_values(["torch", "device"])
+    where = known["device"].replace("cpu", "a CPU, one thread a process")
+    return "; ".join(f"torch {torch} on {device}" for torch, device in zip(known["torch"], where, strict=True))
 
 
 def _versions() -> str:
