@@ -249,14 +249,15 @@ class LinearFit:
 
 
 def t_columns(
-    estimate: np.ndarray, se: np.ndarray, df: np.ndarray, *, null: float = 0.0, level: float = 0.95
+    estimate: np.ndarray, se: np.ndarray, df: np.ndarray, *, null: float | None = 0.0, level: float = 0.95
 ) -> dict[str, np.ndarray]:
-    """The t statistic of estimates against `null`, with interval and p; NaN where there is no standard error."""
-    require_number("null", null)
+    """The t statistic of estimates against `null`, with interval and p; NaN where there is none, or no error."""
+    if null is not None:
+        require_number("null", null)
     require_level(level)
     usable = (se > 0) & (df > 0)
     safe_se, safe_df = np.where(usable, se, np.nan), np.where(usable, df, np.nan)
-    t = (estimate - null) / safe_se
+    t = (estimate - (np.nan if null is None else null)) / safe_se
     half = stats.t.ppf((1 + level) / 2, safe_df) * safe_se
     return {
         "se": se,

@@ -31,7 +31,7 @@ class Margins:
 
     labels : a row per combination that says which it is; weights : [m, p], the combinations themselves.
     estimate, se, low, high, df, t, p, p_adjusted : [m] each; t and p are those of the difference from
-        `null`, p_adjusted is p within the family of all m rows. NaN where there is no null.
+        `null`, p_adjusted is p within the family of all m rows. NaN where nothing was `tested`.
     """
 
     labels: pd.DataFrame
@@ -47,11 +47,12 @@ class Margins:
     n_seeds: int
     method: str
     warnings: tuple[str, ...] = ()
+    tested: bool = True
 
     def to_frame(self) -> pd.DataFrame:
         """One row per combination: its labels, estimate, se, low, high, df, n_seeds; t, p, p_adjusted if tested."""
         frame = self.labels.assign(estimate=self.estimate, se=self.se, low=self.low, high=self.high, df=self.df)
-        if not np.isnan(self.t).all():
+        if self.tested:
             frame = frame.assign(t=self.t, p=self.p, p_adjusted=self.p_adjusted)
         return frame.assign(n_seeds=self.n_seeds)
 
@@ -276,9 +277,8 @@ def _combinations(
     require_choice("adjust", adjust, (*ADJUSTMENTS, "none"))
     estimate = weights @ fit.coefficients
     columns = t_columns(
-        estimate, fit.standard_errors(weights), np.array([fit.df(row) for row in weights]),
-        null=np.nan if null is None else null, level=level,
-    )  # fmt: skip
+        estimate, fit.standard_errors(weights), np.array([fit.df(row) for row in weights]), null=null, level=level
+    )
     adjusted = columns["p"] if adjust == "none" else ADJUSTMENTS[adjust](columns["p"])
     family = "" if adjust == "none" else f"; {adjust} over {len(labels)}"
     return Margins(
@@ -290,4 +290,5 @@ def _combinations(
         n_seeds=fit.n_seeds,
         method=f"{fit.method}; equal weights over the reference grid{family}",
         warnings=fit.warnings + notes,
+        tested=null is not None,
     )
