@@ -33,7 +33,7 @@ def bench(
     ] = None,
     mixed_replicates: Annotated[
         int | None,
-        typer.Option(min=0, help="The same for the models, and up to a quarter of it for what takes longer (1,000)."),
+        typer.Option(min=0, help="The same for the models, and a part of it for what takes longer (1,000)."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
     out: Annotated[

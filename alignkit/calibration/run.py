@@ -66,10 +66,10 @@ EVALUATIONS = {
     "models": Evaluation(evaluate_models, 50, lambda of: 30.0, applies=_at_random),
     "layers": Evaluation(evaluate_layers, 50, lambda of: 18.0, applies=_at_random),
     "thresholds": Evaluation(
-        evaluate_thresholds, 25, lambda of: 100.0 if of.n_seeds > 16 else 28.0, share=0.25, applies=_at_random
+        evaluate_thresholds, 25, lambda of: 100.0 if of.n_seeds > 16 else 28.0, share=0.15, applies=_at_random
     ),
-    "mediation": Evaluation(evaluate_mediation, 25, lambda of: 110.0, share=0.25, applies=_at_random),
-    "advice": Evaluation(evaluate_advice, 10, lambda of: 1400.0 + 80.0 * of.n_seeds, share=0.15, applies=_extreme),
+    "mediation": Evaluation(evaluate_mediation, 25, lambda of: 110.0, share=0.15, applies=_at_random),
+    "advice": Evaluation(evaluate_advice, 10, lambda of: 1400.0 + 80.0 * of.n_seeds, share=0.06, applies=_extreme),
 }
 
 
