@@ -8,7 +8,7 @@ reproduce: .venv/core
 	.venv/bin/alignkit reproduce
 
 test: .venv/dev
-	.venv/bin/python -m pytest -n auto -m "not slow"
+	.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-all: .venv/dev
 	.venv/bin/python -m pytest

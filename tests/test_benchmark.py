@@ -128,6 +128,7 @@ def test_everybody_in_a_contest_is_timed():
     assert set(timings) == {"plain loop", "bare products", "alignkit"}
 
 
+@pytest.mark.slow
 def test_growth_has_a_curve_for_everything(monkeypatch):
     for name in ("MEMBERS", "WIDTHS", "DEPTHS", "CHECKPOINTS"):
         monkeypatch.setattr(f"alignkit.benchmark.growth.{name}", (1, 2, 4))

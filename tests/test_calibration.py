@@ -235,6 +235,7 @@ def test_a_model_that_errs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {found.method for found in caught} == set(broken)
 
 
+@pytest.mark.slow
 def test_a_naive_test_for_a_bend_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the bend's place had been known beforehand (Davies 1987)."""
 
@@ -264,6 +265,7 @@ def test_a_fit_with_an_effect_is_that_of_a_response_with_it(scenario: Scenario) 
         )
 
 
+@pytest.mark.slow
 def test_the_power_of_the_model_within_seeds_is_that_of_the_noncentral_t() -> None:
     scenario = Scenario(10, 1.0, 2.0)
     contrasts = np.diff(factorial_runs(scenario, 4000, np.random.default_rng(5)).mean(axis=3), axis=2)
@@ -351,6 +353,7 @@ def test_models_that_give_no_answer_are_counted(monkeypatch: pytest.MonkeyPatch)
     assert [(t.hits, t.undefined, t.trials) for t in found] == [(0, 5, 5), (0, 0, 5)] * 2
 
 
+@pytest.mark.slow
 def test_the_report_holds_every_figure(calibration: Calibration, tmp_path: Path) -> None:
     page = write_calibration(calibration, tmp_path).read_text()
     assert f"All {calibration.tested} figures are within simultaneous 99% bounds" in page
@@ -380,8 +383,8 @@ def test_the_report_names_what_is_out_of_bounds(tmp_path: Path) -> None:
 def test_the_command_writes_its_report_and_asks_for_what_to_check(tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(bench)
-    with pytest.raises(AlignkitError, match="Add --calibration"):
-        CliRunner().invoke(app, [], catch_exceptions=False)
+    with pytest.raises(AlignkitError, match="belong to --calibration"):
+        CliRunner().invoke(app, ["--replicates", "20"], catch_exceptions=False)
     options = [
         "--calibration",
         "--replicates",

@@ -311,7 +311,7 @@ def _null(noise: int, claims: int) -> Records:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("claims", "studies"), [(1, 60), (3, 30)])
+@pytest.mark.parametrize(("claims", "studies"), [(1, 40), pytest.param(3, 60, marks=pytest.mark.slow)])
 def test_false_verdicts_under_the_null(claims: int, studies: int) -> None:
     """Type I error of one claim and family-wise error of three, with seed x factor variance."""
     false = 0

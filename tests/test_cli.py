@@ -401,7 +401,6 @@ def test_brackets_in_texts_are_no_markup(study, tmp_path, capsys):
         .replace("seeds = 6", "seeds = 1")
     )
     assert call("run", marked, "--out", tmp_path / "out", "--workers", 1)[0] == 0
-    assert call("plan", marked)[0] == 0
     code, out = call("report", tmp_path / "out", capsys=capsys)
     assert code == 0 and "[/x] helps" in out.out
 

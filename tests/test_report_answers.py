@@ -311,7 +311,7 @@ ODD: dict[str, dict[str, Any]] = {
     "a fraction": {"designs": {"cells": half_fraction(PRACTICES)}, "seeds": 3},
 }
 IN_FULL = ("one seed", "no BP", "regression", "one checkpoint")
-QUICK = ("one seed", "no BP", "only BP", "no measures")
+QUICK = ("one seed", "no measures")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ODD])
