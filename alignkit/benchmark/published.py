@@ -88,13 +88,14 @@ def recognise(checkout: Path) -> str:
     )
 
 
-def training_step(
-    checkout: Path, *, sizes: Sequence[int], lr: float, device: torch.device | str, seed: int = 0
-) -> Step:
-    """The body of a published code's training loop, for a fully connected tanh network trained by DFA.
+def build(checkout: Path, *, sizes: Sequence[int], lr: float, device: torch.device | str, seed: int = 0) -> Trainee:
+    """A fully connected tanh network of a published code, trained by DFA with cross-entropy and SGD.
 
-    Cross-entropy and SGD without momentum; weights, feedback and the reduction over the batch are the
-    code's own (see the adapters), so that networks of different codes do not learn at the same pace.
+    Its step is the body of that code's training loop; weights, feedback and the reduction over the batch are the
+    code's own (see the adapters), so that networks of different codes do not learn at the same pace. Its measurement
+    is the one that the code makes during training: the batch through the DFA network and through a copy of it that
+    back-propagates. The codes differ in what they report; what all have is returned, the mean over samples of the
+    cosine at every hidden layer's z_l. biotorch measures none under DFA, dfa-dynamics needs two hidden layers.
 
     Parameters
     ----------
@@ -109,47 +110,10 @@ def training_step(
     seed
         What `torch.manual_seed` is given before the network is built.
 
-    Returns
-    -------
-    step(x, labels)
-        Forward, DFA's backward and the update, for x [N, sizes[0]] and int64 labels [N].
-
     Raises
     ------
     AlignkitError
         If the checkout is none that is known or does not run, or the code cannot build such a network.
-    """
-    return build(checkout, sizes=sizes, lr=lr, device=device, seed=seed).step
-
-
-def measurement(checkout: Path, *, sizes: Sequence[int], device: torch.device | str, seed: int = 0) -> Measure:
-    """One measurement of alignment, as a published code makes it during training.
-
-    All of them run the batch through the DFA network and through a copy of it that back-propagates, and
-    compare the gradients that hooks collect. The codes differ in what they report; the function returns
-    what all have, the mean over samples of the cosine at every hidden layer's z_l.
-
-    Parameters are those of `training_step`. `build` gives a step and a measurement of the same network.
-
-    Raises
-    ------
-    AlignkitError
-        As `training_step`, or if the code measures no alignment of such a network: biotorch measures none
-        under DFA, dfa-dynamics needs two hidden layers.
-    """
-    measure = build(checkout, sizes=sizes, lr=0.0, device=device, seed=seed).measure
-    if measure is None:
-        raise AlignkitError(
-            f"{checkout}: expected a code that measures alignment under DFA; got {recognise(checkout)} with sizes "
-            f"{tuple(sizes)}. Take tinydfa or principled-dfa-training, or dfa-dynamics with two hidden layers or more"
-        )
-    return measure
-
-
-def build(checkout: Path, *, sizes: Sequence[int], lr: float, device: torch.device | str, seed: int = 0) -> Trainee:
-    """A network of a published code with its step, its measurement, its layers and its feedback.
-
-    Parameters and errors are those of `training_step`.
     """
     name = recognise(checkout)
     check_sizes(sizes)
