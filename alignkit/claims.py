@@ -9,15 +9,14 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from alignkit.designs import declared_factors
+from alignkit.claim_tables import UNFINISHED, claim_design, claim_factors, claim_table, planned_runs, planned_table
 from alignkit.errors import AnalysisError, nearest
-from alignkit.run_tables import require_records, summarised
+from alignkit.run_tables import require_records
 from alignkit.stats import (
     benjamini_hochberg,
     contrast,
     equivalence_test,
     in_design,
-    level_order,
     level_text,
     minimum_seeds,
     paired_test,
@@ -34,7 +33,6 @@ from alignkit.study import Claim
 
 ALPHA = 0.05
 NAN = float("nan")
-UNFINISHED = "not finished yet"
 
 VERDICTS = {
     "supported": "the effect has the claimed direction, beyond what random signs over seeds explain",
@@ -205,7 +203,7 @@ def _without(records: Records, verdict: Verdict, seed: Any, *, family_size: int,
     )  # fmt: skip
     if not isfinite(verdict.worst_case[0]):
         return found
-    table = _planned_table(records, claim)
+    table = planned_table(records, claim)
     try:
         return _worst_case(found, table[table["seed"] != seed], claim_factors(records, claim), alpha, exact=exact)
     except AnalysisError:
@@ -230,67 +228,6 @@ def _in_families(measured: Sequence[Verdict], *, untested: int, alpha: float) ->
     return [verdicts[index] for index in range(len(measured))]
 
 
-def claim_design(records: Records, claim: Claim) -> str | None:
-    """The design that a claim is judged on: its own, else the first whose runs hold both its levels."""
-    if claim.design is not None or claim.factor not in records.runs.columns:
-        return claim.design
-    wanted = {level_text(level) for level in claim.levels}
-    runs = _planned_runs(records)
-    runs = runs[runs["rule"] == claim.rule]
-    for design in records.study.designs:
-        if wanted <= set(level_order(runs.loc[in_design(runs, design), claim.factor])):
-            return design
-    return None
-
-
-def claim_factors(records: Records, claim: Claim) -> tuple[str, ...]:
-    """The factors that make a cell of the claim's design: those that it declares, or else the study's."""
-    design = claim_design(records, claim)
-    if design is None or design not in records.study.designs:
-        return records.factors
-    declared = declared_factors(records.study, records.study.name)[design]
-    return tuple(dict.fromkeys([*(factor.name for factor in declared), claim.factor]))
-
-
-def claim_table(
-    records: Records, claim: Claim, *, response: str | None = None, summary: Literal["final", "auc"] | None = None
-) -> pd.DataFrame:
-    """One row per run under the claim's rule and in its design: the table that its contrast is taken on.
-
-    Another `response` is taken over all layers at the end of training, unless `summary` says otherwise.
-    """
-    own = response is None
-    table = summarised(
-        records,
-        response or claim.response,
-        summary=summary or (claim.summary if own else "final"),
-        layer=claim.layer if own else "mean",
-    )
-    table = table[table["rule"] == claim.rule]
-    design = claim_design(records, claim)
-    return table if design is None else table[in_design(table, design)]
-
-
-def _planned_runs(records: Records) -> pd.DataFrame:
-    """What the plan knows of every run, finished or not."""
-    known = records.runs[["rule", "cell", "designs", "seed", *records.factors]]
-    if records.unfinished is None or records.unfinished.empty:
-        return known
-    return pd.concat([known, records.unfinished[list(known.columns)]], ignore_index=True)
-
-
-def _planned_table(records: Records, claim: Claim) -> pd.DataFrame:
-    """`claim_table`, with a row that has no value for each of the claim's runs that has not finished."""
-    table = claim_table(records, claim)
-    if records.unfinished is None:
-        return table
-    rows = records.unfinished[records.unfinished["rule"] == claim.rule]
-    design = claim_design(records, claim)
-    rows = rows if design is None else rows[in_design(rows, design)]
-    parts = [part for part in (table, rows.assign(value=NAN, missing=UNFINISHED)) if len(part)]
-    return pd.concat(parts, ignore_index=True) if parts else table
-
-
 def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) -> Verdict:
     """The contrast of a claim, not yet judged. `reason` is set where it cannot be tested."""
     levels = (level_text(claim.levels[0]) or "none", level_text(claim.levels[1]) or "none")
@@ -300,14 +237,14 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
             raise AnalysisError(
                 f'"{claim.factor}" is not a factor of this study; {nearest(claim.factor, records.factors)}'
             )
-        runs = _planned_runs(records)
+        runs = planned_runs(records)
         if claim.rule not in set(runs["rule"]):
             raise AnalysisError(f'no run has the rule "{claim.rule}"; {nearest(claim.rule, sorted(set(runs["rule"])))}')
         if claim.design is not None and not in_design(runs, claim.design).any():
             raise AnalysisError(
                 f'no run is of the design "{claim.design}"; {nearest(claim.design, records.study.designs)}'
             )
-        table = _planned_table(records, claim)
+        table = planned_table(records, claim)
         within = claim_factors(records, claim)
         result = contrast(table, factor=claim.factor, levels=claim.levels, within=within)
     except AnalysisError as error:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from alignkit.claims import ALPHA, claim_design, claim_factors, claim_table
+from alignkit.claim_tables import claim_design, claim_factors, claim_table
+from alignkit.claims import ALPHA
 from alignkit.errors import AnalysisError
 from alignkit.plan import Plan
 from alignkit.stats import in_design, level_text, seed_contrasts, unit_of

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from alignkit.advice import ACCURACY, NO_EVIDENCE, advice, best_of_all, effect_text, tentative_note, unconfirmed
-from alignkit.claims import ALPHA, Verdict, claim_factors, claim_table, evaluate, without_each_seed
+from alignkit.claim_tables import claim_factors, claim_table
+from alignkit.claims import ALPHA, Verdict, evaluate, without_each_seed
 from alignkit.errors import AnalysisError
 from alignkit.stats import Contrast, contrast, holm, label_of, level_order
 from alignkit.stats.arrays import moments, sign_flip_p_values, tost_p

@@ -19,7 +19,8 @@ from synthetic import (
 )
 
 from alignkit.analysis_plan import Entry, Registration, analysis_plan
-from alignkit.claims import Verdict, _judge, claim_table, evaluate, verdict_frame, without_seed
+from alignkit.claim_tables import claim_table
+from alignkit.claims import Verdict, _judge, evaluate, verdict_frame, without_seed
 from alignkit.stats import contrast, equivalence_test
 from alignkit.store import Records
 

@@ -13,7 +13,8 @@ from synthetic import PRACTICES, column, full_study, grid, synthetic_records, sy
 
 from alignkit.advice import ACCURACY, to_json, to_markdown
 from alignkit.analysis_plan import Entry, Registration, analysis_plan
-from alignkit.claims import ALPHA, claim_factors, claim_table, evaluate
+from alignkit.claim_tables import claim_factors, claim_table
+from alignkit.claims import ALPHA, evaluate
 from alignkit.recommend import advice_given, recommendations
 from alignkit.report.analysis import analyse
 from alignkit.report.assemble import render

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from alignkit.claims import Verdict, claim_design, claim_factors, claim_table
+from alignkit.claim_tables import claim_design, claim_factors, claim_table
+from alignkit.claims import Verdict
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.errors import AnalysisError
 from alignkit.inference import fit

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from alignkit.claims import claim_factors, claim_table
+from alignkit.claim_tables import claim_factors, claim_table
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.errors import AnalysisError
 from alignkit.figures import row_label

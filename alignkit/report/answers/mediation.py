@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from alignkit.claims import claim_factors, claim_table
+from alignkit.claim_tables import claim_factors, claim_table
 from alignkit.errors import AnalysisError
 from alignkit.figures import interval_text, row_label, signed
 from alignkit.report.analysis import RESPONSES, Analysis

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from alignkit.claims import Verdict, claim_factors, claim_table, family_size, without_each_seed
+from alignkit.claim_tables import claim_factors, claim_table
+from alignkit.claims import Verdict, family_size, without_each_seed
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.errors import AnalysisError
 from alignkit.figures import row_label
