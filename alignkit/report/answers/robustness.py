@@ -94,7 +94,8 @@ def robustness(analysis: Analysis) -> Section | None:
     answers = []
     known = len(verdicts) - len(unexamined)
     if fragile:
-        answers.append(f"The verdict on {listed(fragile)} hangs on a single seed.")
+        verdicts_hang = "verdict on {} hangs" if len(fragile) == 1 else "verdicts on {} each hang"
+        answers.append(f"The {verdicts_hang.format(listed(fragile))} on a single seed.")
     elif known:
         answers.append(f"No verdict on {count(known, 'claim')} hangs on a single seed.")
     if unexamined:
