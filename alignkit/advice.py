@@ -66,10 +66,7 @@ def scope_text(scope: dict[str, Any]) -> str:
     """Where a recommendation was seen, in words."""
     hidden = ""
     if scope["widths"]:
-        widths, depths = (
-            " to ".join(str(size) for size in sorted({min(s), max(s)})) for s in (scope["widths"], scope["depths"])
-        )
-        hidden = f"{depths} hidden layers of {widths} units"
+        hidden = f"{_sizes(scope['depths'])} hidden layers of {_sizes(scope['widths'])} units"
     seeds = f"{scope['seeds']} seeds" if scope["seeds"] else ""
     parts = (
         scope["data"],
@@ -80,6 +77,13 @@ def scope_text(scope: dict[str, Any]) -> str:
         seeds,
     )
     return ", ".join(part for part in parts if part)
+
+
+def _sizes(values: list[int]) -> str:
+    if len(values) > 4:
+        return f"{values[0]} to {values[-1]}"
+    *others, last = map(str, values)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def advice(verdict: Verdict, found: str, accuracy: Contrast | None, *, changes: bool) -> str:
