@@ -32,12 +32,12 @@ def to_markdown(entries: list[dict[str, Any]]) -> str:
         if entry["p_better"] is not None:
             pair = " against ".join(reversed(entry["levels"]))
             regret = _size(entry["expected_regret"], response)
-            sure.append(f"P(better) {entry['p_better']:.2f} ({pair}), expected regret {regret}")
+            sure.append(f"P(better) {chance_text(entry['p_better'])} ({pair}), expected regret {regret}")
         if ranked(entry):
             regret = _size(entry["expected_regret_of_all"], response)
-            of_all = f"P(best of all {len(entry['all_levels'])} levels) {entry['p_best_of_all']:.2f}"
+            of_all = f"P(best of all {len(entry['all_levels'])} levels) {chance_text(entry['p_best_of_all'])}"
             sure.append(f"{of_all}, expected regret {regret}")
-            sure.append(f"best level {entry['best_level']}, P(best) {entry['p_best_level']:.2f}")
+            sure.append(f"best level {entry['best_level']}, P(best) {chance_text(entry['p_best_level'])}")
         if held_out["n_seeds"]:
             sure.append(
                 f"{held_out['status'] or 'not judged'} on {held_out['n_seeds']} held-out seeds "
@@ -77,6 +77,15 @@ def scope_text(scope: dict[str, Any]) -> str:
         seeds,
     )
     return ", ".join(part for part in parts if part)
+
+
+def chance_text(p: float) -> str:
+    """A probability to two digits, never 0 or 1.
+
+    >>> chance_text(0.97), chance_text(0.9996), chance_text(0.001)
+    ('0.97', '>0.99', '<0.01')
+    """
+    return ">0.99" if p > 0.99 else "<0.01" if p < 0.01 else f"{p:.2f}"
 
 
 def _sizes(values: list[int]) -> str:
@@ -139,9 +148,9 @@ def best_of_all(verdict: Verdict, choice: dict[str, Any]) -> list[str]:
     if best is None:
         return [f"{pair}; which {of_all} is best, these runs do not tell."]
     if best == winner:
-        return [f"{pair}, and looks best {of_all} (P(best) {p:.2f})."]
-    practice = f"; {verdict.levels[1]}: {choice['p_best_of_all']:.2f}" if best != verdict.levels[1] else ""
-    return [f"{pair}; {of_all} {best} looks best (P(best) {p:.2f}{practice})."]
+        return [f"{pair}, and looks best {of_all} (P(best) {chance_text(p)})."]
+    practice = f"; {verdict.levels[1]}: {chance_text(choice['p_best_of_all'])}" if best != verdict.levels[1] else ""
+    return [f"{pair}; {of_all} {best} looks best (P(best) {chance_text(p)}{practice})."]
 
 
 def unconfirmed(held_out: dict[str, Any], response: str) -> list[str]:

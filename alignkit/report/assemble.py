@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from alignkit.advice import ACCURACY, ranked, standing, to_json, to_markdown
+from alignkit.advice import ACCURACY, chance_text, ranked, standing, to_json, to_markdown
 from alignkit.claims import VERDICTS, Verdict
 from alignkit.figures import row_label, save_figure
 from alignkit.files import write_bytes, writing
@@ -292,11 +292,11 @@ def _chances(entry: dict[str, Any]) -> str:
     """How probably the practice is the better of its two levels, and what following it costs on average if not."""
     if entry["p_better"] is None:
         return ""
-    text = f"{entry['p_better']:.2f} (regret {level(entry['expected_regret'], entry['response'])})"
+    text = f"{chance_text(entry['p_better'])} (regret {level(entry['expected_regret'], entry['response'])})"
     if entry["p_better_accuracy"] is None or entry["response"] == ACCURACY:
         return text
     regret = level(entry["expected_regret_accuracy"], ACCURACY)
-    return f"{text}; for accuracy {entry['p_better_accuracy']:.2f} ({regret})"
+    return f"{text}; for accuracy {chance_text(entry['p_better_accuracy'])} ({regret})"
 
 
 def _of_all(entry: dict[str, Any]) -> str:
@@ -304,8 +304,8 @@ def _of_all(entry: dict[str, Any]) -> str:
     if not ranked(entry):
         return ""
     regret = level(entry["expected_regret_of_all"], entry["response"])
-    best = f"best of {len(entry['all_levels'])} levels: {entry['best_level']}, {entry['p_best_level']:.2f}"
-    return f"{entry['p_best_of_all']:.2f} (regret {regret}); {best}"
+    best = f"best of {len(entry['all_levels'])} levels: {entry['best_level']}, {chance_text(entry['p_best_level'])}"
+    return f"{chance_text(entry['p_best_of_all'])} (regret {regret}); {best}"
 
 
 def _confirmed(held_out: dict[str, Any], response: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from alignkit.advice import ACCURACY, ranked, standing
+from alignkit.advice import ACCURACY, chance_text, ranked, standing
 from alignkit.claims import Verdict, verdict_frame
 from alignkit.figures import row_label
 from alignkit.report.analysis import Analysis, Effects
@@ -73,7 +73,7 @@ def recommendation_table(entries: list[dict[str, Any]]) -> Table:
                 number(known(entry["p_better"]), 2),
                 number(known(entry["p_better_accuracy"]), 2),
                 number(known(entry["p_best_of_all"]), 2) if ranked(entry) else ABSENT,
-                f"{entry['best_level']} ({entry['p_best_level']:.2f})" if ranked(entry) else ABSENT,
+                f"{entry['best_level']} ({chance_text(entry['p_best_level'])})" if ranked(entry) else ABSENT,
                 held_out["status"] or ABSENT,
             )
         )
