@@ -160,13 +160,15 @@ def test_the_better_of_two_is_not_called_the_best_of_all() -> None:
     assert entry["best_level"] == "64" and entry["p_best_level"] > 0.99 and entry["p_best_of_all"] < 0.01
     means = claim_table(records, records.study.claims[0]).groupby("width")["value"].mean()
     assert entry["expected_regret_of_all"] == pytest.approx(means[256] - means[64], abs=0.05)
-    assert "256 is better than 8; of all 3 levels of width 64 looks best (P(best) >0.99; 256: <0.01)" in entry["summary"]
+    assert (
+        "256 is better than 8; of all 3 levels of width 64 looks best (P(best) >0.99; 256: <0.01)" in entry["summary"]
+    )
     regret = f"{entry['expected_regret_of_all']:.1f}°"
     page = render(analysis, [], [], {}, [])
-    assert f"<dt>P(best of all)</dt><dd>0.00 (regret {regret}); best of 3 levels: 64, 1.00</dd>" in page
-    assert f"P(best of all 3 levels) 0.00, expected regret {regret}; best level 64" in to_markdown([entry])
+    assert f"<dt>P(best of all)</dt><dd>&lt;0.01 (regret {regret}); best of 3 levels: 64, &gt;0.99</dd>" in page
+    assert f"P(best of all 3 levels) <0.01, expected regret {regret}; best level 64" in to_markdown([entry])
     latex = recommendation_table([entry]).to_latex()
-    assert "P(better)" in latex and "0.00 & 64 (1.00)" in latex
+    assert "P(better)" in latex and "$<$0.01 & 64 ($>$0.99)" in latex
     two = judged(angle_effects={"network.norm": -6.0})
     assert two["p_best_of_all"] == two["p_better"] and "of all" not in two["summary"] + to_markdown([two])
 

@@ -70,9 +70,8 @@ def recommendation_table(entries: list[dict[str, Any]]) -> Table:
                 change_interval(bounds(entry["interval"]), response),
                 change(known(entry["accuracy_effect"]), ACCURACY),
                 change_interval(bounds(entry["accuracy_interval"]), ACCURACY),
-                number(known(entry["p_better"]), 2),
-                number(known(entry["p_better_accuracy"]), 2),
-                number(known(entry["p_best_of_all"]), 2) if ranked(entry) else ABSENT,
+                *(ABSENT if entry[p] is None else chance_text(entry[p]) for p in ("p_better", "p_better_accuracy")),
+                chance_text(entry["p_best_of_all"]) if ranked(entry) else ABSENT,
                 f"{entry['best_level']} ({chance_text(entry['p_best_level'])})" if ranked(entry) else ABSENT,
                 held_out["status"] or ABSENT,
             )
