@@ -28,7 +28,7 @@ from alignkit.benchmark.growth import growth
 from alignkit.benchmark.memory import memory
 from alignkit.benchmark.plain import plain_cnn_step, plain_step
 from alignkit.benchmark.published import build, recognise
-from alignkit.benchmark.timing import Contestant, Crew, Steps, Timing, interleaved, synchronise
+from alignkit.benchmark.timing import SPINNING_SECONDS, Contestant, Crew, Steps, Timing, interleaved, synchronise
 from alignkit.errors import AlignkitError
 from alignkit.estimate import estimate
 from alignkit.execute import plan_cohorts
@@ -203,7 +203,8 @@ def _contest(case: Case, checkouts: dict[str, Path], device: str, cores: int, se
         return interleaved(contestants, seconds=seconds)
     # networks side by side, one process a core: no network shares one with another
     with Crew(cores, _products_of, case) as limit, Crew(cores, engine_steps, case) as crew:
-        return interleaved({**contestants, "bare products": limit, "alignkit": crew}, seconds=seconds)
+        everybody = {**contestants, "bare products": limit, "alignkit": crew}
+        return interleaved(everybody, seconds=seconds, pause=SPINNING_SECONDS)
 
 
 def _on(step: Callable[[Tensor, Tensor], Any], batch: Callable[[], tuple[Tensor, Tensor]]) -> None:

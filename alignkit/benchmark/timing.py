@@ -17,6 +17,8 @@ TURN_SECONDS = 0.02
 """A contestant's turn lasts about this long: long against the clock, short against the machine's drift."""
 FEWEST_ROUNDS = 5
 WARM_UP = 3
+SPINNING_SECONDS = 0.25
+"""How long the threads of a pool may go on spinning after their work, and so slow who comes next on another core."""
 
 
 class Contestant(Protocol):
@@ -59,8 +61,11 @@ class Steps:
             synchronise(self.device)
 
 
-def interleaved(contestants: Mapping[str, Contestant], *, seconds: float) -> dict[str, Timing]:
-    """Times every contestant in turn, round after round, for about so many seconds each."""
+def interleaved(contestants: Mapping[str, Contestant], *, seconds: float, pause: float = 0.0) -> dict[str, Timing]:
+    """Times every contestant in turn, round after round, for about so many seconds each.
+
+    Each turn begins after a `pause` and a step that is not timed.
+    """
     turns: dict[str, tuple[Contestant, int]] = {}
     longest = 0.0
     for name, contestant in contestants.items():
@@ -73,6 +78,9 @@ def interleaved(contestants: Mapping[str, Contestant], *, seconds: float) -> dic
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, (contestant, steps) in turns.items():
+            if pause:
+                time.sleep(pause)
+                contestant.run(1)
             found[name].append(1e3 * _timed(contestant, steps) / (steps * contestant.networks))
     return {name: Timing.of(values) for name, values in found.items()}
 
