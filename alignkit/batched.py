@@ -24,6 +24,14 @@ VECTOR_LOOP = 32
 """Elements that every vectorised loop's stride divides."""
 
 
+def matmul_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """out [E, n, m] = a [E, n, k] @ b [E, k, m], without a copy where the product may be written in place."""
+    if (a.is_cuda or _aligned(a, b)) and not _has_kernels_of_its_own(a, b):
+        torch.bmm(a, b, out=out)
+    else:
+        out.copy_(matmul(a, b))
+
+
 def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None) -> Tensor:
     """a [E, n, k] @ b [E, k, m], plus a bias [E, m] that is added to every row."""
     if not (a.is_cuda or _aligned(a, b)):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignkit.batched import matmul, subtract_product
+from alignkit.batched import matmul, matmul_into, subtract_product
 from alignkit.convolution import convolve, convolve_back, kernel_gradient
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
@@ -283,7 +283,11 @@ class Network:
         return matmul(delta.transpose(1, 2), h)
 
     def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
-        gradients.views[layer, "weight"].copy_(self.weight_gradient(layer, delta, passed))
+        weight = gradients.views[layer, "weight"]
+        if self.layers[layer - 1].convolution:
+            weight.copy_(self.weight_gradient(layer, delta, passed))
+        else:
+            matmul_into(weight, delta.transpose(1, 2), passed.inputs[layer - 1])
         torch.sum(delta, _others(delta), out=gradients.views[layer, "bias"])
 
     def _descend_layer(self, layer: int, delta: Tensor, passed: Pass) -> None:
