@@ -156,8 +156,10 @@ def _fragile(records: Records, verdict: Verdict) -> str:
     position = [known.claim.name for known in evaluate(records)].index(verdict.claim.name)
     others = {seed: found[position] for seed, found in without_each_seed(records).items()}
     hangs = [str(seed) for seed, other in others.items() if other and other.verdict != verdict.verdict]
+    if len(hangs) == 1:
+        return f"the verdict hangs on a single seed: without seed {hangs[0]} it is another"
     if hangs:
-        return f"the verdict hangs on a single seed: without seed {' or '.join(hangs)} it is another"
+        return f"the verdict hangs on single seeds: without any one of {', '.join(hangs)} it is another"
     if None in others.values():
         return "whether the verdict stands without any one seed was not examined for every seed"
     return ""

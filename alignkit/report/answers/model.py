@@ -133,7 +133,7 @@ def _charts(analysis: Analysis, made: Model, anova: pd.DataFrame) -> list[Chart]
         Chart(
             f"model_terms{suffix}",
             f"What alignment depends on, {rule_name(made.rule)}",
-            f"Most of the {label_of(response)} is explained by {term_name(top['term'])}.",
+            f"Of all terms, {term_name(top['term'])} explains most of the {label_of(response)}.",
             "Generalised R² of each term of the factorial model; filled bars have an adjusted p below .05. A bar is "
             "the term's sum of squares over itself and all that no term explains, differences between seeds included.",
             explained(anova, response=response),
