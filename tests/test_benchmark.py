@@ -91,7 +91,12 @@ def test_exponents_are_those_of_power_laws(power):
         ((64,), 8, {"network": {"width": 64, "norm": "batch"}, "training": {"batch_size": 32, "optimiser": "adam"}}),
         ((784,), 2, {"network": {"width": 256}, "training": {"batch_size": 128}}),
         ((784,), 2, {"network": {"width": 256}, "training": {"batch_size": 128}, "probe": {"measures": "angles"}}),
-        ((3, 16, 16), 2, {"network": {"kind": "cnn", "channels": [16, 16]}, "training": {"batch_size": 64}}),
+        pytest.param(
+            (3, 16, 16),
+            2,
+            {"network": {"kind": "cnn", "channels": [16, 16]}, "training": {"batch_size": 64}},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_memory_model_is_near_what_the_allocator_counts(shape, members, sections):

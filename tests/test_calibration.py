@@ -218,13 +218,20 @@ def test_a_method_that_errs_thrice_too_often_would_fail(evaluation: Any, studies
     assert scipy_stats.binom.sf(enough - 1, studies, 0.15) > 0.65  # and each evaluation has two such figures or more
 
 
-@pytest.mark.parametrize(("evaluation", "studies"), CHECKS)
+@pytest.mark.parametrize(
+    ("evaluation", "studies"),
+    [
+        pytest.param(*check, marks=[] if check[0] in (evaluate_models, evaluate_layers) else pytest.mark.slow)
+        for check in CHECKS
+    ],
+)
 def test_models_thresholds_and_mediation_err_as_seldom_as_they_say(evaluation: Any, studies: int) -> None:
     tallies = evaluation(HARSH, studies, np.random.default_rng(3))
     assert all(found.trials == studies and not found.undefined for found in tallies)
     assert len([found for found in tallies if found.side == "at most"]) >= 2 and not too_often(tallies)
 
 
+@pytest.mark.slow
 def test_a_model_that_errs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = {
         "runs as replicates": lambda table: fit_factorial(table, "a + b", errors="pooled"),

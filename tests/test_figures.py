@@ -53,6 +53,7 @@ def all_figures(records: Records) -> dict[str, Figure]:
     }
 
 
+@pytest.mark.slow
 def test_figures_are_light_and_leave_the_settings_alone(records: Records) -> None:
     before = dict(mpl.rcParams)
     drawn = all_figures(records)
@@ -75,6 +76,7 @@ def small_width_curve() -> bytes:
     return b"".join(figures.save_figure(figures.width_curve(records, rules=["dfa"]), name="w"))
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_bytes_in_another_process() -> None:
     script = "import hashlib, test_figures as t; print(hashlib.sha256(t.small_width_curve()).hexdigest())"
     paths = [str(Path(__file__).parent), str(Path(figures.__file__).parents[2])]
