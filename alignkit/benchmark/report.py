@@ -40,11 +40,12 @@ def write_speed(speed: Speed, directory: Path) -> Path:
 def to_markdown(speed: Speed, earlier: dict[str, Any] | None = None) -> str:
     """The table, with ratios to the earlier results' medians where there are some."""
     machine, limits = speed.machine, speed.limits
-    rates = [
-        f"{_cores(int(name.rsplit('_', 1)[1]))} {'multiplies matrices at' if 'gemm' in name else 'copies at'} "
-        f"{value:g} {'GFLOP/s' if 'gemm' in name else 'GB/s'}"
-        for name, value in limits.items()
-    ]
+    rates = []
+    for name, value in limits.items():
+        count = int(name.rsplit("_", 1)[1])
+        verb, unit = ("multipl", "GFLOP/s") if "gemm" in name else ("cop", "GB/s")
+        matrices = " matrices" if "gemm" in name else ""
+        rates.append(f"{_cores(count)} {verb}{'ies' if count == 1 else 'y'}{matrices} at {value:g} {unit}")
     versions = f"torch {machine['torch']}, Python {machine['python']}, {machine['system']}"
     lines = [
         f"# Speed on {machine['name']}",
