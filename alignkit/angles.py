@@ -56,23 +56,18 @@ class Directions:
         cosines = (self.scaled * other.scaled).sum(-1) / (self._scaled_length * other._scaled_length)
         return cosines.clamp(-1.0, 1.0)
 
-    def angle_deg(self, other: Directions) -> Tensor:
+    def angle_deg(self, other: Directions, cosine: Tensor | None = None) -> Tensor:
         """The angle with another's vectors, one by one, in degrees [...]: 2 atan2(|u - v|, |u + v|) of the unit
-        vectors.
+        vectors. `cosine` spares the cosine where it is known.
 
         Exact near 0 and 180 degrees, where arccos of the cosine loses half the digits (Kahan). Of |u - v| and
         |u + v| only the smaller is taken from the vectors: their squares sum to 4.
         """
-        sign = torch.where(self.cosine(other) < 0, -1.0, 1.0)
+        sign = torch.where((self.cosine(other) if cosine is None else cosine) < 0, -1.0, 1.0)
         smaller = length((self.scaled / (self._scaled_length * sign)[..., None]).sub_(other.unit))
         larger = torch.sqrt((4.0 - smaller * smaller).clamp_min(0.0))
         nearest = torch.rad2deg(2.0 * elementwise(torch.atan2, smaller, larger))
         return torch.where(sign < 0, 180.0 - nearest, nearest)
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors scaled to length 1, float64; NaN where a vector is zero or not finite."""
-    return Directions(vectors).unit
 
 
 def cosine(u: Tensor, v: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class Probe:
         return {
             "signal_cosine": cosines.nanmean(1),
             "signal_cosine_sd": _nan_sd(cosines),
-            "signal_angle_deg": s.t.angle_deg(s.g).nanmean(1),
+            "signal_angle_deg": s.t.angle_deg(s.g, cosines).nanmean(1),
             "undefined": s.undefined.sum(1),
         }
 
