@@ -393,6 +393,7 @@ def test_a_damaged_cohort_of_a_study_that_grew_is_repeated(study, copy, tmp_path
     assert csv(copy, "runs", capsys) == whole
 
 
+@pytest.mark.slow
 def test_brackets_in_texts_are_no_markup(study, tmp_path, capsys):
     marked = tmp_path / "marked.toml"
     marked.write_text(

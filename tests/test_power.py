@@ -73,6 +73,7 @@ def test_the_power_advised_is_that_of_the_design_that_the_verdict_is_taken_on() 
     assert found.sd == pytest.approx(np.std(verdict.differences, ddof=1))
 
 
+@pytest.mark.slow
 def test_the_family_and_the_effect_asked_for_count() -> None:
     claim = {**CLAIM, "smallest_effect": 3.0}
     others = [{**claim, "name": f"c{index}"} for index in range(9)]

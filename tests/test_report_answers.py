@@ -155,6 +155,7 @@ SCALES = {
 }
 
 
+@pytest.mark.slow
 def test_every_curve_begins_with_what_its_claim_declares() -> None:
     family = {"family": "exploratory"}  # six claims, six seeds
     claims = [{**CLAIM, **family, "name": name, **OTHERWISE[name]} for name in OTHERWISE]

@@ -76,6 +76,7 @@ def test_the_estimate_is_that_of_statsmodels(precision: float) -> None:
     assert result.estimate == pytest.approx(oracle.params.iloc[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_jackknife_holds_where_the_effect_varies_between_seeds() -> None:
     """The likelihood's own error takes runs as independent, and rejects a true null far too often."""
     generator = np.random.default_rng(2)

@@ -80,6 +80,7 @@ def test_a_fraction_agrees_with_its_contrasts() -> None:
     assert result.seed_by_factor + result.noise_per_seed == pytest.approx(observed.var())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grid", "grid with holes", "fraction"])
 def test_components_are_unbiased(kind: str) -> None:
     generator = np.random.default_rng(3)

@@ -91,6 +91,7 @@ def test_expected_mean_squares_are_those_of_the_design_s_projections(levels: tup
     np.testing.assert_allclose(coefficients @ expected, np.eye(len(terms) + 1), atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicates", [1, 2])
 def test_estimates_are_unbiased_negative_ones_included(replicates: int) -> None:
     truth = {("weights",): 0.5, ("weights", "order"): 0.2, (): 1.0} | ({FACTORS: 0.3} if replicates > 1 else {})
@@ -172,6 +173,7 @@ def test_p_is_the_exact_f_test_for_the_highest_interactions_and_nearly_that_else
     assert found.p == pytest.approx(stats.f.sf(ratio, 5, 20), rel=1e-9) and 0.001 < found.p < 0.999
 
 
+@pytest.mark.slow
 def test_generalised_p_under_no_variance_rejects_as_often_as_it_says() -> None:
     """The p of a factor between two interactions has no exact F test; under the null it must not over-reject."""
     truth = {("feedback",): 1.0, ("weights", "feedback"): 0.3, ("weights", "order"): 0.3, (): 1.0}

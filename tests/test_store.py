@@ -192,6 +192,7 @@ def test_no_flipped_byte_is_misread(copy):
         assert outcome == expected or str(path) in str(outcome)
 
 
+@pytest.mark.slow
 def test_without_checksums_a_flipped_byte_raises_nothing_else(copy):
     shutil.rmtree(copy / "records" / SECOND)
     (_cohort(copy) / "timing.json").unlink()
