@@ -128,7 +128,7 @@ def build(checkout: Path, *, sizes: Sequence[int], lr: float, device: torch.devi
             return published.build(sizes=sizes, lr=lr, device=torch.device(device), seed=seed)
         except AlignkitError:
             raise
-        except Exception as error:
+        except Exception as error:  # a code that is not ours may fail in any way
             raise AlignkitError(
                 f"{checkout}: expected {name} to build a network of sizes {tuple(sizes)} on {device} with torch "
                 f"{torch.__version__}; got {type(error).__name__}: {error}. "

@@ -22,9 +22,8 @@ from alignkit.benchmark.contestants import (
     bare_products,
     engine_steps,
     gathering,
-    operations,
 )
-from alignkit.benchmark.growth import growth
+from alignkit.benchmark.growth import SMALL, growth
 from alignkit.benchmark.memory import memory
 from alignkit.benchmark.plain import plain_cnn_step, plain_step
 from alignkit.benchmark.published import build, recognise
@@ -36,7 +35,6 @@ from alignkit.probe import schedule
 from alignkit.run import known_rates, open_study, study_plan
 from alignkit.study import Probe as ProbeOptions
 
-SMALL = Case((64, 64, 64, 64, 10), 32)
 NETWORKS = (
     (SMALL, 12.0),
     (Case((64, 256, 256, 256, 10), 128), 2.5),
@@ -329,8 +327,8 @@ def machine_limits(device: str, cores: int) -> dict[str, float]:
     for used in dict.fromkeys((1, cores)):
         timings = interleaved(
             {
-                "gemm": Steps(lambda: torch.mm(a, b, out=c), threads=used, device=device),  # type: ignore[arg-type]
-                "copy": Steps(lambda: target.copy_(source), threads=used, device=device),  # type: ignore[arg-type]
+                "gemm": Steps(lambda: torch.mm(a, b, out=c), threads=used, device=device),
+                "copy": Steps(lambda: target.copy_(source), threads=used, device=device),
             },
             seconds=0.5,
         )
@@ -383,6 +381,3 @@ def profile(case: Case, *, steps: int = 20) -> list[tuple[str, float]]:
     largest = sorted(times, key=lambda name: -times[name])[:8]
     shares = [(name, times[name] / total) for name in largest]
     return [*shares, ("everything else", 1.0 - sum(share for _, share in shares))]
-
-
-__all__ = ["Row", "Speed", "machine", "machine_limits", "measure_speed", "operations", "profile"]

@@ -49,7 +49,7 @@ class Timing:
 class Steps:
     """A contestant of this process: a step, the networks that it serves, and the threads that it may use."""
 
-    step: Callable[[], None]
+    step: Callable[[], Any]
     networks: int = 1
     threads: int = 1
     device: str = "cpu"
