@@ -173,6 +173,8 @@ def _on_accuracy(records: Records, verdict: Verdict) -> _Accuracy | None:
         result = contrast(table, factor=claim.factor, levels=claim.levels, within=within)
         if not result.n_seeds:
             return None
+        if not records.missing and table["value"].notna().all():
+            return _Accuracy(result, result.p)
         worst = worst_case_bounds(
             table, factor=claim.factor, levels=claim.levels, bounds=response_bounds(ACCURACY), within=within
         )
