@@ -123,12 +123,13 @@ def row_space(matrix: Tensor, *, sum_zero: bool) -> Tensor:
     With `sum_zero` of the rows' combinations by vectors that sum to zero, as the errors of a softmax do: of
     dimension k - 1 at most.
     """
+    rounding = torch.finfo(matrix.dtype).eps
     matrix = matrix.double()
     if sum_zero:
         matrix = matrix - matrix.mean(1, keepdim=True)  # (I - 11ᵀ/k) B has the row space that is usable
     parts = [torch.linalg.svd(one.clone(), full_matrices=False) for one in torch.nan_to_num(matrix)]  # see batched.py
     singular, rows = torch.stack([part.S for part in parts]), torch.stack([part.Vh for part in parts])
-    tolerance = max(matrix.shape[1:]) * torch.finfo(torch.float64).eps * singular[:, :1] * 16
+    tolerance = max(matrix.shape[1:]) * rounding * singular[:, :1]
     return rows * (singular > tolerance)[..., None]
 
 
@@ -136,6 +137,17 @@ def ceiling(basis: Tensor, references: Directions) -> Tensor:
     """|P g| / |g| per sample, [E, N]: the best cosine that any source could reach through a feedback, with P the
     projector on its row space, of which `basis` is `row_space`."""
     return length(matmul(references.unit, basis.mT)).clamp_max(1.0)
+
+
+def masked_ceiling(basis: Tensor, references: Directions, mask: Tensor) -> Tensor:
+    """`ceiling` of a signal of which each sample keeps the entries of its own `mask` [E, N, d] of 0 and 1."""
+    found = []
+    for rows, unit, kept in zip(basis, references.unit, mask.double(), strict=True):
+        each = rows[None] * kept[:, None]  # [N, k, d]: what is left of the feedback's rows
+        inner = torch.bmm(each, unit[..., None])  # [N, k, 1]
+        solved = torch.linalg.pinv(torch.bmm(each, each.mT), rtol=1e-10, hermitian=True) @ inner
+        found.append((inner * solved).sum((1, 2)).clamp(0.0, 1.0).sqrt())
+    return torch.where(references.undefined, torch.nan, torch.stack(found))
 
 
 def common_mode(signals: Tensor) -> Tensor:

@@ -36,6 +36,9 @@ DirectoryArgument = Annotated[Path, typer.Argument(help="A directory that `align
 DataOption = Annotated[
     str | None, typer.Option("--data", help="A folder of image Parquet files, in place of the study's data.")
 ]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", help="A smaller version of the study that its file declares.")
+]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core, one on a GPU.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -73,16 +76,18 @@ def run(
     study: StudyArgument,
     out: Annotated[Path, typer.Option(help="The directory for the records.")],
     data: DataOption = None,
+    profile: ProfileOption = None,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Run a study, or go on with one that was stopped."""
+    from alignkit.defects import defects
     from alignkit.plan import seed_notes
     from alignkit.run import open_study, run_study
     from alignkit.store import finished_run_ids
 
-    source = open_study(study, data_path=data)
-    for note in seed_notes(source.study):
+    source = open_study(study, data_path=data, profile=profile)
+    for note in (*defects(source.study), *seed_notes(source.study)):
         _say(note)
     with _progress(f"{source.study.name}") as begin:
         try:
@@ -164,20 +169,21 @@ def records(
 
 
 @app.command()
-def validate(study: StudyArgument, data: DataOption = None) -> None:
+def validate(study: StudyArgument, data: DataOption = None, profile: ProfileOption = None) -> None:
     """Check a study and its data without running anything."""
+    from alignkit.defects import defects
     from alignkit.execute import plan_cohorts
     from alignkit.pilot import pilot_plan
     from alignkit.plan import seed_notes
     from alignkit.run import open_study, study_plan
 
-    source = open_study(study, data_path=data)
+    source = open_study(study, data_path=data, profile=profile)
     planned = study_plan(source, rates=None)
     plan_cohorts(planned, device="cpu")
     if source.study.pilot is not None:
         pilot_plan(source.study, source=str(source.path))
     _say(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs")
-    for note in seed_notes(source.study):
+    for note in (*defects(source.study), *seed_notes(source.study)):
         _say(note)
 
 
@@ -185,6 +191,7 @@ def validate(study: StudyArgument, data: DataOption = None) -> None:
 def plan(
     study: StudyArgument,
     data: DataOption = None,
+    profile: ProfileOption = None,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
     cells: Annotated[bool, typer.Option("--cells", help="List the cells too.")] = False,
@@ -197,13 +204,14 @@ def plan(
     ] = None,
 ) -> None:
     """Show what a study would run, what that would cost on this machine, and how many seeds its claims need."""
+    from alignkit.defects import defects
     from alignkit.execute import choose_device, default_workers, plan_cohorts
     from alignkit.plan import seed_notes
     from alignkit.run import known_rates, open_study, study_plan
 
     if effect is not None and pilot_records is None:
         raise AlignkitError("--effect: needs a pilot's records to be judged by. Add --from DIR")
-    source = open_study(study, data_path=data)
+    source = open_study(study, data_path=data, profile=profile)
     device = choose_device(device)
     workers = workers or default_workers(device)
     rates = known_rates(source, None)
@@ -246,7 +254,7 @@ def plan(
         f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; "
         f"rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}"
     )
-    for note in (*planned.notes, *seed_notes(source.study)):
+    for note in (*planned.notes, *defects(source.study), *seed_notes(source.study)):
         _say(note)
     if cells:
         for cell in dict.fromkeys(run.cell for run in planned.runs if run.rule != "bp" or len(source.study.rules) == 1):
@@ -303,6 +311,7 @@ def pilot(
         Path | None, typer.Option(help="The directory for the pilot's records; by default a temporary one.")
     ] = None,
     data: DataOption = None,
+    profile: ProfileOption = None,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -314,7 +323,7 @@ def pilot(
     from alignkit.run import open_study
     from alignkit.store import write_text
 
-    source = open_study(study, data_path=data)
+    source = open_study(study, data_path=data, profile=profile)
     if source.committed_rates is None:
         raise AlignkitError(
             f'{source.path}: [pilot] names no file for its rates. Add rates = "{source.study.name}.rates.json"'

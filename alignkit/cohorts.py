@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from alignkit.layers import LayerShape, cheaper_from_samples, layer_shapes, parameter_shapes
+from alignkit.layers import LayerShape, cheaper_from_samples, layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout
 from alignkit.plan import Plan, Run
 from alignkit.study import CNN, Settings
@@ -69,10 +69,7 @@ class Cohort:
     def cost(self) -> float:
         """A rough price in arithmetic operations, launch overheads included: for shares, not for times."""
         layers = layer_shapes(self.settings, self.data.shape, self.data.outputs)
-        positions = [
-            math.prod(layer.output[1:]) * (math.prod(layer.pool or (1,)) if layer.pool else 1) for layer in layers
-        ]
-        work = sum(math.prod(layer.weight) * at for layer, at in zip(layers, positions, strict=True))
+        work = sum(math.prod(layer.weight) * (1 if layer.local else layer.positions) for layer in layers)
         per_step = 6.0 * work * self.settings.training.batch_size + 3e4 * len(layers)
         return self.steps * (len(self.runs) * per_step + 2e6 * len(layers))
 
@@ -102,14 +99,18 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     layers = layer_shapes(settings, data.shape, data.outputs)
     training, probe = settings.training, settings.probe
     number = 8 if training.dtype == "float64" else 4
+    patches = [
+        2 * number * layer.positions * math.prod(layer.weight[1:]) if layer.local else 0 for layer in layers
+    ]  # what each position sees, and its like on the way back
     parameters = number * Layout.of(parameter_shapes(layers), output_layer=len(layers)).size
+    masks = number * sum(_mask_elements(settings, index, layer) for index, layer in enumerate(layers[:-1]))
     hidden = layers[:-1]
     # FA keeps a matrix for every weight, DFA only [C, d_l] a layer, an imposed angle one [d, d] a layer (d its
     # units or channels): the largest is reckoned with
     feedback = number * max(
         sum(math.prod(layer.weight) for layer in layers[1:]),
         sum(data.outputs * layer.size for layer in hidden),
-        sum(layer.weight[0] ** 2 for layer in hidden),
+        sum(layer.channels**2 for layer in hidden),
     )
     adam = training.optimiser == "adam"
     stores_gradients = adam or training.momentum > 0 or training.update == "norm_matched"
@@ -118,6 +119,7 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     held += compares_steps and training.update != "norm_matched"  # the batch's BP gradient
     moving = compares_steps + stores_gradients * (4 if adam else 0)  # the parameters before it; temporaries
     passes = [_pass_bytes(layer, number) for layer in layers]
+    passes[0] += max(patches)
     inputs = number * math.prod(data.shape)
     walked = number * sum(layer.size + _units(layer) for layer in hidden)  # signals and deltas
     widest = 8 * max(layer.size + _units(layer) for layer in hidden)
@@ -133,7 +135,16 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     evaluated = min(EVALUATION_CHUNK, data.train_samples) * max(
         number * math.prod(layer.input) + bytes_ for layer, bytes_ in zip(layers, passes, strict=True)
     )
-    return int(held * parameters + feedback + max(trained, probed, stepped, evaluated))
+    return int(held * parameters + feedback + masks + max(trained, probed, stepped, evaluated))
+
+
+def _mask_elements(settings: Settings, index: int, layer: LayerShape) -> int:
+    """How many elements the masks of a hidden layer have, and what they are laid on."""
+    options = resolve_options(settings, index, convolution=layer.convolution)
+    weights = 2 * math.prod(layer.weight) if options.frozen else 0
+    signals = settings.training.batch_size * layer.size if options.signal_masked else 0
+    independent = settings.probe.reference_masks == "independent"
+    return weights + (1 + independent) * signals
 
 
 def _pass_bytes(layer: LayerShape, number: int) -> int:
@@ -148,9 +159,7 @@ def _pass_bytes(layer: LayerShape, number: int) -> int:
 
 def _units(layer: LayerShape) -> int:
     """Elements of z per sample."""
-    if not layer.convolution:
-        return layer.weight[0]
-    return layer.weight[0] * math.prod(n + 2 * layer.padding - layer.weight[2] + 1 for n in layer.input[1:])
+    return layer.channels * layer.positions
 
 
 def _working_set(settings: Settings, data: DataShape) -> int:
@@ -173,17 +182,19 @@ def _shape_key(run: Run) -> str:
     """What members of a cohort must share; rates, seeds and amounts may differ, zero and not zero do."""
     dumped = run.settings.model_dump(mode="json")
     network, training = dumped["network"], dumped["training"]
-    for amount in ("dropout", "input_dropout", "conv_dropout"):
+    for amount in ("dropout", "input_dropout", "conv_dropout", "frozen", "signal_masked"):
         if amount in network:
             network[amount] = network[amount] > 0
     for layer in network["layers"]:
-        layer["dropout"] = None if layer["dropout"] is None else layer["dropout"] > 0
+        for amount in ("dropout", "frozen", "signal_masked"):
+            layer[amount] = None if layer[amount] is None else layer[amount] > 0
         layer["slope"] = None
-    for own in ("slope", "initialisation"):
-        network.pop(own)
+    network.pop("slope")
+    network["initialisation"] = network["initialisation"] == "pre_aligned"
     for own in ("lr", "output_lr"):
         training.pop(own)
-    dumped["feedback"] = dumped["feedback"]["law"]
+    feedback = dumped["feedback"]
+    dumped["feedback"] = [feedback["law"], feedback["points"], feedback["rank"] is None]
     dumped.pop("streams")
     return json.dumps({"rule": run.rule, **dumped}, sort_keys=True)
 

@@ -51,3 +51,52 @@ def _merge(x: Tensor) -> Tensor:
 
 def _split(x: Tensor, members: int) -> Tensor:
     return x.view(x.shape[0], members, -1, *x.shape[2:]).transpose(0, 1).contiguous()
+
+
+def connect_locally(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor:
+    """z [E, N, out, H', W'] of locally connected layers: a kernel of its own at every position.
+
+    `weight` is [E, out H' W', in, k, k] and `bias` [E, out H' W'], position after position within a channel.
+    """
+    found = []
+    for e in range(len(weight)):
+        patches = _patches(h[e], weight.shape[-1], padding)  # [P, in k k, N]
+        kernels = _by_position(weight[e], patches.shape[0])  # [P, out, in k k]
+        z = torch.bmm(kernels, patches).permute(2, 1, 0)  # [N, out, P]
+        found.append(z + bias[e].view(1, *z.shape[1:]))
+    return _as_images(torch.stack(found), h, weight.shape[-1], padding)
+
+
+def connect_locally_back(delta: Tensor, weight: Tensor, size: Sequence[int], *, padding: int) -> Tensor:
+    """The signal at the input, [E, N, *size], of a delta at the output of locally connected layers."""
+    found = []
+    for e in range(len(weight)):
+        there = delta[e].flatten(2).permute(2, 1, 0)  # [P, out, N]
+        patches = torch.bmm(_by_position(weight[e], there.shape[0]).mT, there)  # [P, in k k, N]
+        found.append(F.fold(patches.permute(2, 1, 0), (size[1], size[2]), weight.shape[-1], padding=padding))
+    return torch.stack(found)
+
+
+def local_gradient(h: Tensor, delta: Tensor, shape: Sequence[int], *, padding: int) -> Tensor:
+    """The gradient of the kernels of locally connected layers, [E, *shape], summed over samples."""
+    found = []
+    for e in range(len(h)):
+        there = delta[e].flatten(2).permute(2, 1, 0)  # [P, out, N]
+        gradient = torch.bmm(there, _patches(h[e], shape[-1], padding).mT)  # [P, out, in k k]
+        found.append(gradient.transpose(0, 1).reshape(list(shape)))
+    return torch.stack(found)
+
+
+def _patches(h: Tensor, kernel: int, padding: int) -> Tensor:
+    """What each position of the output sees, [P, in k k, N]."""
+    return F.unfold(h, kernel, padding=padding).permute(2, 1, 0)
+
+
+def _by_position(weight: Tensor, positions: int) -> Tensor:
+    """A member's kernels [out P, in, k, k] as [P, out, in k k]."""
+    return weight.flatten(1).view(-1, positions, weight[0].numel()).transpose(0, 1)
+
+
+def _as_images(z: Tensor, h: Tensor, kernel: int, padding: int) -> Tensor:
+    height, width = (n + 2 * padding - kernel + 1 for n in h.shape[-2:])
+    return z.view(*z.shape[:3], height, width)

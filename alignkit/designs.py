@@ -228,7 +228,7 @@ def levels_of(
     """
     found: dict[str, Any] = {}
     for factor in (factor for factors in declared.values() for factor in factors):
-        if rule in WITHOUT_FEEDBACK and all(
+        if not reads_feedback(rule, settings) and all(
             path.split(".")[0] == "feedback" or path == "streams.feedback" for path in factor.paths
         ):
             found[factor.name] = None
@@ -239,6 +239,11 @@ def levels_of(
         elif found.get(factor.name) is None:
             found[factor.name] = _standing_for(settings, factor)
     return found
+
+
+def reads_feedback(rule: str, settings: Settings) -> bool:
+    """Whether a run depends on its feedback options: pre-aligned weights are made from the feedback of the pair."""
+    return rule not in WITHOUT_FEEDBACK or settings.network.initialisation == "pre_aligned"
 
 
 def _standing_for(settings: Settings, factor: Factor) -> Any:

@@ -46,6 +46,18 @@ def orthogonal(matrix: np.ndarray) -> np.ndarray:
     return q.T if rows < columns else q
 
 
+def _limited(matrix: np.ndarray, rank: int | None, *, seed: int, layer: int, step: int) -> np.ndarray:
+    """A matrix [k, d] whose rows are projected on a random subspace of `rank` of the k dimensions, and lengthened by
+    sqrt(k / rank): the mean of |s B|^2 over subspaces stays, for every source s. Subspaces of lower rank lie within
+    those of higher rank, and the full one changes nothing."""
+    rows = len(matrix)
+    if rank is None or rank >= rows:
+        return matrix
+    directions = orthogonal(streams.gaussian(seed, "feedback rank", shape=(rows, rows), layer=layer, step=step))
+    subspace = directions[:, :rank]
+    return subspace @ (subspace.T @ matrix) * math.sqrt(rows / rank)
+
+
 def dfa_matrix(
     feedback: Feedback, *, outputs: int, sizes: Sequence[int], layer: int, seed: int, step: int = 0
 ) -> np.ndarray:
@@ -56,13 +68,15 @@ def dfa_matrix(
     drawn for the widest of the hidden `sizes`.
     """
     size = sizes[layer - 1]
-    if feedback.sharing == "per_layer":
+    shared = feedback.sharing == "sliced"
+    if not shared:
         matrix = draw(feedback, (outputs, size), seed=seed, layer=layer, step=step)
     elif feedback.law == "orthogonal":
         widest = streams.gaussian(seed, "feedback", shape=(outputs, max(sizes)), step=step)
         matrix = orthogonal(widest[:, :size]) * math.sqrt(max(outputs, size))
     else:
         matrix = draw(feedback, (outputs, max(sizes)), seed=seed, step=step)[:, :size]
+    matrix = _limited(matrix, feedback.rank, seed=seed, layer=0 if shared else layer, step=step)
     variance = 1.0 / (outputs * size) if feedback.normalised else 1.0
     return matrix * (feedback.scale * math.sqrt(variance))
 
@@ -76,6 +90,7 @@ def fa_matrix(feedback: Feedback, *, shape: tuple[int, ...], layer: int, seed: i
     """
     fan_in = math.prod(shape[1:])
     matrix = draw(feedback, (shape[0], fan_in), seed=seed, layer=layer, step=step)
+    matrix = _limited(matrix, feedback.rank, seed=seed, layer=layer, step=step)
     variance = 1.0 / fan_in if feedback.normalised else 1.0
     return (matrix * (feedback.scale * math.sqrt(variance))).reshape(shape)
 

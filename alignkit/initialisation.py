@@ -13,7 +13,8 @@ from alignkit.feedback import orthogonal
 def initial_values(law: str, shape: tuple[int, ...], *, seed: int, layer: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights of `shape` [out, in, …] and biases [out], float64.
 
-    `pytorch`: both uniform on ±1/sqrt(fan-in), the default of `torch.nn.Linear` and `Conv2d`. The others
+    `pytorch`: both uniform on ±1/sqrt(fan-in), the default of `torch.nn.Linear` and `Conv2d`; `pre_aligned`
+    (`prealignment.py`) starts there too. The others
     have zero biases: `xavier` uniform (Glorot and Bengio 2010), `kaiming` normal with gain sqrt 2 (He et
     al. 2015), `orthogonal` with unit gain (Saxe et al. 2014), `zero`.
     """
@@ -21,7 +22,7 @@ def initial_values(law: str, shape: tuple[int, ...], *, seed: int, layer: int) -
     bias = np.zeros(shape[0])
     if law == "zero":
         return np.zeros(shape), bias
-    if law == "pytorch":
+    if law in ("pytorch", "pre_aligned"):
         bound = 1.0 / math.sqrt(fan_in)
         uniforms = streams.uniform(seed, "initialisation", shape=(shape[0], fan_in + 1), layer=layer)
         scaled = bound * (2.0 * uniforms - 1.0)

@@ -15,12 +15,26 @@ class LayerShape:
     """The static description of one layer."""
 
     name: str
-    weight: tuple[int, ...]  # [out, in] or [out, in, k, k]
+    weight: tuple[int, ...]  # [out, in] or [out, in, k, k]; locally connected, [out H' W', in, k, k]
     input: tuple[int, ...]  # shape of h_{l-1} per sample
     output: tuple[int, ...]  # shape of h_l per sample
     options: LayerOverrides | None  # resolved options; None for the output layer
     pool: tuple[int, int] | None = None  # window, stride
     padding: int = 0
+    local: bool = False
+    """Whether every position has a kernel of its own."""
+
+    @property
+    def positions(self) -> int:
+        """At how many places of its input the weight op is applied, before pooling."""
+        if not self.convolution:
+            return 1
+        return math.prod(n + 2 * self.padding - self.weight[2] + 1 for n in self.input[1:])
+
+    @property
+    def channels(self) -> int:
+        """Units of a fully connected layer, channels of a convolution."""
+        return self.weight[0] // self.positions if self.local else self.weight[0]
 
     @property
     def convolution(self) -> bool:
@@ -32,8 +46,13 @@ class LayerShape:
 
 
 def layer_shapes(settings: Settings, shape: tuple[int, ...], outputs: int) -> list[LayerShape]:
-    """The layers of a network on data of `shape`. Raises `StudyError` where they cannot be stacked."""
-    network = settings.network
+    """The layers of a network on data of `shape`. Raises `StudyError` where they cannot be stacked, or where the
+    outputs are too few for the feedback's rank."""
+    network, rank = settings.network, settings.feedback.rank
+    if rank is not None and rank > outputs:
+        raise StudyError(
+            f"feedback.rank: expected at most the number of outputs, {outputs}; got {rank}. Leave it out for full rank"
+        )
     layers: list[LayerShape] = []
     current = shape
     if isinstance(network, CNN):
@@ -53,11 +72,14 @@ def layer_shapes(settings: Settings, shape: tuple[int, ...], outputs: int) -> li
                     "convolutions, a smaller "
                     "pool, or larger images"
                 )
-            weight = (channels, current[0], network.kernel, network.kernel)
+            local = not network.weight_sharing
+            kernels = channels * math.prod(extents) if local else channels
+            weight = (kernels, current[0], network.kernel, network.kernel)
             output = (channels, pooled[0], pooled[1])
             options = resolve_options(settings, len(layers), convolution=True)
             pool = (network.pool, network.pool_stride)
-            layers.append(LayerShape(f"conv{index}", weight, current, output, options, pool, network.padding))
+            name = f"local{index}" if local else f"conv{index}"
+            layers.append(LayerShape(name, weight, current, output, options, pool, network.padding, local))
             current = output
         widths = network.hidden
     else:
@@ -90,7 +112,7 @@ def parameter_shapes(layers: list[LayerShape]) -> dict[tuple[int, str], tuple[in
         shapes[index, "weight"] = layer.weight
         shapes[index, "bias"] = layer.weight[:1]
         if layer.options is not None and layer.options.norm != "none":
-            shapes[index, "gain"] = shapes[index, "shift"] = layer.weight[:1]
+            shapes[index, "gain"] = shapes[index, "shift"] = (layer.channels,)
     return shapes
 
 

@@ -17,10 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit.batched import matmul, matmul_into, subtract_product
-from alignkit.convolution import convolve, convolve_back, kernel_gradient
+from alignkit.convolution import (
+    connect_locally,
+    connect_locally_back,
+    convolve,
+    convolve_back,
+    kernel_gradient,
+    local_gradient,
+)
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes, parameter_shapes, resolve_options
+from alignkit.masks import Masks
 from alignkit.parameters import Layout, Parameters
 from alignkit.study import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Mode, Norm, Tail
@@ -52,12 +60,14 @@ class Pass:
     total: Tensor | None = None
     """Sum of every z_l and y and of the norms' gains and shifts, [E]. A weight or bias that is not finite makes its
     z_l so, for every sample."""
+    masks: Masks | None = None
+    """Under which the backward walks go."""
 
 
 class Teaches(Protocol):
     """What `Network.backward` asks of a rule."""
 
-    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None: ...
+    def signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None: ...
 
     def applied_delta(self, layer: int, delta: Tensor) -> Tensor: ...
 
@@ -78,12 +88,14 @@ class Network:
         self.layers = layer_shapes(first, shape, outputs)
         self.hidden_sizes = [layer.size for layer in self.layers[:-1]]
         dtype = torch.float64 if first.training.dtype == "float64" else torch.float32
-        layout = Layout.of(parameter_shapes(self.layers), output_layer=len(self.layers))
+        first_of_output = len(self.layers) + 1 - first.training.output_layers
+        layout = Layout.of(parameter_shapes(self.layers), output_layer=first_of_output)
         self.parameters = Parameters.zeros(layout, members=len(members), device=torch.device(device), dtype=dtype)
         self._transposed = [self.weight(layer).transpose(1, 2) for layer in range(1, len(self.layers) + 1)]
         self._initialise(members)
         self.tails: list[Tail] = [self._tail(index, members) for index in range(1, len(self.layers))]
         self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
+        self.masks = Masks.of(members, self.layers, self.parameters.storage)
         self._flat_input = not self.layers[0].convolution
         in_tails = [
             {name: view for name, view in self.parameters.of_layer(index).items() if name in ("gain", "shift")}
@@ -160,7 +172,7 @@ class Network:
         output = self._weight_op(len(self.layers), inputs[-1])
         error = output_error(self.loss, output, targets)
         total = torch.stack([*totals, _sum(output)]).sum(0) if watch else None
-        return Pass(inputs, caches, hidden, output, error, targets, total)
+        return Pass(inputs, caches, hidden, output, error, targets, total, self.masks)
 
     def predict(self, x: Tensor) -> Tensor:
         """y [E, N, C] in evaluation mode, nothing kept."""
@@ -191,6 +203,8 @@ class Network:
                 else:
                     for view in gradients.of_layer(layer).values():
                         view.zero_()
+                if passed.masks is not None:
+                    passed.masks.freeze(layer, gradients.of_layer(layer))
         return signals, deltas
 
     def descend(self, passed: Pass, rule: Teaches, rates: tuple[Tensor, Tensor]) -> None:
@@ -201,11 +215,21 @@ class Network:
         product a layer: no gradient is stored.
         """
         _, deltas = self._walk(passed, rule, self._tail_gradients)
+        frozen = passed.masks.trained if passed.masks is not None else {}
         for layer, delta in enumerate((*deltas, passed.error), start=1):
             if delta is None:
                 continue
-            rate = rates[layer == len(self.layers)]
-            self._descend_layer(layer, delta * rate.view(-1, *(1 for _ in delta.shape[1:])), passed)
+            rate = rates[self.parameters.layout.of_output((layer, "weight"))]
+            delta = delta * rate.view(-1, *(1 for _ in delta.shape[1:]))
+            if layer in frozen:
+                moved = {
+                    "weight": self.weight_gradient(layer, delta, passed),
+                    "bias": self._bias_gradient(layer, delta),
+                }
+                for name, mask in frozen[layer].items():
+                    self.parameters.views[layer, name].sub_(moved[name].mul_(mask))
+            else:
+                self._descend_layer(layer, delta, passed)
             if layer <= len(self.tails):
                 for name, gradient in self._tail_gradients[layer - 1].items():
                     self.parameters.views[layer, name].sub_(gradient * rate)
@@ -219,13 +243,15 @@ class Network:
         signals: list[Tensor | None] = [None] * (depth - 1)
         deltas: list[Tensor | None] = [None] * (depth - 1)
         for layer in range(depth - 1, 0, -1):
-            signal = rule.teaching_signal(layer, passed, delta)
+            signal = rule.signal(layer, passed, delta)
             if signal is not None and signal.shape != passed.hidden[layer - 1].shape:
                 expected = list(passed.hidden[layer - 1].shape)
                 raise StudyError(
                     f"{type(rule).__name__}.teaching_signal: expected [E, N, d_l] = {expected} at hidden layer "
                     f"{layer}; got {list(signal.shape)}"
                 )
+            if signal is not None and passed.masks is not None:
+                signal = passed.masks.signal(layer, signal)
             delta = None if signal is None else self._pull_back(layer, signal, passed, tails)
             applied = None if delta is None else rule.applied_delta(layer, delta)
             signals[layer - 1], deltas[layer - 1] = signal, applied
@@ -257,13 +283,16 @@ class Network:
         shape = self.layers[layer - 1]
         if not shape.convolution:
             return matmul(delta, weight)
+        if shape.local:
+            return connect_locally_back(delta, weight, shape.input, padding=shape.padding).flatten(2)
         return convolve_back(delta, weight, padding=shape.padding).flatten(2)
 
     def _weight_op(self, layer: int, h: Tensor) -> Tensor:
         bias, shape = self.parameters.views[layer, "bias"], self.layers[layer - 1]
         if not shape.convolution:
             return matmul(h, self._transposed[layer - 1], bias=bias)
-        return convolve(h, self.weight(layer), bias, padding=shape.padding)
+        op = connect_locally if shape.local else convolve
+        return op(h, self.weight(layer), bias, padding=shape.padding)
 
     def gates(self, layer: int, passed: Pass) -> Tensor | None:
         """The derivative of h_l by z_l, unit by unit, [E, N, d]; None where the tail mixes units or samples."""
@@ -278,8 +307,10 @@ class Network:
         """The gradient of W_l, of the weights' shape, summed over the batch, from a delta at z_l."""
         h = passed.inputs[layer - 1]
         if self.layers[layer - 1].convolution:
-            shape = self.weight(layer).shape[1:]
-            return kernel_gradient(h, delta, shape, padding=self.layers[layer - 1].padding)
+            shape, gradient = self.layers[layer - 1], kernel_gradient
+            if shape.local:
+                gradient = local_gradient
+            return gradient(h, delta, shape.weight, padding=shape.padding)
         return matmul(delta.transpose(1, 2), h)
 
     def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
@@ -288,7 +319,12 @@ class Network:
             weight.copy_(self.weight_gradient(layer, delta, passed))
         else:
             matmul_into(weight, delta.transpose(1, 2), passed.inputs[layer - 1])
-        torch.sum(delta, _others(delta), out=gradients.views[layer, "bias"])
+        gradients.views[layer, "bias"].copy_(self._bias_gradient(layer, delta))
+
+    def _bias_gradient(self, layer: int, delta: Tensor) -> Tensor:
+        if self.layers[layer - 1].local:
+            return delta.sum(1).flatten(1)
+        return delta.sum(_others(delta))
 
     def _descend_layer(self, layer: int, delta: Tensor, passed: Pass) -> None:
         weight = self.weight(layer)
@@ -296,7 +332,7 @@ class Network:
             weight.sub_(self.weight_gradient(layer, delta, passed))
         else:
             subtract_product(weight, delta.transpose(1, 2), passed.inputs[layer - 1])
-        self.parameters.views[layer, "bias"].sub_(delta.sum(_others(delta)))
+        self.parameters.views[layer, "bias"].sub_(self._bias_gradient(layer, delta))
 
 
 def _others(delta: Tensor) -> tuple[int, ...]:

@@ -20,8 +20,8 @@ Key = tuple[int, str]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each parameter lies, counted in elements of one member: hidden layers first, from `split` on the
-    output layer."""
+    """Where each parameter lies, counted in elements of one member: from `split` on, those of the output layer, and
+    of other layers that learn at its rate."""
 
     shapes: dict[Key, tuple[int, ...]]
     starts: dict[Key, int]
@@ -31,8 +31,8 @@ class Layout:
     @classmethod
     def of(cls, shapes: dict[Key, tuple[int, ...]], *, output_layer: int) -> Layout:
         starts, position, split = {}, 0, 0
-        for key in sorted(shapes, key=lambda key: key[0] == output_layer):  # stable: the output layer last
-            if key[0] != output_layer:
+        for key in sorted(shapes, key=lambda key: key[0] >= output_layer):  # stable: the output layer last
+            if key[0] < output_layer:
                 split = position + _padded(math.prod(shapes[key]))
             starts[key] = position
             position += _padded(math.prod(shapes[key]))
@@ -44,7 +44,7 @@ class Layout:
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def of_output(self, key: Key) -> bool:
-        """Whether a parameter belongs to the output layer."""
+        """Whether a parameter learns at the output layer's rate."""
         return self.starts[key] >= self.split
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.columns import FORMAT_VERSION, MEASURE_COLUMNS, RUNS
-from alignkit.designs import cell_text, cells_of, declared_factors, flat, levels_of, plain
+from alignkit.designs import cell_text, cells_of, declared_factors, flat, levels_of, plain, reads_feedback
 from alignkit.errors import StudyError, nearest
 from alignkit.rules import WITHOUT_FEEDBACK, rule_identity
 from alignkit.stats import minimum_seeds
@@ -216,7 +216,7 @@ def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
     determined = _determinants(settings, fingerprint)
     for key in ("lr", "output_lr"):
         determined["training"].pop(key, None)
-    for section in ("probe", "streams", *(["feedback"] if rule in WITHOUT_FEEDBACK else [])):
+    for section in ("probe", "streams", *([] if reads_feedback(rule, settings) else ["feedback"])):
         determined.pop(section, None)
     return _hash({"rule": rule_identity(rule), **determined})
 
@@ -233,7 +233,7 @@ def _run(
     place: str,
 ) -> Run:
     def tuned(rule: str) -> Settings:
-        own = _without_feedback(settings, base) if rule in WITHOUT_FEEDBACK else settings
+        own = settings if reads_feedback(rule, settings) else _without_feedback(settings, base)
         if rates is None:
             return own
         key = arm_id(rule, own, fingerprint)

@@ -20,6 +20,7 @@ from alignkit.angles import Directions
 from alignkit.batched import matmul
 from alignkit.feedback import Projection
 from alignkit.layers import cheaper_from_samples
+from alignkit.masks import Masks
 from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
 from alignkit.rules.base import Rule
@@ -56,18 +57,20 @@ def probe_mode(name: str, *, step: int) -> Mode:
 
 class LayerSignals:
     """What the measures of one hidden layer see: the rule's signal t and the BP signal g at h_l, the two pulled
-    back to z_l, each [E, N, d], and the rule's delta above (None where it is zero)."""
+    back to z_l, each [E, N, d], and the rule's delta above (None where it is zero). `passes` are those that the two
+    come from: one and the same, but for masks, unless the study takes the reference in another mode."""
 
     def __init__(
         self,
         layer: int,
-        passed: Pass,
+        passes: tuple[Pass, Pass],
         *,
         signals: tuple[Tensor, Tensor],
         deltas: tuple[Tensor, Tensor],
         above: Tensor | None,
     ) -> None:
-        self.layer, self.passed, self.above = layer, passed, above
+        self.layer, self.passes, self.above = layer, passes, above
+        self.passed = passes[0]
         self.t, self.g = (Directions(signal) for signal in signals)
         self.raw_deltas = deltas
 
@@ -100,20 +103,29 @@ class Probe:
         self._x = x.expand(len(members), *x.shape)
         self._targets = targets.expand(len(members), *targets.shape)
         self._bases: dict[int, tuple[Tensor, int, Tensor]] = {}
+        masks, like = self._options.reference_masks, network.parameters.storage
+        self._reference_masks = network.masks if masks == "shared" else None
+        if masks == "independent":
+            self._reference_masks = Masks.of(members, network.layers, like, draw=1)
 
     def measure(self, step: int) -> tuple[Measures, np.ndarray]:
         """The chosen measures of the networks as they are, and `output_cosine` [E]."""
         network, groups = self._network, self._options.groups
         passed = network.forward(self._x, self._targets, probe_mode(self._options.mode, step=step))
+        reference = passed
+        if self._options.reference_mode is not None:
+            mode = probe_mode(self._options.reference_mode, step=step)
+            reference = network.forward(self._x, self._targets, mode)
+        reference = dataclasses.replace(reference, masks=self._reference_masks)
         t, delta_t = network.backward(passed, self._rule)
-        g, delta_g = network.backward(passed, self._reference)
+        g, delta_g = network.backward(reference, self._reference)
         chosen = [measure for group, measure in MEASURES_OF.items() if group in groups]
         jacobians = self._jacobians(passed) if "jacobian" in groups else None
         layers = []
         for index in range(len(network.hidden_sizes)):
             signals = LayerSignals(
                 index + 1,
-                passed,
+                (passed, reference),
                 signals=(_or_zero(t[index], g[index]), _or_zero(g[index], None)),
                 deltas=(_or_zero(delta_t[index], delta_g[index]), _or_zero(delta_g[index], None)),
                 above=passed.error if index + 1 == len(t) else delta_t[index + 1],
@@ -125,7 +137,7 @@ class Probe:
                 found["jacobian_cosine"] = self._jacobian_cosine(index + 1, jacobians[index])
             layers.append(found)
         columns = {name: torch.stack([found[name] for found in layers], 1).cpu().numpy() for name in layers[0]}
-        return columns, output_cosine(network, passed).cpu().numpy()
+        return columns, output_cosine(network, passed, reference).cpu().numpy()
 
     def _signal(self, s: LayerSignals) -> dict[str, Tensor]:
         cosines = s.cosines
@@ -143,7 +155,10 @@ class Probe:
         network = self._network
         if s.layer == 1 and self._input_gram is not None:
             return {"gradient_cosine": angles.product_cosine(s.delta_t.wide, s.delta_g.wide, self._input_gram)}
-        own, reference = (network.weight_gradient(s.layer, delta, s.passed) for delta in s.raw_deltas)
+        own, reference = (
+            network.weight_gradient(s.layer, delta, passed)
+            for delta, passed in zip(s.raw_deltas, s.passes, strict=True)
+        )
         return {"gradient_cosine": angles.frobenius_cosine(own, reference)}
 
     @cached_property
@@ -151,7 +166,7 @@ class Probe:
         """x xᵀ [1, N, N] where the first layer sees the same inputs each time, and the gradient's cosine is cheaper
         from it. (In float64 the deltas' squares could overflow.)"""
         first, options = self._network.layers[0], self._members[0].settings
-        dropped = options.network.input_dropout > 0 and self._options.mode == "train"
+        dropped = options.network.input_dropout > 0 and "train" in (self._options.mode, self._options.reference_mode)
         if dropped or options.training.dtype != "float32" or not cheaper_from_samples(first, self._x.shape[1]):
             return None
         x = self._x[:1].flatten(2).double()
@@ -171,7 +186,7 @@ class Probe:
 
     def _weight(self, s: LayerSignals) -> dict[str, Tensor]:
         """DFA's B_l against W_L … W_{l+1}, another rule's B_{l+1} against W_{l+1}."""
-        projection = self._rule.projection(s.layer)
+        projection = self._projection(s.layer)
         above = self._network.layers[s.layer :]
         if projection is None or (projection.from_error and any(layer.convolution for layer in above)):
             return {"weight_cosine": _undefined(s.g.wide)}
@@ -183,10 +198,17 @@ class Probe:
         return {"weight_cosine": angles.frobenius_cosine(projection.matrix, stands_for)}
 
     def _ceiling(self, s: LayerSignals) -> dict[str, Tensor]:
-        projection = self._rule.projection(s.layer)
+        projection = self._projection(s.layer)
         if projection is None:
             return {"ceiling_cosine": _undefined(s.g.wide)}
-        return {"ceiling_cosine": angles.ceiling(self._basis(s.layer, projection), s.g).nanmean(1)}
+        basis, masks = self._basis(s.layer, projection), s.passed.masks
+        if masks is not None and s.layer in masks.signals:
+            mask = masks.signal(s.layer, torch.ones_like(s.passed.hidden[s.layer - 1]))
+            return {"ceiling_cosine": angles.masked_ceiling(basis, s.g, mask).nanmean(1)}
+        return {"ceiling_cosine": angles.ceiling(basis, s.g).nanmean(1)}
+
+    def _projection(self, layer: int) -> Projection | None:
+        return self._rule.projection(layer) if self._rule.enters(layer) else None
 
     def _basis(self, layer: int, projection: Projection) -> Tensor:
         """The row space of a layer's feedback, worked out anew only where the feedback has changed."""
@@ -199,15 +221,18 @@ class Probe:
 
     def _chance(self, s: LayerSignals) -> dict[str, Tensor]:
         observed = s.cosines.nanmean(1)
-        closed_form = self._options.chance == "auto" and self._members[0].settings.feedback.law == "gaussian"
-        projection = self._rule.projection(s.layer)
+        if not self._rule.enters(s.layer):
+            return {"chance_z": _undefined(s.g.wide), "chance_p": _undefined(s.g.wide)}
+        projection = self._projection(s.layer)
         source = s.passed.error if projection is not None and projection.from_error else s.above
-        if closed_form and projection is not None and source is not None:
+        if self._closed_form and projection is not None and source is not None:
             z = observed / angles.chance_sd(Directions(source.flatten(2)), s.g)
             return {"chance_z": z, "chance_p": angles.normal_p(z)}
         redrawn = []
         for draw in range(1, self._options.redraws + 1):
             signal = self._rule.redrawn_signal(s.layer, s.passed, s.above, draw=draw)
+            if signal is not None and s.passed.masks is not None:
+                signal = s.passed.masks.signal(s.layer, signal)
             if signal is None:
                 return {"chance_z": _undefined(s.g.wide), "chance_p": _undefined(s.g.wide)}
             redrawn.append(Directions(signal).cosine(s.g).nanmean(1))
@@ -215,6 +240,13 @@ class Probe:
         beyond = (null.abs() >= observed[:, None].abs()).sum(1)
         p = torch.where(observed.isnan(), torch.nan, (beyond + 1.0) / (null.shape[1] + 1.0))
         return {"chance_z": (observed - null.mean(1)) / _nan_sd(null), "chance_p": p}
+
+    @cached_property
+    def _closed_form(self) -> bool:
+        """Whether the spread of the chance level is known: of unmasked Gaussian feedback of full rank."""
+        plain = self._network.masks is None and self._reference_masks is None
+        drawn = [member.settings.feedback for member in self._members]
+        return self._options.chance == "auto" and plain and all(f.law == "gaussian" and f.rank is None for f in drawn)
 
     def _jacobians(self, passed: Pass) -> list[Tensor]:
         """The mean Jacobian dy/dh_l of the batch, [E, C, d_l] for each hidden layer.
@@ -255,12 +287,13 @@ class Probe:
         for output in range(self._network.outputs):
             one = torch.zeros_like(passed.error)
             one[..., output] = 1.0
-            signals, _ = self._network.backward(dataclasses.replace(passed, error=one), self._reference)
+            replaced = dataclasses.replace(passed, error=one, masks=None)
+            signals, _ = self._network.backward(replaced, self._reference)
             rows.append([_or_zero(signal, None).mean(1) for signal in signals[:layers]])
         return [torch.stack(layer, 1) for layer in zip(*rows, strict=True)]
 
     def _jacobian_cosine(self, layer: int, jacobian: Tensor) -> Tensor:
-        projection = self._rule.projection(layer)
+        projection = self._projection(layer)
         if projection is None or not projection.from_error:
             return _undefined(jacobian)
         return angles.frobenius_cosine(projection.matrix, jacobian)
@@ -291,10 +324,11 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
     return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
 
 
-def output_cosine(network: Network, passed: Pass) -> Tensor:
-    """The output-weight gradient that a rule's step uses against autograd's, [E]: 1, or the engine is wrong."""
+def output_cosine(network: Network, passed: Pass, reference: Pass) -> Tensor:
+    """The output-weight gradient that a rule's step uses against autograd's, [E]: 1, or the engine is wrong (or the
+    `reference` pass is in another mode)."""
     last = len(network.layers)
-    h, targets = passed.inputs[-1], passed.targets.flatten(0, 1)
+    h, targets = reference.inputs[-1], reference.targets.flatten(0, 1)
     weight = network.weight(last).clone().requires_grad_()
     with torch.enable_grad():
         output = matmul(h, weight.mT, bias=network.parameters.views[last, "bias"]).flatten(0, 1)

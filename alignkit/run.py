@@ -36,22 +36,23 @@ def shipped_studies() -> dict[str, Path]:
     """The studies that come with alignkit, by name."""
     here = Path(__file__).parent
     folder = here / "studies" if (here / "studies").is_dir() else here.parent / "studies"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
 
 
-def open_study(name: str | Path, *, data_path: str | None = None) -> Source:
+def open_study(name: str | Path, *, data_path: str | None = None, profile: str | None = None) -> Source:
     """A study by the path of its file or by the name of a shipped one. Rules of the user's own are looked for in
     the file's folder too.
 
-    `data_path` puts a local folder of images in the place of the study's data.
+    `data_path` puts a local folder of images in the place of the study's data; `profile` names a smaller version
+    of it that its file declares.
     """
     path = Path(name)
-    if not path.exists() and path.suffix == "" and len(path.parts) == 1:
+    if not path.is_file() and path.suffix == "" and not path.is_absolute():
         shipped = shipped_studies()
-        if str(name) not in shipped:
+        if path.as_posix() not in shipped:
             raise StudyError(f"{name}: no such file, and no shipped study of that name; {nearest(str(name), shipped)}")
-        path = shipped[str(name)]
-    study = Study.load(path)
+        path = shipped[path.as_posix()]
+    study = Study.load(path, profile=profile)
     find_rules_beside(path, study.rules)
     if data_path is not None:
         known = (
@@ -68,6 +69,7 @@ def run_study(
     out: str | Path,
     *,
     data_path: str | None = None,
+    profile: str | None = None,
     workers: int | None = None,
     device: str = "auto",
     on_stage: OnStage | None = None,
@@ -79,6 +81,7 @@ def run_study(
     study : path of a study file, or the name of a shipped study.
     out : the directory for its records.
     data_path : a local folder of images in the place of the study's data.
+    profile : a smaller version of the study that its file declares.
     workers : processes; by default one per CPU core, one on a GPU. Results do not depend on it.
     device : "auto", "cpu", "cuda".
 
@@ -86,7 +89,7 @@ def run_study(
     --------
     >>> records = run_study("quick", "reports/quick")  # doctest: +SKIP
     """
-    source = study if isinstance(study, Source) else open_study(study, data_path=data_path)
+    source = study if isinstance(study, Source) else open_study(study, data_path=data_path, profile=profile)
     out, device = Path(out), choose_device(device)
     workers = default_workers(device) if workers is None else workers
     begin = on_stage or (lambda stage: lambda status: None)

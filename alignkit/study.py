@@ -109,20 +109,32 @@ class LayerOverrides(Section):
     slope: Slope | None = None
     norm: Literal["none", "batch", "layer"] | None = None
     dropout: Probability | None = None
+    frozen: Probability | None = None
+    signal_masked: Probability | None = None
     order: Order | None = None
 
 
 class Network(Section):
     """Options that both kinds of network share. The tail's default order is norm, activation,
-    dropout, pooling; `layers`, one entry per hidden layer, overrides them layer by layer."""
+    dropout, pooling; `layers`, one entry per hidden layer, overrides them layer by layer.
+
+    `frozen` is the fraction of a hidden layer's weights and biases that keep their initial values, and
+    `signal_masked` that of the entries of the signal at its output, [batch, d_l], that are set to zero, whichever
+    rule sends it. Both masks are drawn once per run, from the stream `masks`; a signal's has a row for each place in
+    the batch. A lower fraction keeps all that a higher one keeps.
+
+    `initialisation` "pre_aligned" starts from "pytorch" and sets every weight matrix above the first hidden layer
+    so that what back-propagation sends down resembles the teaching signal (Launay, Poli and Krzakala 2019)."""
 
     activation: Activation = "tanh"
     slope: Slope = 0.01
     norm: Literal["none", "batch", "layer"] = "none"
     dropout: Probability = 0.0
     input_dropout: Probability = 0.0
+    frozen: Probability = 0.0
+    signal_masked: Probability = 0.0
     order: Order = ("norm", "activation", "dropout", "pool")
-    initialisation: Literal["pytorch", "xavier", "kaiming", "orthogonal", "zero"] = "pytorch"
+    initialisation: Literal["pytorch", "xavier", "kaiming", "orthogonal", "zero", "pre_aligned"] = "pytorch"
     layers: tuple[LayerOverrides, ...] = ()
 
     @model_validator(mode="after")
@@ -170,7 +182,8 @@ class MLP(Network):
 
 class CNN(Network):
     """Convolution blocks, each ended by max pooling, then fully connected hidden layers. The defaults
-    are the network of Launay, Poli and Krzakala (2019)."""
+    are the network of Launay, Poli and Krzakala (2019). Without `weight_sharing` the blocks are locally connected:
+    every position has a kernel of its own."""
 
     kind: Literal["cnn"]
     channels: tuple[Count, ...] = (32, 64, 64)
@@ -180,6 +193,7 @@ class CNN(Network):
     pool_stride: Count = 2
     hidden: tuple[Count, ...] = (128,)
     conv_dropout: Probability = 0.0
+    weight_sharing: Flag = True
 
     @model_validator(mode="after")
     def _layers_fit(self) -> CNN:
@@ -201,7 +215,8 @@ NetworkSection = Annotated[MLP | CNN, Field(discriminator="kind")]
 
 class Training(Section):
     """How a network is trained. `lr` teaches the hidden layers and, unless `output_lr` says otherwise,
-    the output layer. With `reduction = "sum"` gradients are summed over the batch and not averaged.
+    the output layer. With `reduction = "sum"` gradients are summed over the batch and not averaged. The last
+    `output_layers` layers learn by `output_lr` and `output_reduction`.
     `update = "norm_matched"` takes the rule's direction at the length of the BP gradient, parameter by
     parameter, so that angle and step size can be told apart. The last partial batch is dropped."""
 
@@ -213,6 +228,7 @@ class Training(Section):
     output_lr: Positive | None = None
     reduction: Literal["mean", "sum"] = "mean"
     output_reduction: Literal["mean", "sum"] | None = None
+    output_layers: Count = 1
     update: Literal["own", "norm_matched"] = "own"
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     dtype: Literal["float32", "float64"] = "float32"
@@ -228,6 +244,10 @@ class Feedback(Section):
     """The law of the feedback matrices. `sharing = "sliced"` draws one matrix for the widest layer and
     gives every layer its first columns. `normalised` scales a DFA matrix [C, d] to entries of variance
     1/(C d), an FA matrix to variance 1/fan-in; otherwise the variance is 1. `scale` multiplies either.
+    `rank` is that of every matrix: its rows are projected on a random subspace of the outputs (FA: of the units
+    above) and lengthened so that the expected size of a signal stays. `points` are the hidden layers, counted from
+    1, where feedback enters: a layer that is not among them learns by what the layer above hands down through its
+    weights, as in back-propagation.
     `angle_deg` is read by the rule imposed_angle alone: how far it turns the deltas of back-propagation,
     from 0 (back-propagation) to 180 (ascent)."""
 
@@ -235,6 +255,8 @@ class Feedback(Section):
     sharing: Literal["per_layer", "sliced"] = "per_layer"
     normalised: Flag = True
     scale: Positive = 1.0
+    rank: Count | None = None
+    points: tuple[Count, ...] | None = None
     angle_deg: Annotated[float, Field(strict=True, ge=0.0, le=180.0, allow_inf_nan=False)] = 0.0
 
 
@@ -245,6 +267,7 @@ class Streams(Section):
     feedback: Seed | None = None
     order: Seed | None = None
     dropout: Seed | None = None
+    masks: Seed | None = None
 
 
 class Probe(Section):
@@ -252,6 +275,12 @@ class Probe(Section):
     and so on: the control for the draw of the probe). Checkpoints: step 0, `log_steps` log-spaced steps within the
     first epoch, every `every_epochs` epochs (0: none), the listed `steps`, and the end. `mode` "batch"
     uses the statistics of the probe batch with dropout off; "eval" and "train" are the network's own.
+
+    Both signals come from one pass under the same masks. `reference_mode` takes the BP signal from a second pass in
+    another mode, and `reference_masks` under other masks of frozen weights and signals ("independent") or none. Both
+    are defects that published measurements have, kept to show what they do: angles then hold the difference of two
+    networks as well, and `output_cosine` is no longer 1. The report says so.
+
     `evaluation_samples` caps each split's samples for the losses and accuracies of checkpoints (0: all);
     those of the end are over every sample. `chance` "auto" takes the closed form for Gaussian feedback
     and `redraws` draws from other laws."""
@@ -260,6 +289,8 @@ class Probe(Section):
     samples: Annotated[int, Field(strict=True, ge=2, le=10_000_000)] = 128
     draw: Index = 0
     mode: Literal["batch", "eval", "train"] = "batch"
+    reference_mode: Literal["batch", "eval", "train"] | None = None
+    reference_masks: Literal["shared", "none", "independent"] = "shared"
     measures: Literal["all", "angles"] | tuple[str, ...] = "all"
     log_steps: Index = 6
     every_epochs: Index = 1
@@ -372,6 +403,21 @@ class Pilot(Section):
         return lr
 
 
+class Profile(Section):
+    """A smaller version of the study, for `--profile NAME`: other rules or seeds, other `options` ("section.key"),
+    and of the designs, of their factors' `levels` and of the claims those that are named. What is left out stays as
+    it is. `description` says what the profile cannot show; records and report name the profile that ran."""
+
+    description: str = ""
+    rules: tuple[str, ...] | None = None
+    seeds: Count | tuple[Seed, ...] | None = None
+    held_out_seeds: tuple[Seed, ...] | None = None
+    options: dict[str, Any] = {}
+    designs: tuple[str, ...] | None = None
+    levels: dict[str, tuple[Any, ...]] = {}
+    claims: tuple[str, ...] | None = None
+
+
 class Settings(Section):
     """All that an arm's training and measuring depend on, the rule and the seed apart."""
 
@@ -382,12 +428,33 @@ class Settings(Section):
     streams: Streams = Streams()
     probe: Probe = Probe()
 
+    @model_validator(mode="after")
+    def _layers_are_there(self) -> Settings:
+        hidden = self.network.hidden_layers
+        beyond = [point for point in self.feedback.points or () if point > hidden]
+        if (
+            beyond
+            or self.feedback.points == ()
+            or len(set(self.feedback.points or ())) < len(self.feedback.points or ())
+        ):
+            raise ValueError(
+                f"feedback.points: expected different hidden layers of 1 to {hidden}, one or more; got "
+                f"{list(self.feedback.points or ())}. Leave it out for feedback at every one"
+            )
+        if self.training.output_layers > hidden + 1:
+            raise ValueError(
+                f"training.output_layers: expected at most {hidden + 1}, all layers of the network; got "
+                f"{self.training.output_layers}"
+            )
+        return self
+
 
 SECTIONS = tuple(Settings.model_fields)
 
 
 class Study(Settings):
-    """A frozen description of an experiment. `Study.load(path)` reads it from a TOML file.
+    """A frozen description of an experiment. `Study.load(path)` reads it from a TOML file, with one of its
+    `profiles` where asked; `profile` then names it.
 
     `seeds` is a count, or a list. `held_out_seeds` run as the others do and take no part in any verdict: they
     are where a finding is confirmed."""
@@ -401,6 +468,8 @@ class Study(Settings):
     designs: dict[Name, Design] = {}
     claims: tuple[Claim, ...] = ()
     pilot: Pilot | None = None
+    profiles: dict[Name, Profile] = {}
+    profile: str = ""
 
     @field_validator("rules")
     @classmethod
@@ -465,7 +534,7 @@ class Study(Settings):
         return Settings.model_validate(self.model_dump(include=set(SECTIONS), exclude_unset=True))
 
     @classmethod
-    def load(cls, path: str | Path) -> Study:
+    def load(cls, path: str | Path, *, profile: str | None = None) -> Study:
         """Read a study file; every error names the file, the key, what was expected and what came."""
         path = Path(path)
         try:
@@ -480,6 +549,12 @@ class Study(Settings):
             raise StudyError(f"{path}: expected a readable TOML file in UTF-8; got: {error.reason}") from None
         except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
             raise StudyError(f"{path}: not valid TOML: {error}. Mend the line that it names") from None
+        if profile is not None:
+            from alignkit.profiles import with_profile
+
+            raw = with_profile(raw, profile, source=str(path))
+        elif "profile" in raw:
+            raise StudyError(f"{path}: profile is not set in a file; got {raw['profile']!r}. Give --profile NAME")
         return cls.parse(raw, source=str(path))
 
     @classmethod

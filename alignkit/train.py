@@ -16,6 +16,7 @@ from alignkit.cohorts import EVALUATION_CHUNK, Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data import Dataset, Split
 from alignkit.network import Member, Network, Pass, sample_losses
+from alignkit.prealignment import prealign
 from alignkit.probe import Measures, Probe, schedule, step_measures
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
@@ -43,6 +44,8 @@ def train_cohort(
     network = Network(members, shape=dataset.shape, outputs=dataset.outputs, device=device)
     rule = rule_class(cohort.rule)(network, members)
     bp = BP(network, members)
+    if settings.network.initialisation == "pre_aligned":
+        prealign(network, rule.measured, members, dataset.train)
     x, targets = probe_batch(dataset, settings.probe)
     probe = Probe(network, rule, members, x, targets)
     update = Update(network, rule, bp, members)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignkit.layers import LayerShape
 from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
 from alignkit.study import Settings
@@ -43,6 +44,28 @@ def hidden_and_output(parameters: Parameters) -> tuple[Tensor, Tensor]:
     return parameters.storage[:split], parameters.storage[split:]
 
 
+class LocallyConnected(nn.Module):
+    """A kernel at every position, one position at a time."""
+
+    def __init__(self, layer: LayerShape) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, h: Tensor) -> Tensor:
+        layer, k = self.layer, self.layer.weight[-1]
+        padded = nn.functional.pad(h, [layer.padding] * 4)
+        height, width = padded.shape[-2] - k + 1, padded.shape[-1] - k + 1
+        kernels = self.weight.view(layer.channels, height, width, *layer.weight[1:])
+        bias = self.bias.view(layer.channels, height, width)
+        rows = []
+        for i in range(height):
+            there = [
+                torch.einsum("nckl,ockl->no", padded[..., i : i + k, j : j + k], kernels[:, i, j]) for j in range(width)
+            ]
+            rows.append(torch.stack(there, -1))
+        return torch.stack(rows, -2) + bias
+
+
 class Reference(nn.Module):
     """One member of a cohort as a plain torch module: same weights, and the masks of a given pass.
 
@@ -56,15 +79,17 @@ class Reference(nn.Module):
         self.layers = nn.ModuleList()
         self.norms: dict[int, nn.Module] = {}
         for index, layer in enumerate(network.layers, start=1):
-            if layer.convolution:
-                op: nn.Module = nn.Conv2d(layer.weight[1], layer.weight[0], layer.weight[2], padding=layer.padding)
+            if layer.local:
+                op: nn.Module = LocallyConnected(layer)
+            elif layer.convolution:
+                op = nn.Conv2d(layer.weight[1], layer.weight[0], layer.weight[2], padding=layer.padding)
             else:
                 op = nn.Linear(layer.weight[1], layer.weight[0])
             values = {name: view[member].clone() for name, view in network.parameters.of_layer(index).items()}
             op.weight, op.bias = nn.Parameter(values["weight"]), nn.Parameter(values["bias"])
             self.layers.append(op)
             if layer.options is not None and layer.options.norm != "none":
-                norm = self._norm(index, str(layer.options.norm), layer.weight[0], layer.convolution)
+                norm = self._norm(index, str(layer.options.norm), layer.channels, layer.convolution)
                 norm.weight, norm.bias = nn.Parameter(values["gain"]), nn.Parameter(values["shift"])
                 self.norms[index] = norm
                 self.add_module(f"norm{index}", norm)

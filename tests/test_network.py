@@ -19,7 +19,9 @@ from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
 from alignkit.rules.shallow import Shallow
+from alignkit.study import Study
 from alignkit.tails import ACTIVATIONS, EVALUATION, Mode, training_mode
+from alignkit.update import Update
 
 TRAINING = training_mode(3)
 PROBING = Mode(batch_statistics=True)
@@ -42,6 +44,8 @@ NETWORKS = {
     "cnn-layer": {**CNN, "norm": "layer", "activation": "relu", "input_dropout": 0.3},
     "cnn-published-order": {**CNN, "norm": "batch", "order": ["dropout", "activation", "norm", "pool"]},
     "cnn-all-convolution": {**CNN, "hidden": []},
+    "local": {**CNN, "weight_sharing": False},
+    "local-batch": {**CNN, "weight_sharing": False, "norm": "batch", "conv_dropout": 0.3},
 }  # fmt: skip
 SHAPE = (2, 9, 9)
 
@@ -351,3 +355,43 @@ def test_tanh_is_tanh_to_the_last_digits(dtype, units):
     ends = torch.tensor([math.inf, -math.inf, 500.0, -500.0, math.nan], dtype=dtype)
     assert ACTIVATIONS["tanh"].value(ends, None)[:4].tolist() == [1.0, -1.0, 1.0, -1.0]
     assert ACTIVATIONS["tanh"].value(ends, None)[4].isnan()
+
+
+def test_the_last_layers_learn_at_the_output_layer_s_rate():
+    training = {"dtype": "float64", "batch_size": 6, "lr": 0.2, "output_lr": 0.01, "output_layers": 2}
+    training |= {"reduction": "sum", "output_reduction": "mean"}
+    moved = {}
+    for optimiser in ({}, {"momentum": 0.5}):  # the path without stored gradients, and the one with them
+        members = members_of(2, network={"width": 5, "norm": "layer"}, training={**training, **optimiser})
+        net, x, targets = cohort_of(members, shape=(3,))
+        before, gradients = net.parameters.copy(), net.parameters.like()
+        rule = DFA(net, members)
+        passed = net.forward(x, targets, training_mode(1))
+        net.backward(passed, rule, gradients)
+        Update(net, rule, BP(net, members), members).step(passed)
+        for (layer, name), view in net.parameters.views.items():
+            rate = 0.2 if layer <= 2 else 0.01 / 6
+            expected = before.views[layer, name] - rate * gradients.views[layer, name]
+            assert torch.allclose(view, expected, rtol=0, atol=1e-14), (layer, name)
+            moved[layer] = (view - before.views[layer, name]).abs().max().item()
+    assert all(moved.values())
+
+
+@pytest.mark.parametrize(
+    "sections,message",
+    [
+        ({"training": {"output_layers": 5}}, "output_layers: expected at most 4"),
+        ({"feedback": {"points": [4]}}, "feedback.points: expected different hidden layers of 1 to 3"),
+        ({"feedback": {"points": [1, 1]}}, "feedback.points: expected different"),
+        ({"feedback": {"points": []}}, "one or more; got"),
+    ],
+)
+def test_layers_that_an_option_names_must_be_there(sections, message):
+    with pytest.raises(StudyError, match=message):
+        Study.parse({"name": "x", **sections})
+
+
+def test_feedback_s_rank_is_at_most_the_number_of_outputs():
+    settings = Study.parse({"name": "x", "feedback": {"rank": 5}}).settings
+    with pytest.raises(StudyError, match="at most the number of outputs, 4; got 5"):
+        layer_shapes(settings, (3,), 4)

@@ -17,6 +17,7 @@ from alignkit.parameters import SGD, per_member
 from alignkit.probe import Probe, probe_mode, schedule, step_measures
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
+from alignkit.rules.dfa import DFA
 from alignkit.study import Probe as ProbeOptions
 from alignkit.study import Settings
 from alignkit.tails import training_mode
@@ -317,3 +318,43 @@ def test_the_first_layer_s_gradient_cosine_from_samples_is_that_of_the_gradients
     for layer in (1, 2):
         wanted = angles.frobenius_cosine(*(own.views[layer, "weight"] for own in gradients))
         assert measured["gradient_cosine"][:, layer - 1] == pytest.approx(wanted.numpy(), abs=2e-6)
+
+
+def test_two_passes_in_different_modes_show_in_every_angle_and_in_the_output_s():
+    """A published defect, asked for by name: with dropout, even back-propagation is not at one with itself."""
+
+    def measured(**probe):
+        members = members_of(2, network={"width": 20, "dropout": 0.4}, probe={"samples": 16, **probe})
+        net, x, targets = cohort_of(members, shape=(5,), samples=16)
+        rule = DFA(net, members)
+        rule.matrices[-1] = net.weight(len(net.layers)).clone()  # at the top the two signals are the same
+        return Probe(net, rule, members, x[0], targets[0]).measure(0)
+
+    for mode in ("batch", "eval", "train"):
+        measures, output = measured(mode=mode)
+        same, _ = measured(mode=mode, reference_mode=mode)
+        assert measures["signal_cosine"][:, -1] == pytest.approx(1.0) and output == pytest.approx(1.0)
+        assert all(np.array_equal(measures[name], same[name], equal_nan=True) for name in measures)
+    measures, output = measured(mode="eval", reference_mode="train")
+    assert (measures["signal_cosine"][:, -1] < 0.999).all() and (output < 0.99).all()
+
+
+def test_layers_without_feedback_have_no_ceiling_and_no_chance_level():
+    members = members_of(2, network={"width": 20}, probe={"samples": 16}, feedback={"points": [2, 3]})
+    net, x, targets = cohort_of(members, shape=(5,), samples=16)
+    measures, _ = Probe(net, DFA(net, members), members, x[0], targets[0]).measure(0)
+    for name in ("ceiling_cosine", "chance_z", "chance_p", "weight_cosine", "jacobian_cosine"):
+        assert np.isnan(measures[name][:, 0]).all() and np.isfinite(measures[name][:, 1:]).all(), name
+    assert np.isfinite(measures["signal_cosine"]).all()
+
+
+def test_the_ceiling_of_limited_feedback_falls_with_its_rank():
+    found = []
+    for rank in (1, 3, None):
+        members = members_of(2, dtype="float32", network={"width": 20}, probe={"samples": 16}, feedback={"rank": rank})
+        net, x, targets = cohort_of(members, shape=(5,), samples=16, outputs=6)
+        measures, _ = Probe(net, DFA(net, members), members, x[0], targets[0]).measure(0)
+        assert (measures["ceiling_cosine"] >= np.abs(measures["signal_cosine"]) - 1e-9).all()
+        found.append(measures["ceiling_cosine"].mean())
+    # of a random direction in 20 dimensions: sqrt(rank / 20)
+    assert found == sorted(found) and found[0] == pytest.approx((1 / 20) ** 0.5, abs=0.1)

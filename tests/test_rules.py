@@ -371,3 +371,42 @@ def test_mistakes_in_a_rule_of_the_user_s_own_are_one_sentence(tmp_path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(StudyError, match=message):
         alignkit.run_study(tmp_path / "own.toml", tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize("rule_of", [DFA, FA])
+def test_without_a_feedback_point_a_layer_learns_what_the_layer_above_hands_down(rule_of):
+    members = members_of(2, network={"width": 6, "depth": 3}, feedback={"points": [2]})
+    net, x, targets = cohort_of(members, shape=(5,))
+    passed = net.forward(x, targets, training_mode(1))
+    rule = rule_of(net, members)
+    signals, deltas = net.backward(passed, rule)
+    assert torch.equal(signals[2], net.transport(4, passed.error))
+    assert torch.equal(signals[1], rule.teaching_signal(2, passed, deltas[2]))
+    assert torch.equal(signals[0], net.transport(2, deltas[1]))
+
+
+def test_a_rule_without_feedback_does_not_read_its_points():
+    members = members_of(2, network={"width": 6, "depth": 3}, feedback={"points": [2]})
+    net, x, targets = cohort_of(members, shape=(5,))
+    passed = net.forward(x, targets, training_mode(1))
+    assert net.backward(passed, Shallow(net, members))[0] == [None, None, None]
+
+
+@pytest.mark.parametrize("sharing", ["per_layer", "sliced"])
+def test_limited_feedback_has_its_rank_and_keeps_the_size_of_signals(sharing):
+    def drawn(rank, seed=0):
+        options = Feedback(sharing=sharing, rank=rank)
+        return dfa_matrix(options, outputs=10, sizes=[300, 200], layer=2, seed=seed)
+
+    for rank in (1, 4, 9):
+        assert np.linalg.matrix_rank(drawn(rank)) == rank
+    assert np.array_equal(drawn(10), drawn(None))
+    sizes = [np.square(drawn(3, seed)).sum() for seed in range(40)]
+    assert np.mean(sizes) == pytest.approx(1.0, abs=0.03)  # E|B|^2 = C d / (C d)
+    both = np.vstack([drawn(2), drawn(5)])
+    assert np.linalg.matrix_rank(drawn(2).T @ drawn(5)) == 2 and np.linalg.matrix_rank(both) <= 7
+
+
+def test_limited_feedback_alignment_too():
+    matrix = fa_matrix(Feedback(rank=2), shape=(8, 30), layer=2, seed=0)
+    assert np.linalg.matrix_rank(matrix) == 2

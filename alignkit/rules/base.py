@@ -17,14 +17,27 @@ class Rule(ABC):
     def __init__(self, network: Network, members: Sequence[Member]) -> None:
         self.network, self.members = network, members
 
+        self._points = members[0].settings.feedback.points
+
     @property
     def measured(self) -> Rule:
         """The rule whose angles are recorded: itself, unless it carries a bystander."""
         return self
 
+    def enters(self, layer: int) -> bool:
+        """Whether feedback enters at h_l: everywhere, unless the study chooses (`feedback.points`)."""
+        return self._points is None or layer in self._points
+
+    def signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:
+        """What teaches layer l: `teaching_signal` where feedback enters, elsewhere what the layer above hands down
+        through its weights."""
+        if self.enters(layer):
+            return self.teaching_signal(layer, passed, delta_above)
+        return None if delta_above is None else self.network.transport(layer + 1, delta_above)
+
     @abstractmethod
     def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:
-        """t_l [E, N, d_l], in the place of dL/dh_l of each sample; None stands for zero.
+        """t_l [E, N, d_l] where feedback enters, in the place of dL/dh_l of each sample; None stands for zero.
 
         `layer` counts hidden layers from 1. `delta_above` is this rule's own delta at z_{l+1}, the
         output error for the last hidden layer.

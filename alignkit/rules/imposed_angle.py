@@ -57,7 +57,7 @@ class ImposedAngle(Rule):
 
     def _rotation(self, layer: int) -> Tensor:
         shape = self.network.layers[layer - 1]
-        size = shape.weight[0]
+        size = shape.channels
         if size % 2:
             raise StudyError(
                 f"imposed_angle: expected an even number of {'channels' if shape.convolution else 'units'} in every "

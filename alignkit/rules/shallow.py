@@ -11,5 +11,8 @@ from alignkit.rules.base import Rule
 class Shallow(Rule):
     """t_l = 0: the hidden layers keep their initial weights."""
 
+    def enters(self, layer: int) -> bool:
+        return True  # wherever feedback enters under other rules, there is none
+
     def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> None:
         return None

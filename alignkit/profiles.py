@@ -1,0 +1,95 @@
+"""Smaller versions of a study, declared in its file: fewer epochs, seeds or levels, and said to be so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from alignkit.designs import column_name
+from alignkit.errors import StudyError, nearest
+from alignkit.study import SECTIONS, Profile
+from alignkit.validation import validated
+
+
+def with_profile(raw: dict[str, Any], name: str, *, source: str) -> dict[str, Any]:
+    """A study's nested dictionaries as the profile `name` changes them; `profile` then names it.
+
+    Raises `StudyError` where the study has no such profile, or the profile names a factor, level or section that
+    the study does not have.
+    """
+    profiles = raw.get("profiles", {})
+    if not isinstance(profiles, dict) or name not in profiles:
+        known = nearest(name, profiles) if isinstance(profiles, dict) and profiles else "it has none"
+        raise StudyError(f'{source}: the study has no profile "{name}"; {known}')
+    place = f"{source}: profiles.{name}"
+    profile = validated(Profile, profiles[name], source=place)
+    changed = {key: value for key, value in raw.items() if key != "profiles"}
+    changed["profile"] = name
+    for key in ("rules", "seeds", "held_out_seeds"):
+        value = getattr(profile, key)
+        if value is not None:
+            changed[key] = list(value) if isinstance(value, tuple) else value
+    for path, value in profile.options.items():
+        section, _, key = path.partition(".")
+        if section not in (*SECTIONS, "pilot") or not key:
+            raise StudyError(
+                f'{place}.options: "{path}" is no option; expected "section.key" with a section of '
+                f"{', '.join(SECTIONS)} or pilot"
+            )
+        changed[section] = {**changed.get(section, {}), key: value}
+    designs = changed.get("designs", {})
+    if profile.designs is not None:
+        for design in profile.designs:
+            if design not in designs:
+                raise StudyError(f'{place}.designs: no design is called "{design}"; {nearest(design, designs)}')
+        designs = {design: designs[design] for design in profile.designs}
+    factors = {found for design in designs.values() for found, _ in _factors(design.get("factors", {}))}
+    for factor in profile.levels:
+        if factor not in factors:
+            raise StudyError(f'{place}.levels: no factor is called "{factor}"; {nearest(factor, sorted(factors))}')
+    changed["designs"] = {
+        design: {**options, "factors": _kept(options.get("factors", {}), profile, place)}
+        if options.get("factors")
+        else options
+        for design, options in designs.items()
+    }
+    if profile.claims is not None:
+        declared = [claim.get("name", "") for claim in raw.get("claims", [])]
+        for claim in profile.claims:
+            if claim not in declared:
+                raise StudyError(f'{place}.claims: no claim is called "{claim}"; {nearest(claim, declared)}')
+        changed["claims"] = [claim for claim in raw.get("claims", []) if claim.get("name") in profile.claims]
+    return changed
+
+
+def _factors(factors: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Columns and dotted paths of the factors that a design declares."""
+    for key, value in factors.items():
+        path = f"{prefix}{key}"
+        if path.split(".")[0] not in SECTIONS:
+            yield key, key
+        elif isinstance(value, dict):
+            yield from _factors(value, f"{path}.")
+        else:
+            yield column_name(path), path
+
+
+def _kept(factors: dict[str, Any], profile: Profile, place: str, prefix: str = "") -> dict[str, Any]:
+    """The factors of a design with the levels that a profile keeps."""
+    found: dict[str, Any] = {}
+    for key, value in factors.items():
+        path = f"{prefix}{key}"
+        in_section = path.split(".")[0] in SECTIONS
+        wanted = profile.levels.get(column_name(path) if in_section else key)
+        if in_section and isinstance(value, dict):
+            found[key] = _kept(value, profile, place, f"{path}.")
+        elif wanted is None:
+            found[key] = value
+        else:
+            present = {str(level): level for level in value}
+            for level in wanted:
+                if str(level) not in present:
+                    raise StudyError(f"{place}.levels.{key}: no level {level!r}; {nearest(str(level), present)}")
+            levels = [present[str(level)] for level in wanted]
+            found[key] = {level: value[level] for level in levels} if isinstance(value, dict) else levels
+    return found
