@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.columns import FORMAT_VERSION, MEASURE_COLUMNS, RUNS
-from alignkit.designs import cell_text, cells_of, declared_factors, flat, levels_of, plain, reads_feedback
+from alignkit.designs import cell_text, cells_of, declared_factors, flat, levels_of, reads_feedback
 from alignkit.errors import StudyError, nearest
 from alignkit.rules import WITHOUT_FEEDBACK, rule_identity
-from alignkit.stats import minimum_seeds
+from alignkit.stats import level_text, minimum_seeds
 from alignkit.stats.summaries import EXCESS, GAP
 from alignkit.study import MEASURES, SECTIONS, Claim, Design, Settings, Study
 from alignkit.validation import validated
@@ -157,12 +157,16 @@ def _check_claim(claim: Claim, plan: Plan, place: str) -> None:
                 f"{nearest('bp', others)}"
             )
     in_design = [run for run in plan.runs if claim.design is None or claim.design in run.designs]
-    levels = {run.levels[claim.factor] for run in in_design} - {None}
+    levels = {level_text(run.levels[claim.factor]) for run in in_design} - {None}
     for level in claim.levels:
-        if plain(level) not in levels:
+        if level_text(level) not in levels:
             there = [str(level) for level in levels]
             raise StudyError(f"{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), there)}")
-        arms = [run for run in in_design if run.rule == claim.rule and run.levels[claim.factor] == plain(level)]
+        arms = [
+            run
+            for run in in_design
+            if run.rule == claim.rule and level_text(run.levels[claim.factor]) == level_text(level)
+        ]
         deepest = max((run.settings.network.hidden_layers for run in arms), default=0)
         if claim.layer != "mean" and claim.layer > deepest:
             raise StudyError(
