@@ -30,6 +30,7 @@ from alignkit.allocator import keep_freed_memory
 from alignkit.cohorts import Cohort, DataShape, cohort_id, cohorts, data_key, member_bytes
 from alignkit.errors import AlignkitError, RecordsError, StudyError
 from alignkit.layers import layer_shapes
+from alignkit.machine import device_name
 from alignkit.plan import Plan, Run
 from alignkit.rules import RULES, rule_class
 from alignkit.train import train_cohort
@@ -239,7 +240,7 @@ def _finish(
         "seconds": round(time.perf_counter() - started, 3),
         "runs": len(cohort.runs),
         "steps": cohort.steps,
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "device": device_name(device),
         "torch": torch.__version__,
     }
     store.write_cohort(directory, cohort.cohort_id, tables, timing)

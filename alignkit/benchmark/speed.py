@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -339,9 +338,8 @@ def machine_limits(device: str, cores: int) -> dict[str, float]:
 
 def machine(device: str, cores: int) -> dict[str, Any]:
     """What ran: processor or GPU, cores, and versions."""
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     return {
-        "name": name,
+        "name": device_name(device),
         "device": device,
         "cores": cores,
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -350,14 +348,6 @@ def machine(device: str, cores: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
     }
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    except OSError:
-        found = None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
 def profile(case: Case, *, steps: int = 20) -> list[tuple[str, float]]:
