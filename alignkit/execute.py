@@ -240,7 +240,8 @@ def _finish(
         "seconds": round(time.perf_counter() - started, 3),
         "runs": len(cohort.runs),
         "steps": cohort.steps,
-        "device": device_name(device),
+        "device": device_name(device) if device.startswith("cuda") else "cpu",
+        "processor": device_name("cpu"),
         "torch": torch.__version__,
     }
     store.write_cohort(directory, cohort.cohort_id, tables, timing)

@@ -30,6 +30,7 @@ from alignkit.benchmark.timing import SPINNING_SECONDS, Contestant, Crew, Steps,
 from alignkit.errors import AlignkitError
 from alignkit.estimate import estimate
 from alignkit.execute import plan_cohorts
+from alignkit.machine import device_name
 from alignkit.probe import schedule
 from alignkit.run import known_rates, open_study, study_plan
 from alignkit.study import Probe as ProbeOptions
