@@ -31,6 +31,7 @@ _HOMES = {
     "evaluate": "alignkit.claims",
     "recommendations": "alignkit.recommend",
     "write_report": "alignkit.report",
+    "single_seed": "alignkit.single_seed",
 }
 
 __all__ = ["__version__", *_HOMES]

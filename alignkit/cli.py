@@ -137,6 +137,18 @@ def report(
 
 
 @app.command()
+def paper(
+    directory: Annotated[Path, typer.Argument(help="Where the paper's studies ran: DIRECTORY/<study>.")],
+) -> None:
+    """Write the report on Launay, Poli and Krzakala (2019) from the records of its studies (launay2019/…)."""
+    from alignkit.launay2019 import write_paper_report
+
+    with console.status("Analysing and drawing…"):
+        page = write_paper_report(directory)
+    _say(f"Report: {page}")
+
+
+@app.command()
 def records(
     directory: DirectoryArgument,
     table: Annotated[str, typer.Option(help="runs, checkpoints or layers.")] = "runs",
