@@ -87,7 +87,7 @@ def run(
     from alignkit.store import finished_run_ids
 
     source = open_study(study, data_path=data, profile=profile)
-    for note in (*defects(source.study), *seed_notes(source.study)):
+    for note in (*defects(source.study).values(), *seed_notes(source.study)):
         _say(note)
     with _progress(f"{source.study.name}") as begin:
         try:
@@ -195,7 +195,7 @@ def validate(study: StudyArgument, data: DataOption = None, profile: ProfileOpti
     if source.study.pilot is not None:
         pilot_plan(source.study, source=str(source.path))
     _say(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs")
-    for note in (*defects(source.study), *seed_notes(source.study)):
+    for note in (*defects(source.study).values(), *seed_notes(source.study)):
         _say(note)
 
 
@@ -266,7 +266,7 @@ def plan(
         f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; "
         f"rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}"
     )
-    for note in (*planned.notes, *defects(source.study), *seed_notes(source.study)):
+    for note in (*planned.notes, *defects(source.study).values(), *seed_notes(source.study)):
         _say(note)
     if cells:
         for cell in dict.fromkeys(run.cell for run in planned.runs if run.rule != "bp" or len(source.study.rules) == 1):

@@ -21,16 +21,24 @@ DEFECTS = {
 }
 
 
-def defects(study: Study) -> tuple[str, ...]:
-    """What a reader must know of a study that measures as published work did; empty where it does not."""
+ONE_SEED = "one seed"
+
+
+def defects(study: Study) -> dict[str, str]:
+    """What a reader must know of a study that measures as published work did, by the defect's name."""
     found = []
     if any(mode not in (None, study.probe.mode) for mode in _values(study, "reference_mode")):
         found.append("two modes")
     if any(masks != "shared" for masks in _values(study, "reference_masks")):
         found.append("other masks")
-    if len(study.seed_list) == 1:
-        found.append("one seed")
-    return tuple(f"Measured with a known defect, {name}: {DEFECTS[name]}" for name in found)
+    if len(study.seed_list) == 1 and not _varies_streams(study):
+        found.append(ONE_SEED)
+    return {name: f"Measured with a known defect: {DEFECTS[name]}" for name in found}
+
+
+def _varies_streams(study: Study) -> bool:
+    """Whether draws replicate within a seed."""
+    return any(name.startswith("streams.") for design in study.designs.values() for name in flat(design.factors))
 
 
 def _values(study: Study, option: str) -> Iterator[Any]:

@@ -24,7 +24,7 @@ def with_profile(raw: dict[str, Any], name: str, *, source: str) -> dict[str, An
     place = f"{source}: profiles.{name}"
     profile = validated(Profile, profiles[name], source=place)
     changed = {key: value for key, value in raw.items() if key != "profiles"}
-    changed["profile"] = name
+    changed |= {"profile": name, "profiles": {name: profiles[name]}}  # its description goes with the records
     for key in ("rules", "seeds", "held_out_seeds"):
         value = getattr(profile, key)
         if value is not None:

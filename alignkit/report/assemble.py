@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from alignkit.advice import ACCURACY, chance_text, ranked, standing, to_json, to_markdown
 from alignkit.claims import VERDICTS, Verdict
+from alignkit.defects import ONE_SEED, defects
 from alignkit.figures import row_label, save_figure
 from alignkit.files import write_bytes, writing
 from alignkit.report import method, results
@@ -38,6 +39,7 @@ from alignkit.report.words import (
 )
 from alignkit.stats import in_design, label_of
 from alignkit.store import Records
+from alignkit.study import Study
 
 TEMPLATES = Path(__file__).parent / "templates"
 OWN_NAMES = (
@@ -130,8 +132,19 @@ def render(
 
 
 def summary(analysis: Analysis) -> list[str]:
-    """The report in a few sentences: the claims, the alignment, the accuracy, then what was run."""
-    return [text for text in (_on_claims(analysis), *_on_alignment(analysis), _on_runs(analysis)) if text]
+    """The report in a few sentences: the claims, the alignment, the accuracy, then what was run, and how it was
+    measured if not as it should."""
+    study = analysis.records.study
+    measured = [note for name, note in defects(study).items() if name != ONE_SEED]  # of which the runs' sentence speaks
+    found = (_on_claims(analysis), *_on_alignment(analysis), _on_runs(analysis), _on_profile(study), *measured)
+    return [text if text.endswith(".") else f"{text}." for text in found if text]
+
+
+def _on_profile(study: Study) -> str:
+    if not study.profile:
+        return ""
+    description = study.profiles[study.profile].description if study.profile in study.profiles else ""
+    return f"This is not the whole study but its profile {study.profile}" + (f": {description}" if description else "")
 
 
 def _on_claims(analysis: Analysis) -> str:
