@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from alignkit.designs import column_name
@@ -43,12 +42,16 @@ def with_profile(raw: dict[str, Any], name: str, *, source: str) -> dict[str, An
             if design not in designs:
                 raise StudyError(f'{place}.designs: no design is called "{design}"; {nearest(design, designs)}')
         designs = {design: designs[design] for design in profile.designs}
-    factors = {found for design in designs.values() for found, _ in _factors(design.get("factors", {}))}
-    for factor in profile.levels:
+    factors = {found for design in designs.values() for found in _factors(design.get("factors", {}))}
+    for factor, wanted in profile.levels.items():
         if factor not in factors:
             raise StudyError(f'{place}.levels: no factor is called "{factor}"; {nearest(factor, sorted(factors))}')
+        there = {str(level) for design in designs.values() for level in _levels(design.get("factors", {}), factor)}
+        for level in wanted:
+            if str(level) not in there:
+                raise StudyError(f"{place}.levels.{factor}: no level {level!r}; {nearest(str(level), sorted(there))}")
     changed["designs"] = {
-        design: {**options, "factors": _kept(options.get("factors", {}), profile, place)}
+        design: {**options, "factors": _kept(options.get("factors", {}), profile, f"{place}.levels: design {design}")}
         if options.get("factors")
         else options
         for design, options in designs.items()
@@ -62,34 +65,39 @@ def with_profile(raw: dict[str, Any], name: str, *, source: str) -> dict[str, An
     return changed
 
 
-def _factors(factors: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Columns and dotted paths of the factors that a design declares."""
+def _factors(factors: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The factors that a design declares, by their columns, each with its levels."""
+    found: dict[str, Any] = {}
     for key, value in factors.items():
         path = f"{prefix}{key}"
         if path.split(".")[0] not in SECTIONS:
-            yield key, key
+            found[key] = value
         elif isinstance(value, dict):
-            yield from _factors(value, f"{path}.")
+            found |= _factors(value, f"{path}.")
         else:
-            yield column_name(path), path
+            found[column_name(path)] = value
+    return found
+
+
+def _levels(factors: dict[str, Any], name: str) -> list[Any]:
+    return list(_factors(factors).get(name, ()))
 
 
 def _kept(factors: dict[str, Any], profile: Profile, place: str, prefix: str = "") -> dict[str, Any]:
-    """The factors of a design with the levels that a profile keeps."""
+    """The factors of a design with those of its levels that a profile keeps."""
     found: dict[str, Any] = {}
     for key, value in factors.items():
         path = f"{prefix}{key}"
         in_section = path.split(".")[0] in SECTIONS
-        wanted = profile.levels.get(column_name(path) if in_section else key)
+        name = column_name(path) if in_section else key
         if in_section and isinstance(value, dict):
             found[key] = _kept(value, profile, place, f"{path}.")
-        elif wanted is None:
+        elif name not in profile.levels:
             found[key] = value
         else:
-            present = {str(level): level for level in value}
-            for level in wanted:
-                if str(level) not in present:
-                    raise StudyError(f"{place}.levels.{key}: no level {level!r}; {nearest(str(level), present)}")
-            levels = [present[str(level)] for level in wanted]
-            found[key] = {level: value[level] for level in levels} if isinstance(value, dict) else levels
+            wanted = {str(level) for level in profile.levels[name]}
+            kept = [level for level in value if str(level) in wanted]
+            if not kept:
+                raise StudyError(f"{place}: none of its levels of {name} is kept. Leave the design out of `designs`")
+            found[key] = {level: value[level] for level in kept} if isinstance(value, dict) else kept
     return found

@@ -136,6 +136,7 @@ def test_the_report_is_whole(written: Path) -> None:
     assert "2 runs of 1,370 diverged" in text and "confounded with the learning rate" in text
 
 
+@pytest.mark.slow
 def test_the_lead_and_the_first_figure_tell_one_mean(records: Records, written: Path) -> None:
     """Networks of several depths: a mean over layers' lines is another one."""
     text, page = check(written)
@@ -163,6 +164,7 @@ def test_what_a_rule_does_not_use_has_no_effects(tmp_path: Path) -> None:
     assert not any(row[:1] == ["shallow"] and "width" in row[1] for row in page.rows if len(row) > 1)
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(tmp_path_factory: pytest.TempPathFactory) -> None:
     claims = [{**CLAIM, "name": "a"}, {**CLAIM, "name": "b", "response": "test_accuracy"}]
     records = synthetic_records(designs=TWO, seeds=7, steps=(0, 360), rules=("dfa",), study={"claims": claims})

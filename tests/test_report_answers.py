@@ -327,6 +327,7 @@ def test_odd_studies_have_their_report(name: str, tmp_path: Path) -> None:
     evaluate(records)
 
 
+@pytest.mark.slow
 def test_names_belong_to_their_section(analysis: Analysis) -> None:
     found, _ = answered(analysis, full=True)
     assert {question.name for question, _ in found} >= {"model", "robustness", "power", "compared", "specifications"}

@@ -18,8 +18,8 @@ def bottleneck_figure(table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        standard = table[table["initialisation"] == "standard"]
-        known = [row for row in BOTTLENECK if row.initialisation == "standard"]
+        standard = table[table["initialisation"] == "pytorch"]
+        known = [row for row in BOTTLENECK if row.initialisation == "pytorch"]
         for layer, colour in zip((1, 2, 3), ordered_colours(3), strict=True):
             label = f"layer {layer}" + (" (bottleneck)" if layer == 2 else "")
             axes.plot(standard["size"], standard[f"here_layer{layer}"], color=colour, marker="o", ms=4, label=label)

@@ -52,7 +52,7 @@ def reading(found: All, hypothesis: Hypothesis) -> Reading | None:
 def _base(table: pd.DataFrame, factor: str) -> pd.DataFrame:
     """The rows that differ in `factor` alone: of the bottleneck, those of the standard initialisation."""
     if factor == "bottleneck":
-        return table[(table["initialisation"] == "standard") & table["bottleneck"].notna()]
+        return table[(table["initialisation"] == "pytorch") & table["bottleneck"].notna()]
     return table
 
 

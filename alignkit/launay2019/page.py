@@ -25,6 +25,7 @@ from alignkit.report.words import change, change_interval, count, deciding_p, nu
 from alignkit.store import Records, load
 from alignkit.study import Images
 
+INITIALISATIONS = {"pytorch": "standard", "pre_aligned": "pre-aligned"}
 FACTORIAL = (
     ("second_layer", ("wide", "narrow")),
     ("feedback_rank", ("10", "2")),
@@ -167,7 +168,7 @@ def _bottleneck(found: All, tables: dict[str, pd.DataFrame], figures: dict[str, 
     figures["bottleneck"] = bottleneck_figure(table)
     rows = []
     for row in _rows(table):
-        cells = [str(row["size"]), str(row["initialisation"]).replace("_", "-")]
+        cells = [str(row["size"]), INITIALISATIONS[row["initialisation"]]]
         for column in ("train", "test"):
             cells.append(_both(row, column, lambda value: number(value, 1)))
         cells += [_both(row, f"layer{k}", _cosine) for k in (1, 2, 3)]

@@ -23,10 +23,10 @@ class Bottleneck:
 
 
 BOTTLENECK = (
-    Bottleneck(1, "standard", 41.2, 40.5, (0.000, 0.069, 0.466)),
-    Bottleneck(28, "standard", 46.8, 44.6, (0.033, 0.541, 0.463)),
-    Bottleneck(191, "standard", 67.7, 47.6, (0.226, 0.826, 0.584)),
-    Bottleneck(800, "standard", 99.5, 47.1, (0.969, 0.892, 0.677)),
+    Bottleneck(1, "pytorch", 41.2, 40.5, (0.000, 0.069, 0.466)),
+    Bottleneck(28, "pytorch", 46.8, 44.6, (0.033, 0.541, 0.463)),
+    Bottleneck(191, "pytorch", 67.7, 47.6, (0.226, 0.826, 0.584)),
+    Bottleneck(800, "pytorch", 99.5, 47.1, (0.969, 0.892, 0.677)),
     Bottleneck(800, "pre_aligned", 99.4, 46.5, (0.976, 0.961, 0.965)),
 )
 """Of seed 0, 50 epochs on CIFAR-10, on the first 128 test images."""
