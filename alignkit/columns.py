@@ -42,7 +42,8 @@ CHECKPOINTS = {
     "mode": ("string", "mode of the measured forward pass: batch, eval or train"),
     "output_cosine": (
         "float64",
-        "self-test, always 1: the rule's output-weight gradient against autograd's (NaN where it is 0)",
+        "self-test, always 1: the rule's output-weight gradient against autograd's (NaN where it is 0); less where "
+        "probe.reference_mode takes the two from passes in different modes",
     ),
     "train_loss": ("float64", "loss on the training split (its first evaluation_samples)"),
     "validation_loss": ("float64", "loss on the validation split"),
@@ -66,7 +67,11 @@ LAYERS = {
     "delta_cosine": ("float64", "mean over samples of the cosine at the weight op's output"),
     "gradient_cosine": ("float64", "Frobenius cosine of the batch weight gradients"),
     "step_cosine": ("float64", "Frobenius cosine of the last displacement of W_l and -BP gradient of its batch"),
-    "weight_cosine": ("float64", "Frobenius cosine of the feedback and the forward weights it stands for"),
+    "weight_cosine": (
+        "float64",
+        "Frobenius cosine of the feedback and the forward weights it stands for; NaN, as all that is about feedback, "
+        "at layers where none enters",
+    ),
     "jacobian_cosine": (
         "float64",
         "Frobenius cosine of B_l and the probe batch's mean Jacobian dy/dh_l, batch statistics held constant",

@@ -32,8 +32,8 @@ def bottleneck_figure(table: pd.DataFrame) -> Figure:
         axes.minorticks_off()
         axes.set_xlabel("size b of the bottleneck (log scale)")
         axes.set_ylabel("signal cosine")
-        axes.set_ylim(-0.05, 1.02)
-        finish(figure, "The published bottleneck comes out again", axes.get_legend_handles_labels()[0])
+        axes.set_ylim(top=1.02)
+        finish(figure, "The published bottleneck, here and in the paper", axes.get_legend_handles_labels()[0])
     return figure
 
 
@@ -55,7 +55,7 @@ def ceiling_figure(table: pd.DataFrame) -> Figure:
                 axes.hlines(at, low, high, color=colour, lw=1.2)
                 axes.plot(rows[response], at, "o", ms=4, color=colour, label=f"layer {layer}")
             axes.set_title(title)
-            axes.locator_params(axis="x", nbins=4)
+            axes.locator_params(axis="x", nbins=3)
         labels = [
             f"{row['factor'].replace('_', ' ')}:\n{row['from']} → {row['to']}"
             for row in table.drop_duplicates("factor").to_dict("records")

@@ -22,6 +22,7 @@ from alignkit.launay2019.findings import All
 from alignkit.launay2019.published import HYPOTHESES, STUDIES, Hypothesis
 from alignkit.recommend import recommendations
 from alignkit.report.words import change, change_interval, count, deciding_p, number
+from alignkit.stats import level_text
 from alignkit.store import Records, load
 from alignkit.study import Images
 
@@ -52,6 +53,7 @@ def write_paper_report(directory: str | Path) -> Path:
     entries = _recommendations(found)
     parts = [
         _opening(found),
+        _in_short(found),
         _claims(found, tables),
         _bottleneck(found, tables, figures),
         _taken_apart(found, tables, figures),
@@ -60,6 +62,7 @@ def write_paper_report(directory: str | Path) -> Path:
         _defects(found, tables),
         _advice(entries),
         _what_ran(found, tables),
+        _notes(directory),
     ]
     for name, figure in figures.items():
         for suffix, content in zip(("svg", "pdf"), save_figure(figure, name=name), strict=True):
@@ -105,6 +108,47 @@ def _profile_words(records: Records) -> str:
     data = study.data
     images = f" of {data.train_samples:,} images" if isinstance(data, Images) and data.train_samples else ""
     return f"{epochs}{images}, {count(len(study.seed_list), 'seed')}"
+
+
+def _in_short(found: All) -> str:
+    """What held up, what did not, and where one seed, measured as published, says something else."""
+    judged = [(hypothesis, findings.verdict_on(found, hypothesis)) for hypothesis in HYPOTHESES]
+    words = {
+        "supported": "Held up",
+        "refuted": "The opposite was found",
+        "equivalent": "No effect that matters",
+        "undecided": "Undecided",
+    }
+    lines = []
+    for name, title in words.items():
+        titles = [_plain(hypothesis) for hypothesis, verdict in judged if verdict and verdict.verdict == name]
+        if titles:
+            lines.append(f"- **{title}:** {'; '.join(titles)}.")
+    misleading = []
+    for hypothesis, verdict in judged:
+        reading = findings.reading(found, hypothesis)
+        if reading is None or verdict is None or verdict.verdict == "undecided":
+            continue
+        says = (reading.cosines[1] > reading.cosines[0]) == hypothesis.rises
+        if says != (verdict.verdict == "supported"):
+            misleading.append(f"{_plain(hypothesis)} (read as {'true' if says else 'false'}, {verdict.verdict})")
+    if misleading:
+        lines.append(f"- **One seed, measured as published, says otherwise of:** {'; '.join(misleading)}.")
+    if "defects" in found:
+        table = findings.defect_effects(found["defects"])
+        worst = table.loc[table["change"].abs().idxmax()]
+        lines.append(
+            f"- **Artefacts:** the largest that a way of measuring adds to a cosine is {signed(worst['change'], 3)}, "
+            f"{worst['measured'].replace('_', ' ')}, "
+            + (f"layer {worst['layer']}" if worst["layer"] != "output" else "at the output")
+            + f" of the network with {str(worst['trained']).replace('_', ' ')}."
+        )
+    return "\n".join(["## In short", "", *lines]) if lines else ""
+
+
+def _plain(hypothesis: Hypothesis) -> str:
+    """A hypothesis that reads well out of its table."""
+    return hypothesis.title.replace("… ", "a bottleneck prevents alignment: ")
 
 
 def _claims(found: All, tables: dict[str, pd.DataFrame]) -> str:
@@ -187,8 +231,7 @@ def _bottleneck(found: All, tables: dict[str, pd.DataFrame], figures: dict[str, 
             f"Over the {known} published rows that were run, the median distance of a cosine is {cosine:.3f} and the "
             f"largest of an accuracy {number(accuracy, 1)} points. " * bool(known)
         )
-        + "One seed; other test images, and images that were compressed anew, so that accuracies end about a point "
-        "lower. Layer 1 has no feedback: its cosine near 1 without a bottleneck is that of back-propagation below "
+        + "One seed, and other test images than the paper's. Layer 1 has no feedback: its cosine near 1 without a bottleneck is that of back-propagation below "
         "layer 2, and falls as b/800 because signal and reference are under masks of their own.",
     ]
     if len(everywhere):
@@ -250,7 +293,7 @@ def _taken_apart(found: All, tables: dict[str, pd.DataFrame], figures: dict[str,
 
 
 def _cell_words(records: Records, row: dict[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in records.factors)
+    return ", ".join(f"{name.replace('_', ' ')} {level_text(row[name])}" for name in records.factors)
 
 
 def _convolutions(found: All, tables: dict[str, pd.DataFrame]) -> str:
@@ -261,7 +304,7 @@ def _convolutions(found: All, tables: dict[str, pd.DataFrame]) -> str:
     factors = list(found[name].factors)
     rows = [
         [
-            *(str(row[factor]) for factor in factors),
+            *(str(level_text(row[factor])) for factor in factors),
             *(f"{_cosine(row[f'signal_cosine_{k}'])} of {_cosine(row[f'ceiling_cosine_{k}'])}" for k in (1, 2, 3)),
             f"{number(row['test_accuracy'], 1)}%",
         ]
@@ -289,6 +332,7 @@ def _accuracy(found: All) -> str:
     for within, where in ((False, "between the practices of a seed"), (True, "between seeds of the same practice")):
         result = findings.accuracy_association(found[name], within_cells=within)
         if result is None:
+            lines.append(f"- {where[0].upper()}{where[1:]}: too few seeds to tell.")
             continue
         slope, correlation = result.slope, result.correlation
         lines.append(
@@ -386,11 +430,16 @@ def _what_ran(found: All, tables: dict[str, pd.DataFrame]) -> str:
             "",
             *_table(list(table.columns), text),
             "",
-            "CIFAR-10 in a copy of which the images were encoded as JPEG anew: fully connected networks end about a "
-            "point of test accuracy below the originals. Pilots that tuned the rates are not counted. The page is made "
-            "from the records beside it: `alignkit paper reports/launay2019`.",
+            "Pilots that tuned the rates are not counted. The page is made from the records beside it by "
+            "`alignkit paper`, without training.",
         ]
     )
+
+
+def _notes(directory: Path) -> str:
+    """What those who ran the studies have to say, of their copy of the data for instance: notes.md beside the page."""
+    notes = directory / "notes.md"
+    return notes.read_text(encoding="utf-8").strip() if notes.is_file() else ""
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

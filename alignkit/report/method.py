@@ -11,6 +11,7 @@ import numpy as np
 from alignkit import __version__
 from alignkit.claims import family_size
 from alignkit.columns import LAYERS
+from alignkit.defects import defects
 from alignkit.report.analysis import Analysis
 from alignkit.report.toml_text import toml_text
 from alignkit.report.words import count, listed, number, rule_name, sizes
@@ -95,7 +96,12 @@ def diagnostics(analysis: Analysis) -> list[str]:
             f"({count(int(layers['run_id'].nunique()), 'run')}); they are excluded, never scored."
         )
     output = records.checkpoints["output_cosine"].dropna()
-    if len(output):
+    if len(output) and "two modes" in defects(records.study):
+        found.append(
+            f"The output layer's gradients in the two modes have cosines down to {number(float(output.min()), 3)}, "
+            "where one pass would give 1: so much of every angle is the measurement's own."
+        )
+    elif len(output):
         worst = float(np.abs(1 - output).max())
         how = "exactly" if worst == 0 else f"to {worst:.0e} of a cosine of 1"
         found.append(f"Self-test: the output layer's gradient agrees with autograd's {how}, at every checkpoint.")
@@ -135,7 +141,9 @@ def _network(analysis: Analysis) -> str:
         "activation": network.activation,
         "norm": "" if network.norm == "none" else f"{network.norm} norm",
         "dropout": f"dropout {network.dropout:g}" if network.dropout else "",
-        "initialisation": f"{network.initialisation} initialisation",
+        "initialisation": f"{network.initialisation.replace('_', '-')} initialisation",
+        "frozen": f"{network.frozen:.0%} of hidden weights frozen" if network.frozen else "",
+        "signal_masked": f"{network.signal_masked:.0%} of signals masked" if network.signal_masked else "",
     }
     parts += [text for name, text in fixed.items() if text and name not in analysis.records.factors]
     return ", ".join(parts)
@@ -175,6 +183,10 @@ def _feedback(study: Settings, factors: tuple[str, ...]) -> str:
     ]
     if "feedback_normalised" not in factors:
         parts.append("normalised" if feedback.normalised else "not normalised")
+    if feedback.rank is not None and "feedback_rank" not in factors:
+        parts.append(f"of rank {feedback.rank}")
+    if feedback.points is not None and "feedback_points" not in factors:
+        parts.append(f"entering at hidden layers {listed(map(str, feedback.points))} alone")
     return ", ".join(parts + ([f"times {feedback.scale:g}"] if feedback.scale != 1 else []))
 
 
