@@ -136,7 +136,7 @@ def _in_short(found: All) -> str:
         lines.append(f"- **One seed, measured as published, says otherwise of:** {'; '.join(misleading)}.")
     if "defects" in found:
         table = findings.defect_effects(found["defects"])
-        worst = table.loc[table["change"].abs().idxmax()]
+        worst = _rows(table.iloc[[int(table["change"].abs().argmax())]])[0]
         lines.append(
             f"- **Artefacts:** the largest that a way of measuring adds to a cosine is {signed(worst['change'], 3)}, "
             f"{worst['measured'].replace('_', ' ')}, "
@@ -231,8 +231,9 @@ def _bottleneck(found: All, tables: dict[str, pd.DataFrame], figures: dict[str, 
             f"Over the {known} published rows that were run, the median distance of a cosine is {cosine:.3f} and the "
             f"largest of an accuracy {number(accuracy, 1)} points. " * bool(known)
         )
-        + "One seed, and other test images than the paper's. Layer 1 has no feedback: its cosine near 1 without a bottleneck is that of back-propagation below "
-        "layer 2, and falls as b/800 because signal and reference are under masks of their own.",
+        + "One seed, and other test images than the paper's. Layer 1 has no feedback: its cosine near 1 without a "
+        "bottleneck is that of back-propagation below layer 2, and falls as b/800 because signal and reference are "
+        "under masks of their own.",
     ]
     if len(everywhere):
         ids = everywhere["run_id"]
