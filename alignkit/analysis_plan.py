@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from alignkit.errors import RecordsError
 from alignkit.files import read_object, write_text
-from alignkit.study import SECTIONS, Claim, Study
+from alignkit.settings import SECTIONS
+from alignkit.study import Claim, Study
 
 FILE = "analysis_plan.json"
 PLAN_FORMAT = 2

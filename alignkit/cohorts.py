@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from alignkit.layers import LayerShape, cheaper_from_samples, layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout
 from alignkit.plan import Plan, Run
-from alignkit.study import CNN, Settings
+from alignkit.settings import CNN, Settings
 
 MOST_MEMBERS = {"cpu": 32, "cuda": 128}
 MEMORY_BUDGET = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}

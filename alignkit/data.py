@@ -20,7 +20,7 @@ from scipy.special import ndtri
 
 from alignkit.errors import DataError
 from alignkit.images import ImageFolder, content_hash, find_files, open_folder
-from alignkit.study import Digits, Images, Teacher
+from alignkit.settings import Digits, Images, Teacher
 
 Task = Literal["classification", "regression"]
 SPLITS = ("train", "validation", "test")
@@ -93,7 +93,7 @@ def load(section: Digits | Teacher | Images) -> Dataset:
 
     Raises `DataError` where the data are missing, broken or too few.
 
-    >>> from alignkit.study import Digits
+    >>> from alignkit.settings import Digits
     >>> digits = load(Digits())
     >>> digits.train.inputs.shape, digits.outputs
     (torch.Size([1197, 1, 8, 8]), 10)

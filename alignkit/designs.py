@@ -12,7 +12,8 @@ from typing import Any
 from alignkit.columns import CHECKPOINTS, LAYERS, RUNS
 from alignkit.errors import StudyError
 from alignkit.rules import WITHOUT_FEEDBACK
-from alignkit.study import SECTIONS, Design, Settings, Study
+from alignkit.settings import SECTIONS, Settings
+from alignkit.study import Design, Study
 
 RESERVED = {*RUNS, *CHECKPOINTS, *LAYERS} - {"lr", "output_lr", "width"}
 """Names that a factor cannot have; those left out are options' own."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignkit import streams
-from alignkit.study import Feedback
+from alignkit.settings import Feedback
 
 
 @dataclass(frozen=True)

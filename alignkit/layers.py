@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.errors import StudyError
-from alignkit.study import CNN, LayerOverrides, Settings
+from alignkit.settings import CNN, LayerOverrides, Settings
 
 
 @dataclass(frozen=True)

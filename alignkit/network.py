@@ -30,7 +30,7 @@ from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes, parameter_shapes, resolve_options
 from alignkit.masks import Masks
 from alignkit.parameters import Layout, Parameters
-from alignkit.study import Settings
+from alignkit.settings import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Mode, Norm, Tail
 
 

@@ -13,9 +13,10 @@ from alignkit.columns import FORMAT_VERSION, MEASURE_COLUMNS, RUNS
 from alignkit.designs import cell_text, cells_of, declared_factors, flat, levels_of, reads_feedback
 from alignkit.errors import StudyError, nearest
 from alignkit.rules import WITHOUT_FEEDBACK, rule_identity
+from alignkit.settings import MEASURES, SECTIONS, Settings
 from alignkit.stats import level_text, minimum_seeds
 from alignkit.stats.summaries import EXCESS, GAP
-from alignkit.study import MEASURES, SECTIONS, Claim, Design, Settings, Study
+from alignkit.study import Claim, Design, Study
 from alignkit.validation import validated
 
 ENGINE_VERSION = 2

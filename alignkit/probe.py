@@ -25,7 +25,7 @@ from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
 from alignkit.rules.base import Rule
 from alignkit.rules.bp import BP
-from alignkit.study import Probe as ProbeOptions
+from alignkit.settings import Probe as ProbeOptions
 from alignkit.tails import EVALUATION, Mode
 
 Measures = dict[str, np.ndarray]
@@ -35,7 +35,7 @@ Measures = dict[str, np.ndarray]
 def schedule(options: ProbeOptions, *, steps_per_epoch: int, epochs: int) -> list[int]:
     """The steps at which a run is measured: always the first (0) and the last.
 
-    >>> from alignkit.study import Probe
+    >>> from alignkit.settings import Probe
     >>> schedule(Probe(log_steps=3), steps_per_epoch=100, epochs=2)
     [0, 1, 10, 100, 200]
     """

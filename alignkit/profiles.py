@@ -6,7 +6,8 @@ from typing import Any
 
 from alignkit.designs import column_name
 from alignkit.errors import StudyError, nearest
-from alignkit.study import SECTIONS, Profile
+from alignkit.settings import SECTIONS
+from alignkit.study import Profile
 from alignkit.validation import validated
 
 

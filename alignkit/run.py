@@ -11,8 +11,9 @@ from alignkit.errors import StudyError, nearest
 from alignkit.execute import OnStatus, choose_device, default_workers, execute
 from alignkit.plan import Plan, expand
 from alignkit.rules import find_rules_beside
+from alignkit.settings import Images
 from alignkit.store import Records
-from alignkit.study import Images, Study
+from alignkit.study import Study
 
 OnStage = Callable[[str], OnStatus]
 """Called with the name of a stage that begins; answers with what to call with its progress."""

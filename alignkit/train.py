@@ -20,7 +20,7 @@ from alignkit.prealignment import prealign
 from alignkit.probe import Measures, Probe, schedule, step_measures
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
-from alignkit.study import Probe as ProbeOptions
+from alignkit.settings import Probe as ProbeOptions
 from alignkit.tails import training_mode
 from alignkit.update import Update
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from alignkit.layers import LayerShape
 from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
-from alignkit.study import Settings
+from alignkit.settings import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Norm
 from alignkit.validation import with_tags
 

@@ -10,7 +10,7 @@ import torch
 
 from alignkit.data import Dataset, describe, fingerprint, load, teacher_function
 from alignkit.errors import DataError
-from alignkit.study import Digits, Teacher
+from alignkit.settings import Digits, Teacher
 
 SECTIONS = [
     Digits(),

@@ -12,7 +12,7 @@ from PIL import Image
 from alignkit import images
 from alignkit.data import describe, fingerprint, load
 from alignkit.errors import DataError
-from alignkit.study import Images
+from alignkit.settings import Images
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ from alignkit.probe import Probe, probe_mode, schedule, step_measures
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
-from alignkit.study import Probe as ProbeOptions
-from alignkit.study import Settings
+from alignkit.settings import Probe as ProbeOptions
+from alignkit.settings import Settings
 from alignkit.tails import training_mode
 
 SAMPLES = 12

@@ -22,7 +22,8 @@ from alignkit.rules.fa import FA
 from alignkit.rules.imposed_angle import ImposedAngle, skew_orthogonal
 from alignkit.rules.shallow import Shallow
 from alignkit.run import open_study
-from alignkit.study import Feedback, Study
+from alignkit.settings import Feedback
+from alignkit.study import Study
 from alignkit.tails import training_mode
 
 STEPS = 20

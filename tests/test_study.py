@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from alignkit.errors import StudyError
-from alignkit.study import MEASURES, Images, Study
+from alignkit.settings import MEASURES, Images
+from alignkit.study import Study
 
 MINIMAL = 'name = "t"\n'
 BAD = {

@@ -18,7 +18,7 @@ from alignkit.network import Member, Network
 from alignkit.probe import Probe, step_measures
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
-from alignkit.study import Settings
+from alignkit.settings import Settings
 from alignkit.tails import training_mode
 from alignkit.train import evaluate, gather
 from alignkit.update import Update

@@ -33,7 +33,7 @@ from alignkit.execute import plan_cohorts
 from alignkit.machine import device_name
 from alignkit.probe import schedule
 from alignkit.run import known_rates, open_study, study_plan
-from alignkit.study import Probe as ProbeOptions
+from alignkit.settings import Probe as ProbeOptions
 
 NETWORKS = (
     (SMALL, 12.0),

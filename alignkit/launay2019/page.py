@@ -22,9 +22,9 @@ from alignkit.launay2019.findings import All
 from alignkit.launay2019.published import HYPOTHESES, STUDIES, Hypothesis
 from alignkit.recommend import recommendations
 from alignkit.report.words import change, change_interval, count, deciding_p, number
+from alignkit.settings import Images
 from alignkit.stats import level_text
 from alignkit.store import Records, load
-from alignkit.study import Images
 
 INITIALISATIONS = {"pytorch": "standard", "pre_aligned": "pre-aligned"}
 FACTORIAL = (

@@ -13,11 +13,11 @@ from alignkit.errors import AnalysisError
 from alignkit.figures import final_values
 from alignkit.figures.look import rule_name
 from alignkit.recommend import recommendations
+from alignkit.settings import SECTIONS
 from alignkit.stats import Contrast, PairedResult, contrasts, in_design, label_of, level_order, paired_test
 from alignkit.stats.levels import numeric_levels
 from alignkit.stats.summaries import GAP
 from alignkit.store import Records
-from alignkit.study import SECTIONS
 
 RESPONSES = (
     "signal_angle_deg", "signal_cosine", "delta_cosine", "gradient_cosine", "weight_cosine", "jacobian_cosine",

@@ -16,10 +16,10 @@ from alignkit.report.analysis import Analysis
 from alignkit.report.toml_text import toml_text
 from alignkit.report.words import count, listed, number, rule_name, sizes
 from alignkit.run_tables import summarised
+from alignkit.settings import Images, Settings
 from alignkit.stats import in_design, label_of, minimum_seeds
 from alignkit.stats.arrays import EXACT_UP_TO
 from alignkit.store import Records
-from alignkit.study import Images, Settings
 
 ANALYSED_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib")
 
