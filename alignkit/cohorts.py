@@ -99,9 +99,8 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     layers = layer_shapes(settings, data.shape, data.outputs)
     training, probe = settings.training, settings.probe
     number = 8 if training.dtype == "float64" else 4
-    patches = [
-        2 * number * layer.positions * math.prod(layer.weight[1:]) if layer.local else 0 for layer in layers
-    ]  # what each position sees, and its like on the way back
+    # what each position sees, worked out anew on every pass, a member at a time
+    patches = [number * layer.positions * math.prod(layer.weight[1:]) if layer.local else 0 for layer in layers]
     parameters = number * Layout.of(parameter_shapes(layers), output_layer=len(layers)).size
     masks = number * sum(_mask_elements(settings, index, layer) for index, layer in enumerate(layers[:-1]))
     hidden = layers[:-1]
@@ -130,7 +129,8 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     first_from_samples = number == 4 and cheaper_from_samples(hidden[0], probe.samples)
     matrices = [math.prod(layer.weight) for layer in hidden[first_from_samples:]] or [0]
     compared = 8 * number * max(matrices) if "gradient" in probe.groups else 0
-    probed = probe.samples * (sum(passes) + 2 * walked) + max(vectors, compared) + compares_steps * parameters
+    forward = (1 + (probe.reference_mode is not None)) * sum(passes)
+    probed = probe.samples * (forward + 2 * walked) + max(vectors, compared) + compares_steps * parameters
     stepped = parameters + 8 * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
     evaluated = min(EVALUATION_CHUNK, data.train_samples) * max(
         number * math.prod(layer.input) + bytes_ for layer, bytes_ in zip(layers, passes, strict=True)

@@ -66,7 +66,10 @@ LAYERS = {
     "signal_angle_deg": ("float64", "mean over samples of the angle between t_l and g_l, in degrees"),
     "delta_cosine": ("float64", "mean over samples of the cosine at the weight op's output"),
     "gradient_cosine": ("float64", "Frobenius cosine of the batch weight gradients"),
-    "step_cosine": ("float64", "Frobenius cosine of the last displacement of W_l and -BP gradient of its batch"),
+    "step_cosine": (
+        "float64",
+        "Frobenius cosine of the last displacement of W_l and -BP gradient of its batch, over weights not frozen",
+    ),
     "weight_cosine": (
         "float64",
         "Frobenius cosine of the feedback and the forward weights it stands for; NaN, as all that is about feedback, "

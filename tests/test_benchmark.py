@@ -91,11 +91,26 @@ def test_exponents_are_those_of_power_laws(power):
         ((64,), 8, {"network": {"width": 64, "norm": "batch"}, "training": {"batch_size": 32, "optimiser": "adam"}}),
         ((784,), 2, {"network": {"width": 256}, "training": {"batch_size": 128}}),
         ((784,), 2, {"network": {"width": 256}, "training": {"batch_size": 128}, "probe": {"measures": "angles"}}),
-        pytest.param(
-            (3, 16, 16),
+        (
+            (784,),
             2,
-            {"network": {"kind": "cnn", "channels": [16, 16]}, "training": {"batch_size": 64}},
-            marks=pytest.mark.slow,
+            {
+                "network": {"width": 256, "frozen": 0.5, "signal_masked": 0.5},
+                "training": {"batch_size": 128},
+                "probe": {"measures": "angles", "reference_masks": "independent", "reference_mode": "eval"},
+            },
+        ),
+        *(
+            pytest.param(
+                (3, 16, 16),
+                2,
+                {
+                    "network": {"kind": "cnn", "channels": [16, 16], "weight_sharing": sharing},
+                    "training": {"batch_size": 64},
+                },
+                marks=pytest.mark.slow,
+            )
+            for sharing in (True, False)
         ),
     ],
 )
