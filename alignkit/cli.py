@@ -87,7 +87,7 @@ def run(
     from alignkit.store import finished_run_ids
 
     source = open_study(study, data_path=data, profile=profile)
-    for note in (*defects(source.study).values(), *seed_notes(source.study)):
+    for note in (*defects(source.study, source=str(source.path)).values(), *seed_notes(source.study)):
         _say(note)
     with _progress(f"{source.study.name}") as begin:
         try:

@@ -72,8 +72,8 @@ LAYERS = {
     ),
     "weight_cosine": (
         "float64",
-        "Frobenius cosine of the feedback and the forward weights it stands for; NaN, as all that is about feedback, "
-        "at layers where none enters",
+        "Frobenius cosine of the feedback and the forward weights it stands for; like all that is about feedback, "
+        "undefined at layers where none enters",
     ),
     "jacobian_cosine": (
         "float64",

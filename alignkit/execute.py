@@ -32,6 +32,7 @@ from alignkit.errors import AlignkitError, RecordsError, StudyError
 from alignkit.layers import layer_shapes
 from alignkit.machine import device_name
 from alignkit.plan import Plan, Run
+from alignkit.prealignment import check_prealignment
 from alignkit.rules import RULES, rule_class
 from alignkit.train import train_cohort
 
@@ -97,7 +98,8 @@ def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
                 described[key] = data.describe(run.settings.data)
                 shapes[key] = DataShape(described[key].shape, described[key].outputs, described[key].train)
             _check_against_data(run, described[key])
-            layer_shapes(run.settings, shapes[key].shape, shapes[key].outputs)
+            layers = layer_shapes(run.settings, shapes[key].shape, shapes[key].outputs)
+            check_prealignment(run.settings, layers, shapes[key].train_samples)
             needed, there = member_bytes(run.settings, shapes[key]), _memory()
             if needed > there:
                 raise StudyError(

@@ -53,8 +53,7 @@ def _limited(matrix: np.ndarray, rank: int | None, *, seed: int, layer: int, ste
     rows = len(matrix)
     if rank is None or rank >= rows:
         return matrix
-    directions = orthogonal(streams.gaussian(seed, "feedback rank", shape=(rows, rows), layer=layer, step=step))
-    subspace = directions[:, :rank]
+    subspace = orthogonal(streams.gaussian(seed, "feedback rank", shape=(rows, rows), layer=layer, step=step)[:, :rank])
     return subspace @ (subspace.T @ matrix) * math.sqrt(rows / rank)
 
 

@@ -114,6 +114,7 @@ class Network:
                     seed=member.seed_of("initialisation"),
                     # the output layer has a counter of its own: networks of different depth share it
                     layer=0 if layer.options is None else index,
+                    positions=layer.positions if layer.local else 1,
                 )
                 for name, value in zip(("weight", "bias"), values, strict=True):
                     views[name][position] = torch.from_numpy(value)

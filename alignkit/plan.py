@@ -162,7 +162,11 @@ def _check_claim(claim: Claim, plan: Plan, place: str) -> None:
     for level in claim.levels:
         if level_text(level) not in levels:
             there = [str(level) for level in levels]
-            raise StudyError(f"{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), there)}")
+            left_out = f". If profile {plan.study.profile} left it out, let that name its claims too"
+            raise StudyError(
+                f"{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), there)}"
+                + (left_out if plan.study.profile else "")
+            )
         arms = [
             run
             for run in in_design
@@ -260,6 +264,9 @@ def _without_feedback(settings: Settings, base: Settings) -> Settings:
     """The design's base feedback in place of the cell's: cells that differ in it alone are one BP arm,
     whose bystander is the feedback of the base."""
     streams = settings.streams.model_copy(update={"feedback": base.streams.feedback})
+    other_layers = base.network.hidden_layers != settings.network.hidden_layers
+    if (base.feedback.points and other_layers) or (base.feedback.rank and base.data != settings.data):
+        return settings  # what the base chose for its own layers and outputs may not fit
     return settings.model_copy(update={"feedback": base.feedback, "streams": streams})
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignkit.designs import column_name
+from alignkit.designs import column_name, declared_factors
 from alignkit.errors import StudyError, nearest
 from alignkit.settings import SECTIONS
-from alignkit.study import Profile
+from alignkit.study import Profile, Study
 from alignkit.validation import validated
 
 
@@ -17,25 +17,28 @@ def with_profile(raw: dict[str, Any], name: str, *, source: str) -> dict[str, An
     Raises `StudyError` where the study has no such profile, or the profile names a factor, level or section that
     the study does not have.
     """
-    profiles = raw.get("profiles", {})
-    if not isinstance(profiles, dict) or name not in profiles:
-        known = nearest(name, profiles) if isinstance(profiles, dict) and profiles else "it has none"
+    whole = validated(Study, raw, source=source)
+    declared_factors(whole, source)
+    if name not in whole.profiles:
+        known = nearest(name, whole.profiles) if whole.profiles else f"it declares none. Add [profiles.{name}] to it"
         raise StudyError(f'{source}: the study has no profile "{name}"; {known}')
+    profiles, profile = raw["profiles"], whole.profiles[name]
     place = f"{source}: profiles.{name}"
-    profile = validated(Profile, profiles[name], source=place)
     changed = {key: value for key, value in raw.items() if key != "profiles"}
     changed |= {"profile": name, "profiles": {name: profiles[name]}}  # its description goes with the records
     for key in ("rules", "seeds", "held_out_seeds"):
         value = getattr(profile, key)
         if value is not None:
             changed[key] = list(value) if isinstance(value, tuple) else value
-    for path, value in profile.options.items():
+    for path, value in _dotted(profile.options).items():
         section, _, key = path.partition(".")
         if section not in (*SECTIONS, "pilot") or not key:
             raise StudyError(
-                f'{place}.options: "{path}" is no option; expected "section.key" with a section of '
+                f'{place}.options: "{path}" is no option; expected section.key with a section of '
                 f"{', '.join(SECTIONS)} or pilot"
             )
+        if section == "pilot" and whole.pilot is None:
+            raise StudyError(f"{place}.options: {path}: the study has no pilot. Add [pilot] to it, or leave this out")
         changed[section] = {**changed.get(section, {}), key: value}
     designs = changed.get("designs", {})
     if profile.designs is not None:
@@ -64,6 +67,15 @@ def with_profile(raw: dict[str, Any], name: str, *, source: str) -> dict[str, An
                 raise StudyError(f'{place}.claims: no claim is called "{claim}"; {nearest(claim, declared)}')
         changed["claims"] = [claim for claim in raw.get("claims", []) if claim.get("name") in profile.claims]
     return changed
+
+
+def _dotted(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as "section.key", also where they are written as tables of sections."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        inner = value if key in (*SECTIONS, "pilot") and isinstance(value, dict) else None
+        found |= {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner.items()}
+    return found
 
 
 def _factors(factors: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -222,8 +222,8 @@ class Study(Settings):
         if profile is not None:
             from alignkit.profiles import with_profile
 
-            raw = with_profile(raw, profile, source=str(path))
-        elif "profile" in raw:
+            return cls.parse(with_profile(raw, profile, source=str(path)), source=f"{path} with profile {profile}")
+        if "profile" in raw:
             raise StudyError(f"{path}: profile is not set in a file; got {raw['profile']!r}. Give --profile NAME")
         return cls.parse(raw, source=str(path))
 

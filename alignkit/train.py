@@ -45,7 +45,7 @@ def train_cohort(
     rule = rule_class(cohort.rule)(network, members)
     bp = BP(network, members)
     if settings.network.initialisation == "pre_aligned":
-        prealign(network, rule.measured, members, dataset.train)
+        prealign(network, bp.measured, members, dataset.train)
     x, targets = probe_batch(dataset, settings.probe)
     probe = Probe(network, rule, members, x, targets)
     update = Update(network, rule, bp, members)

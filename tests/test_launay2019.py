@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,32 @@ def test_single_seed_takes_the_best_one_and_its_spread_over_samples(paper):
         last = layers[(layers["run_id"] == best["run_id"]) & (layers["step"] == layers["step"].max())]
         assert np.array_equal(own["samples_sd"], last["signal_cosine_sd"])
         assert own["test_accuracy_sd"].iloc[0] == pytest.approx(100 * arm["test_accuracy"].std())
+
+
+def test_a_reading_compares_arms_that_differ_in_nothing_else(paper):
+    """The base network's cosine stands on one side of every practice that starts or ends there."""
+    records = {"as_published_fc": load(paper / "as_published_fc")}
+    runs = single_seed(records["as_published_fc"])
+    plain = (runs["norm"] == "none") & runs["feedback_normalised"] & (runs["unit"] == "tanh")
+    base = runs[plain & (runs["dropout_rates"] == "none")]["signal_cosine"].mean()
+    found = {h.corrected[1]: findings.reading(records, h) for h in HYPOTHESES if h.corrected[0] == "corrected_fc"}
+    assert found["normalised-feedback"].cosines[1] == pytest.approx(base)
+    assert found["batch-norm"].cosines[0] == pytest.approx(base) and found["tanh"].cosines[1] == pytest.approx(base)
+    assert len({found[name].cosines[0] for name in ("normalised-feedback", "tanh", "large-slope")}) == 3
+
+
+def test_the_bottleneck_s_reading_leaves_out_the_layer_without_feedback(paper):
+    records = load(paper / "as_published_bottleneck")
+    bottleneck = next(h for h in HYPOTHESES if h.corrected[1] == "frozen")
+    table = findings.bottleneck(records).query("initialisation == 'pytorch'").set_index("size")
+    expected = [(table.loc[b, "here_layer2"] + table.loc[b, "here_layer3"]) / 2 for b in (800, 28)]
+    assert findings.reading({"as_published_bottleneck": records}, bottleneck).cosines == pytest.approx(expected)
+
+
+def test_records_in_the_wrong_folder_are_refused(paper, tmp_path):
+    shutil.copytree(paper / "as_published_fc", tmp_path / "corrected_fc")
+    with pytest.raises(RecordsError, match="expected records of the study corrected_fc; got those of as_published_fc"):
+        write_paper_report(tmp_path)
 
 
 def test_without_records_the_report_says_what_to_run(tmp_path):

@@ -395,3 +395,14 @@ def test_feedback_s_rank_is_at_most_the_number_of_outputs():
     settings = Study.parse({"name": "x", "feedback": {"rank": 5}}).settings
     with pytest.raises(StudyError, match="at most the number of outputs, 4; got 5"):
         layer_shapes(settings, (3,), 4)
+
+
+@pytest.mark.parametrize("law", ["pytorch", "xavier", "kaiming", "orthogonal"])
+def test_a_position_s_own_kernel_is_drawn_as_a_shared_one(law):
+    shared, _ = initial_values(law, (32, 8, 5, 5), seed=0, layer=1)
+    local, _ = initial_values(law, (32 * 9, 8, 5, 5), seed=0, layer=1, positions=9)
+    assert local.std() == pytest.approx(shared.std(), rel=0.05)
+    if law == "orthogonal":
+        for position in range(9):
+            kernel = local.reshape(32, 9, -1)[:, position]
+            assert np.allclose(kernel @ kernel.T, np.eye(32), atol=1e-10)

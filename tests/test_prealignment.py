@@ -6,13 +6,16 @@ import pytest
 import torch
 from engine import cohort_of, members_of
 
-from alignkit.data import Split
+from alignkit.data import Split, fingerprint, load
 from alignkit.errors import StudyError
+from alignkit.execute import plan_cohorts
+from alignkit.plan import expand
 from alignkit.prealignment import prealign
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
-from alignkit.rules.shallow import Shallow
+from alignkit.study import Study
 from alignkit.tails import Mode
+from alignkit.train import train_cohort
 
 
 def _prealigned(rule_of=DFA, network=None, samples=64, batch=16, **sections):
@@ -52,13 +55,40 @@ def test_the_bp_twin_starts_from_the_same_weights():
     assert torch.equal(_prealigned()[1].parameters.storage, _prealigned(BP)[1].parameters.storage)
 
 
+@pytest.mark.parametrize("rule", ["bp", "fa", "shallow", "imposed_angle"])
+def test_runs_of_a_pair_start_from_the_same_weights(rule):
+    """Whichever rule trains: the accuracy gap is between networks that started alike."""
+    settings = {
+        "network": {"width": 8, "depth": 2, "initialisation": "pre_aligned"},
+        "training": {"epochs": 1, "batch_size": 32, "lr": 1e-9},
+        "data": {"name": "teacher", "samples": 400, "inputs": 6, "outputs": 4},
+        "probe": {"log_steps": 0, "every_epochs": 0, "samples": 32},
+    }
+    study = Study.parse({"name": "x", "rules": [rule, "dfa"], "seeds": 2, **settings})
+    losses = []
+    for cohort in plan_cohorts(expand(study, fingerprint=fingerprint), device="cpu"):
+        tables = train_cohort(cohort, load(study.data))
+        losses.append(tables["checkpoints"].query("step == 0")["train_loss"].to_numpy())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 def test_what_cannot_be_pre_aligned_says_so():
-    with pytest.raises(StudyError, match="needs a teaching signal"):
-        _prealigned(Shallow)
+    masked = {"layers": [{}, {"signal_masked": 0.9999}]}
+    with pytest.raises(StudyError, match="seed 0 has none at layer 2, where all of it is masked"):
+        _prealigned(network=masked)
     with pytest.raises(StudyError, match="a batch for each of 2 layers; got 20 training samples"):
         _prealigned(samples=20)
     members = members_of(
-        1, network={"kind": "cnn", "channels": [3, 2], "kernel": 3, "padding": 1, "pool": 2, "hidden": []}
+        1,
+        network={
+            "kind": "cnn",
+            "channels": [3, 2],
+            "kernel": 3,
+            "padding": 1,
+            "pool": 2,
+            "hidden": [],
+            "initialisation": "pre_aligned",
+        },
     )
     net, _, _ = cohort_of(members, shape=(2, 9, 9))
     with pytest.raises(StudyError, match="convolution above its first layer"):

@@ -6,6 +6,7 @@ import pytest
 
 from alignkit.defects import defects
 from alignkit.errors import StudyError
+from alignkit.plan import expand
 from alignkit.profiles import with_profile
 from alignkit.study import Study
 
@@ -66,6 +67,37 @@ def test_what_a_profile_names_must_be_there(name, message):
         with_profile(RAW, name, source="file")
 
 
+@pytest.mark.parametrize(
+    "broken,message",
+    [
+        ({"profiles": 3}, "profiles: expected a table"),
+        ({"profiles": {"small": 3}}, "small: expected a table"),
+        ({"designs": 3}, "designs: expected a table"),
+        ({"designs": {"sizes": 3}}, "sizes: expected a table"),
+        ({"designs": {"sizes": {"factors": {"network": {"width": 3}}}}}, "expected section.key = "),
+        ({"network": 3}, "network"),
+        ({"claims": [3]}, "claims"),
+        ({"profiles": {"small": {"options": {"pilot.lr": [0.1]}}}}, "the study has no pilot"),
+        ({"profiles": {"small": {"levels": {"width": [8]}}}}, None),
+    ],
+)
+def test_a_broken_study_is_refused_as_it_is_without_a_profile(broken, message):
+    raw = {**RAW, **broken}
+    if message is None:
+        study = Study.parse(with_profile(raw, "small", source="file"))
+        with pytest.raises(StudyError, match="If profile small left it out, let that name its claims"):
+            expand(study, fingerprint=lambda data: "")
+        return
+    with pytest.raises(StudyError, match=message):
+        with_profile(raw, "small", source="file")
+
+
+def test_options_may_be_tables_of_sections():
+    raw = {**RAW, "profiles": {"small": {"options": {"training": {"epochs": 3}, "training.lr": 0.2}}}}
+    study = Study.parse(with_profile(raw, "small", source="file"))
+    assert (study.training.epochs, study.training.lr) == (3, 0.2)
+
+
 def test_a_file_does_not_say_which_profile_it_is(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text('name = "x"\nprofile = "cpu"\n')
@@ -83,9 +115,21 @@ def test_a_file_does_not_say_which_profile_it_is(tmp_path):
         ({"seeds": 1, "designs": {"d": {"factors": {"streams": {"feedback": [1, 2]}}}}}, []),
         ({"probe": {"reference_mode": "batch"}}, []),
         ({"probe": {"mode": "eval", "reference_mode": "train"}}, ["two modes"]),
-        ({"probe": {"reference_masks": "none"}}, ["other masks"]),
+        ({"probe": {"reference_masks": "none"}}, []),  # there are no masks
+        ({"probe": {"reference_masks": "none"}, "network": {"signal_masked": 0.5}}, ["other masks"]),
+        (
+            {
+                "probe": {"reference_mode": "batch"},
+                "designs": {"d": {"factors": {"probe": {"mode": ["batch", "eval"]}}}},
+            },
+            ["two modes"],
+        ),
+        ({"designs": {"d": {"factors": {"how": {"a": {"probe.mode": "eval", "probe.reference_mode": "eval"}}}}}}, []),
         ({"designs": {"d": {"factors": {"probe": {"reference_mode": ["batch", "train"]}}}}}, ["two modes"]),
-        ({"designs": {"d": {"base": {"probe.reference_masks": "independent"}}}}, ["other masks"]),
+        (
+            {"designs": {"d": {"base": {"probe.reference_masks": "independent", "network.signal_masked": 0.5}}}},
+            ["other masks"],
+        ),
         (
             {"designs": {"d": {"factors": {"how": {"published": {"probe.reference_mode": "eval"}, "right": {}}}}}},
             ["two modes"],

@@ -13,7 +13,7 @@ from alignkit.errors import AnalysisError
 from alignkit.launay2019.published import BOTTLENECK, Bottleneck, Hypothesis
 from alignkit.run_tables import summarised
 from alignkit.single_seed import single_seed
-from alignkit.stats import Contrast, contrast, level_text
+from alignkit.stats import Contrast, contrast, level_order
 from alignkit.stats.association import Association, within_association
 from alignkit.stats.levels import level_column
 from alignkit.store import Records
@@ -24,7 +24,8 @@ All = Mapping[str, Records]
 
 @dataclass(frozen=True)
 class Reading:
-    """Two levels' cosines as a paper would print them: the best seed's, averaged over hidden layers."""
+    """Two levels' cosines as a paper would print them: the best seed's, averaged over the layers where feedback
+    enters. Everything else is the same in the two."""
 
     cosines: tuple[float, float]
     seeds: int
@@ -35,25 +36,26 @@ def reading(found: All, hypothesis: Hypothesis) -> Reading | None:
     if hypothesis.published is None or hypothesis.published[0] not in found:
         return None
     study, factor, levels = hypothesis.published
-    table = single_seed(found[study])
+    records = found[study]
+    table = _with_initialisation(single_seed(records), records)
     if factor not in table:
         return None
-    at = _base(table, factor)
-    cosines, seeds = [], 0
-    for level in levels:
-        rows = at[level_column(at[factor]) == level]
-        if rows.empty:
-            return None
-        cosines.append(float(rows["signal_cosine"].mean()))
-        seeds = int(rows["seeds"].max())
-    return Reading((cosines[0], cosines[1]), seeds)
+    table = table[table["initialisation"] == "pytorch"]
+    points = records.study.feedback.points
+    table = table[table["layer"].isin(points)] if points else table
+    others = [name for name in (*records.factors, "initialisation") if name != factor]
+    keys = {name: level_column(table[name]).map(str) for name in others}
+    cell = pd.Series("", index=table.index).str.cat(pd.DataFrame(keys), sep="|")
+    means = table.assign(at=level_column(table[factor]), others=cell).groupby(["others", "at"])["signal_cosine"].mean()
+    both = means.unstack().reindex(columns=list(levels)).dropna()
+    if len(both) != 1:  # no arm at one of the levels that differs from one at the other in nothing else
+        return None
+    return Reading((float(both[levels[0]].iloc[0]), float(both[levels[1]].iloc[0])), int(table["seeds"].max()))
 
 
-def _base(table: pd.DataFrame, factor: str) -> pd.DataFrame:
-    """The rows that differ in `factor` alone: of the bottleneck, those of the standard initialisation."""
-    if factor == "bottleneck":
-        return table[(table["initialisation"] == "pytorch") & table["bottleneck"].notna()]
-    return table
+def _with_initialisation(table: pd.DataFrame, records: Records) -> pd.DataFrame:
+    """With a column of the initialisation, also where the designs that ran do not vary it."""
+    return table if "initialisation" in table else table.assign(initialisation=records.study.network.initialisation)
 
 
 def verdict_on(found: All, hypothesis: Hypothesis) -> Verdict | None:
@@ -66,7 +68,7 @@ def verdict_on(found: All, hypothesis: Hypothesis) -> Verdict | None:
 
 def bottleneck(records: Records) -> pd.DataFrame:
     """A row per size and initialisation: accuracies in % and the cosine at each layer, as published and here."""
-    table = single_seed(records)
+    table = _with_initialisation(single_seed(records), records)
     rows = []
     for _, own in table.dropna(subset=["bottleneck"]).groupby(["initialisation", "bottleneck"]):
         first = own.iloc[0]
@@ -87,16 +89,15 @@ def _columns(where: str, row: Bottleneck) -> dict[str, float]:
 
 
 def bottleneck_distance(table: pd.DataFrame) -> tuple[float, float, int]:
-    """The median distance of cosines from the published ones, the largest of accuracies in points, and how many
+    """The median distance of cosines from the published ones, the largest of test accuracies in points, and how many
     published rows were run."""
-    if "published_train" not in table:
+    if "published_test" not in table:
         return float("nan"), float("nan"), 0
-    both = table.dropna(subset=["published_train"])
+    both = table.dropna(subset=["published_test"])
     cosines = [abs(both[f"here_layer{k}"] - both[f"published_layer{k}"]) for k in (1, 2, 3)]
-    accuracies = [abs(both[f"here_{split}"] - both[f"published_{split}"]) for split in ("train", "test")]
     return (
         float(np.nanmedian(np.concatenate([values.to_numpy(float) for values in cosines]))),
-        float(np.nanmax(np.concatenate([values.to_numpy(float) for values in accuracies]))),
+        float(abs(both["here_test"] - both["published_test"]).max()),
         len(both),
     )
 
@@ -123,6 +124,8 @@ def ceilings(records: Records, factors: Sequence[tuple[str, tuple[str, str]]]) -
     for factor, levels in factors:
         for layer in (None, 1, 2, 3):
             table = layer_means(records, rule="dfa", layer=layer)
+            if factor not in table or not set(levels) <= set(level_order(table[factor])):
+                continue  # a profile left it out
             row: dict[str, object] = {"factor": factor, "from": levels[0], "to": levels[1], "layer": layer or "mean"}
             for response in ("signal_cosine", "ceiling_cosine", "share"):
                 effect = _contrast(table, factor, levels, response, records.factors)
@@ -198,7 +201,3 @@ def spreads(records: Records) -> tuple[float, float]:
     table = single_seed(records)
     table = table[table["rule"] == "dfa"]
     return float(table["samples_sd"].median()), float(table["seeds_sd"].median())
-
-
-def level_words(levels: tuple[str, str]) -> str:
-    return " → ".join(str(level_text(level)) for level in levels)

@@ -33,6 +33,12 @@ def write_paper_report(directory: str | Path) -> Path:
     """
     directory = Path(directory)
     found = {name: load(directory / name) for name in STUDIES if (directory / name / "records").is_dir()}
+    for name, records in found.items():
+        if records.study.name != name:
+            raise RecordsError(
+                f"{directory / name}: expected records of the study {name}; got those of {records.study.name}. Move "
+                "them to a folder of their own name"
+            )
     if not found:
         raise RecordsError(
             f"{directory}: expected records of the paper's studies, in folders called {', '.join(STUDIES)}; got none. "
@@ -119,6 +125,8 @@ def _in_short(found: All) -> str:
         reading = findings.reading(found, hypothesis)
         if reading is None or verdict is None or verdict.verdict == "undecided":
             continue
+        if not all(map(math.isfinite, reading.cosines)):
+            continue
         says = (reading.cosines[1] > reading.cosines[0]) == hypothesis.rises
         if says != (verdict.verdict == "supported"):
             misleading.append(f"{_plain(hypothesis)} (read as {'true' if says else 'false'}, {verdict.verdict})")
@@ -197,4 +205,7 @@ def _what_ran(found: All, tables: dict[str, pd.DataFrame]) -> str:
 def _notes(directory: Path) -> str:
     """What those who ran the studies have to say, of their copy of the data for instance: notes.md beside the page."""
     notes = directory / "notes.md"
-    return notes.read_text(encoding="utf-8").strip() if notes.is_file() else ""
+    try:
+        return notes.read_text(encoding="utf-8").strip() if notes.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordsError(f"{notes}: expected readable text in UTF-8; got: {error}") from None

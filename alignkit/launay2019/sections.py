@@ -36,7 +36,7 @@ def claims(found: All, tables: Tables) -> str:
     for hypothesis in HYPOTHESES:
         reading, verdict = findings.reading(found, hypothesis), findings.verdict_on(found, hypothesis)
         published = ABSENT
-        if reading is not None:
+        if reading is not None and all(map(math.isfinite, reading.cosines)):
             agrees = (reading.cosines[1] > reading.cosines[0]) == hypothesis.rises
             low, high = map(cosine_text, reading.cosines)
             published = f"{low} → {high}: {'as claimed' if agrees else 'not so'}"
@@ -56,11 +56,11 @@ def claims(found: All, tables: Tables) -> str:
             "",
             *table_lines(head, rows),
             "",
-            "As published, the cosine is that of the seed with the best training accuracy, averaged over hidden "
-            "layers: one number, without an interval. Corrected, the change is in degrees (a smaller angle is better "
-            "aligned), with a 95% interval over seeds, at rates tuned for each arm; p is adjusted within the study's "
-            "family. A dash: not run, or left out by the profile. The bottleneck's rows go from the standard network "
-            "to the narrow one, the others to the practice that the paper recommends.",
+            "As published, the cosine is that of the seed with the best training accuracy, averaged over the hidden "
+            "layers where feedback enters: one number, without an interval. Corrected, the change is in degrees (a "
+            "smaller angle is better aligned), with a 95% interval over seeds, at rates tuned for each arm; p is "
+            "adjusted within the study's family. A dash: not run, or left out by the profile. The bottleneck's rows go "
+            "from the standard network to the narrow one, the others to the practice that the paper recommends.",
         ]
     )
 
@@ -98,7 +98,8 @@ def bottleneck(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
         cells += [_both(row, f"layer{k}", cosine_text) for k in (1, 2, 3)]
         rows.append(cells)
     cosine, accuracy, known = findings.bottleneck_distance(table)
-    everywhere = found[name].runs[found[name].runs["bottleneck"].isna()]
+    runs = found[name].runs
+    everywhere = runs[runs["bottleneck"].isna()]
     lines = [
         "## The bottleneck, as it was published",
         "",
@@ -109,11 +110,12 @@ def bottleneck(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
         "Each entry: here (published). "
         + (
             f"Over the {known} published rows that were run, the median distance of a cosine is {cosine:.3f} and the "
-            f"largest of an accuracy {number(accuracy, 1)} points. " * bool(known)
+            f"largest of a test accuracy {number(accuracy, 1)} points. " * bool(known)
         )
-        + "One seed, and other test images than the paper's. Layer 1 has no feedback: its cosine near 1 without a "
-        "bottleneck is that of back-propagation below layer 2, and falls as b/800 because signal and reference are "
-        "under masks of their own.",
+        + "One seed, and other test images than the paper's. Training accuracy is that of the trained network, the "
+        "paper's is a running mean over the last epoch, in training mode. No feedback enters at layer 1: it learns by "
+        "back-propagation below layer 2, and signal and reference there are under masks of their own, which alone "
+        "shortens its cosine to a share of b/800.",
     ]
     if len(everywhere):
         ids = everywhere["run_id"]
@@ -141,6 +143,8 @@ def taken_apart(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
         return ""
     records = found[name]
     table = tables["bottleneck_ceilings"] = findings.ceilings(records, FACTORIAL)
+    if table.empty:
+        return ""
     cells = tables["bottleneck_cells"] = findings.cells(records)
     figures["taken_apart"] = ceiling_figure(table)
     rows = [
