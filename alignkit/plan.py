@@ -22,6 +22,9 @@ from alignkit.validation import validated
 ENGINE_VERSION = 2
 """Raised when the same settings and seed would train or measure differently."""
 
+WITH_A_BETTER_SIDE = ("_angle_deg", "_cosine", "_accuracy", "_loss", GAP)
+"""How the names of responses end of which more, or less, is better."""
+
 Fingerprint = Callable[[Any], str]
 Rates = Mapping[str, tuple[float, float]]
 
@@ -138,6 +141,14 @@ def _check_claim(claim: Claim, plan: Plan, place: str) -> None:
             "measure with _excess"
         )
     measure = claim.response.removesuffix(EXCESS)
+    helps = "decrease" if measure.endswith(("_angle_deg", "_loss")) else "increase"
+    if claim.practice and claim.direction != helps and measure.endswith(WITH_A_BETTER_SIDE):
+        low, high = claim.levels
+        raise StudyError(
+            f"{place}: practice says what {claim.factor} = {high!r} asks of a practitioner, and the claim is that it "
+            f"makes {claim.response} worse. Turn it round (levels = [{high!r}, {low!r}], direction = {helps!r}), or "
+            "leave practice out: then it is a claim without a recommendation"
+        )
     group = next((group for group, columns in MEASURES.items() if measure in columns), None)
     if group is not None and group not in plan.study.probe.groups:
         raise StudyError(f'{place}: {measure} is not measured. Add "{group}" to probe.measures')

@@ -87,3 +87,36 @@ def test_a_claim_on_accuracy_has_neither_layers_nor_a_course():
         with pytest.raises(StudyError, match=r"claim w: .* one number per run.*Leave summary and layer out"):
             plan(design, claims=[claim | options])
     assert plan(design, claims=[claim | {"response": "signal_cosine", "layer": 1, "summary": "auc"}]).study.claims
+
+
+@pytest.mark.parametrize(
+    "response,harmful",
+    [
+        ("signal_angle_deg", "increase"),
+        ("test_accuracy", "decrease"),
+        ("accuracy_gap", "decrease"),
+        ("signal_cosine_excess", "decrease"),
+        ("test_loss", "increase"),
+    ],
+)
+def test_a_practice_is_what_is_claimed_to_help(response, harmful):
+    """A recommendation takes the claimed direction for the better one: it must be."""
+    helpful = {"increase": "decrease", "decrease": "increase"}[harmful]
+    claim = {
+        "name": "c",
+        "statement": "c",
+        "factor": "width",
+        "levels": [8, 16],
+        "response": response,
+        "smallest_effect": 1,
+    }
+    raw = {"name": "x", "designs": {"d": {"factors": {"network": {"width": [8, 16]}}}}}
+
+    def planned(direction, practice):
+        study = Study.parse({**raw, "claims": [{**claim, "direction": direction, "practice": practice}]})
+        return expand(study, fingerprint=lambda data: "")
+
+    planned(helpful, "Be wide")
+    planned(harmful, "")
+    with pytest.raises(StudyError, match=rf"makes {response} worse. Turn it round \(levels = \[16, 8\]"):
+        planned(harmful, "Be wide")

@@ -66,9 +66,12 @@ def write_paper_report(directory: str | Path) -> Path:
     for name, table in tables.items():
         text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_bytes(directory / "tables" / f"{name}.csv", text.encode())
-    if entries:
-        write_bytes(directory / "recommendations.json", to_json(entries).encode())
-        write_bytes(directory / "recommendations.md", to_markdown(entries).encode())
+    for suffix, written in (("json", to_json), ("md", to_markdown)):
+        path = directory / f"recommendations.{suffix}"
+        if entries:
+            write_bytes(path, written(entries).encode())
+        else:
+            path.unlink(missing_ok=True)  # an earlier report's
     page = directory / "README.md"
     write_bytes(page, ("\n\n".join(part for part in parts if part) + "\n").encode())
     return page
