@@ -60,7 +60,9 @@ def claims(found: All, tables: Tables) -> str:
             "layers where feedback enters: one number, without an interval. Corrected, the change is in degrees (a "
             "smaller angle is better aligned), with a 95% interval over seeds, at rates tuned for each arm; p is "
             "adjusted within the study's family. A dash: not run, or left out by the profile. The bottleneck's rows go "
-            "from the standard network to the narrow one, the others to the practice that the paper recommends.",
+            "from the standard network to the narrow one, the others to the practice that the paper recommends. † The two "
+            "levels learn best at other rates, or take steps of another length: the comparison is one of those too "
+            "(`alignkit report` of the study says how much).",
         ]
     )
 
@@ -70,7 +72,8 @@ def _corrected(verdict: Verdict | None) -> list[str]:
         return [ABSENT, ABSENT, ABSENT]
     response = verdict.claim.response
     effect = f"{change(verdict.estimate, response)} {change_interval(verdict.interval, response)}"
-    return [effect, deciding_p(verdict), f"**{verdict.verdict}**"]
+    confounded = verdict.learning_rates or any("step length" in warning for warning in verdict.warnings)
+    return [effect, deciding_p(verdict), f"**{verdict.verdict}**" + " †" * bool(confounded)]
 
 
 def _claim_row(hypothesis: Hypothesis, reading: findings.Reading | None, verdict: Verdict | None) -> dict[str, Any]:
