@@ -60,8 +60,8 @@ def claims(found: All, tables: Tables) -> str:
             "layers where feedback enters: one number, without an interval. Corrected, the change is in degrees (a "
             "smaller angle is better aligned), with a 95% interval over seeds, at rates tuned for each arm; p is "
             "adjusted within the study's family. A dash: not run, or left out by the profile. The bottleneck's rows go "
-            "from the standard network to the narrow one, the others to the practice that the paper recommends. † The two "
-            "levels learn best at other rates, or take steps of another length: the comparison is one of those too "
+            "from the standard network to the narrow one, the others to the practice that the paper recommends. † The "
+            "two levels learn best at other rates, or take steps of another length: the comparison is one of those too "
             "(`alignkit report` of the study says how much).",
         ]
     )
