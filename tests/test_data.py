@@ -187,7 +187,7 @@ def test_one_class_is_refused():
 
 def test_data_are_the_same_in_another_process():
     code = (
-        "import json; from alignkit.data import load; from alignkit.study import Teacher\n"
+        "import json; from alignkit.data import load; from alignkit.settings import Teacher\n"
         "d = load(Teacher(name='teacher', samples=40, correlation=0.3))\n"
         "print(json.dumps([d.fingerprint, d.train.inputs.flatten().tolist(), d.train.targets.tolist()]))"
     )
