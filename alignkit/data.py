@@ -40,6 +40,13 @@ class Split:
         return len(self.inputs)
 
 
+def gather(split: Split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The samples of an index [E, N]: inputs [E, N, *shape] and targets [E, N, …]."""
+    chosen = index.reshape(-1)
+    inputs, targets = split.inputs.index_select(0, chosen), split.targets.index_select(0, chosen)
+    return inputs.view(*index.shape, *inputs.shape[1:]), targets.view(*index.shape, *targets.shape[1:])
+
+
 @dataclass(frozen=True)
 class DatasetShape:
     """What is known of a dataset before its samples are: enough to build a network and plan its runs.

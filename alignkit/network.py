@@ -216,21 +216,11 @@ class Network:
         product a layer: no gradient is stored.
         """
         _, deltas = self._walk(passed, rule, self._tail_gradients)
-        frozen = passed.masks.trained if passed.masks is not None else {}
         for layer, delta in enumerate((*deltas, passed.error), start=1):
             if delta is None:
                 continue
             rate = rates[self.parameters.layout.of_output((layer, "weight"))]
-            delta = delta * rate.view(-1, *(1 for _ in delta.shape[1:]))
-            if layer in frozen:
-                moved = {
-                    "weight": self.weight_gradient(layer, delta, passed),
-                    "bias": self._bias_gradient(layer, delta),
-                }
-                for name, mask in frozen[layer].items():
-                    self.parameters.views[layer, name].sub_(moved[name].mul_(mask))
-            else:
-                self._descend_layer(layer, delta, passed)
+            self._descend_layer(layer, delta * rate.view(-1, *(1 for _ in delta.shape[1:])), passed)
             if layer <= len(self.tails):
                 for name, gradient in self._tail_gradients[layer - 1].items():
                     self.parameters.views[layer, name].sub_(gradient * rate)
@@ -329,6 +319,12 @@ class Network:
 
     def _descend_layer(self, layer: int, delta: Tensor, passed: Pass) -> None:
         weight = self.weight(layer)
+        if passed.masks is not None and layer in passed.masks.trained:
+            moved = {"weight": self.weight_gradient(layer, delta, passed), "bias": self._bias_gradient(layer, delta)}
+            passed.masks.freeze(layer, moved)
+            for name, change in moved.items():
+                self.parameters.views[layer, name].sub_(change)
+            return
         if self.layers[layer - 1].convolution:
             weight.sub_(self.weight_gradient(layer, delta, passed))
         else:

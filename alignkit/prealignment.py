@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from alignkit import streams
-from alignkit.data import Split
+from alignkit.data import Split, gather
 from alignkit.errors import StudyError
 from alignkit.layers import LayerShape
 from alignkit.network import Member, Network
@@ -59,9 +59,7 @@ def prealign(network: Network, rule: Rule, members: Sequence[Member], train: Spl
     for layer in range(len(network.hidden_sizes), 0, -1):
         start = (len(network.hidden_sizes) - layer) * size
         index = order[:, start : start + size]
-        x = train.inputs[index.reshape(-1)].view(*index.shape, *train.inputs.shape[1:])
-        targets = train.targets[index.reshape(-1)].view(*index.shape, *train.targets.shape[1:])
-        passed = network.forward(x, targets, Mode(batch_statistics=True))
+        passed = network.forward(*gather(train, index), Mode(batch_statistics=True))
         signal = network.backward(passed, rule)[0][layer - 1]
         below = network.backward(passed, bp)[1]
         delta = passed.error if layer == len(below) else below[layer]

@@ -14,7 +14,7 @@ from torch import Tensor
 from alignkit import streams
 from alignkit.cohorts import EVALUATION_CHUNK, Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
-from alignkit.data import Dataset, Split
+from alignkit.data import Dataset, Split, gather
 from alignkit.network import Member, Network, Pass, sample_losses
 from alignkit.prealignment import prealign
 from alignkit.probe import Measures, Probe, schedule, step_measures
@@ -110,13 +110,6 @@ def _batches(members: list[Member], samples: int, batch_size: int, device: torch
         for start in range(0, samples - batch_size + 1, batch_size):
             yield order[:, start : start + batch_size]
         epoch += 1
-
-
-def gather(split: Split, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples of an index [E, N]: inputs [E, N, *shape] and targets [E, N, …]."""
-    chosen = index.reshape(-1)
-    inputs, targets = split.inputs.index_select(0, chosen), split.targets.index_select(0, chosen)
-    return inputs.view(*index.shape, *inputs.shape[1:]), targets.view(*index.shape, *targets.shape[1:])
 
 
 class _Recorder:

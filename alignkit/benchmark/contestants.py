@@ -13,14 +13,14 @@ from torch import Tensor
 from alignkit.allocator import keep_freed_memory
 from alignkit.benchmark.timing import Steps
 from alignkit.cohorts import DataShape, most_members
-from alignkit.data import Split
+from alignkit.data import Split, gather
 from alignkit.network import Member, Network
 from alignkit.probe import Probe, step_measures
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
 from alignkit.settings import Settings
 from alignkit.tails import training_mode
-from alignkit.train import evaluate, gather
+from alignkit.train import evaluate
 from alignkit.update import Update
 from alignkit.validation import with_tags
 
