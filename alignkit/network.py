@@ -298,9 +298,8 @@ class Network:
         """The gradient of W_l, of the weights' shape, summed over the batch, from a delta at z_l."""
         h = passed.inputs[layer - 1]
         if self.layers[layer - 1].convolution:
-            shape, gradient = self.layers[layer - 1], kernel_gradient
-            if shape.local:
-                gradient = local_gradient
+            shape = self.layers[layer - 1]
+            gradient = local_gradient if shape.local else kernel_gradient
             return gradient(h, delta, shape.weight, padding=shape.padding)
         return matmul(delta.transpose(1, 2), h)
 

@@ -47,9 +47,11 @@ def write_paper_report(directory: str | Path) -> Path:
     tables: dict[str, pd.DataFrame] = {}
     figures: dict[str, Figure] = {}
     entries = _recommendations(found)
+    if "defects" in found:
+        tables["defects"] = findings.defect_effects(found["defects"])
     parts = [
         _opening(found),
-        _in_short(found),
+        _in_short(found, tables),
         sections.claims(found, tables),
         sections.bottleneck(found, tables, figures),
         sections.taken_apart(found, tables, figures),
@@ -109,7 +111,7 @@ def _profile_words(records: Records) -> str:
     return f"{epochs}{images}, {count(len(study.seed_list), 'seed')}"
 
 
-def _in_short(found: All) -> str:
+def _in_short(found: All, tables: dict[str, pd.DataFrame]) -> str:
     """What held up, what did not, and where one seed, measured as published, says something else."""
     judged = [(hypothesis, findings.verdict_on(found, hypothesis)) for hypothesis in HYPOTHESES]
     words = {
@@ -135,8 +137,8 @@ def _in_short(found: All) -> str:
             misleading.append(f"{_plain(hypothesis)} (read as {'true' if says else 'false'}, {verdict.verdict})")
     if misleading:
         lines.append(f"- **One seed, measured as published, says otherwise of:** {'; '.join(misleading)}.")
-    if "defects" in found:
-        table = findings.defect_effects(found["defects"])
+    if "defects" in tables:
+        table = tables["defects"]
         worst = rows_of(table.iloc[[int(table["change"].abs().argmax())]])[0]
         lines.append(
             f"- **Artefacts:** the largest that a way of measuring adds to a cosine is {signed(worst['change'], 3)}, "

@@ -245,8 +245,8 @@ def accuracy(found: All) -> str:
 def defects(found: All, tables: Tables) -> str:
     """What measuring as published adds to the cosines."""
     lines = ["## What the measurement adds", ""]
-    if "defects" in found:
-        table = tables["defects"] = findings.defect_effects(found["defects"])
+    if "defects" in tables:
+        table = tables["defects"]
         rows = []
         for (trained, measured), own in table.groupby(["trained", "measured"], sort=False):
             if (own["change"].abs() < 5e-4).all():
