@@ -17,17 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit.batched import matmul, matmul_into, subtract_product
-from alignkit.convolution import (
-    connect_locally,
-    connect_locally_back,
-    convolve,
-    convolve_back,
-    kernel_gradient,
-    local_gradient,
-)
+from alignkit.convolution import convolve, convolve_back, kernel_gradient
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes, parameter_shapes, resolve_options
+from alignkit.locally_connected import connect_locally, connect_locally_back, local_gradient
 from alignkit.masks import Masks
 from alignkit.parameters import Layout, Parameters
 from alignkit.settings import Settings
