@@ -61,13 +61,32 @@ class Directions:
         vectors. `cosine` spares the cosine where it is known.
 
         Exact near 0 and 180 degrees, where arccos of the cosine loses half the digits (Kahan). Of |u - v| and
-        |u + v| only the smaller is taken from the vectors: their squares sum to 4.
+        |u + v| only the smaller is taken from the vectors: their squares sum to 4. On a CPU, which need not wait to
+        know which vectors lie so near, the others' is arccos.
         """
-        sign = torch.where((self.cosine(other) if cosine is None else cosine) < 0, -1.0, 1.0)
+        cosine = self.cosine(other) if cosine is None else cosine
+        if cosine.is_cuda:
+            return self._angle_from_chords(other, cosine)
+        angles = torch.rad2deg(elementwise(torch.acos, cosine))
+        near = cosine.abs() > _NEAR
+        if near.any():
+            angles[near] = self._of(near)._angle_from_chords(other._of(near), cosine[near])
+        return angles
+
+    def _angle_from_chords(self, other: Directions, cosine: Tensor) -> Tensor:
+        sign = torch.where(cosine < 0, -1.0, 1.0)
         smaller = length((self.scaled / (self._scaled_length * sign)[..., None]).sub_(other.unit))
         larger = torch.sqrt((4.0 - smaller * smaller).clamp_min(0.0))
         nearest = torch.rad2deg(2.0 * elementwise(torch.atan2, smaller, larger))
         return torch.where(sign < 0, 180.0 - nearest, nearest)
+
+    def _of(self, chosen: Tensor) -> Directions:
+        """The chosen of the vectors, by a mask [...]."""
+        return Directions(self.scaled[chosen])
+
+
+_NEAR = 0.9
+"""Cosine beyond which an angle is not taken from it. Below, arccos loses a bit at most."""
 
 
 def cosine(u: Tensor, v: Tensor) -> Tensor:
@@ -82,19 +101,17 @@ def angle_deg(u: Tensor, v: Tensor) -> Tensor:
 
 def frobenius_cosine(a: Tensor, b: Tensor) -> Tensor:
     """The cosine of two arrays a member, taken as vectors: [E, …] → [E]."""
-    return cosine(a.flatten(1), b.flatten(1))
+    if a.is_cuda or a[0].numel() < _LONG:
+        return cosine(a.flatten(1), b.flatten(1))
+    found = []
+    for own, other in zip(a, b, strict=True):  # one at a time: its numbers stay in the cache between the products
+        u, v = Directions(own.flatten()).scaled, Directions(other.flatten()).scaled
+        found.append(torch.dot(u, v) / torch.sqrt(torch.dot(u, u) * torch.dot(v, v)))
+    return torch.stack(found).clamp(-1.0, 1.0)
 
 
-def product_cosine(u: Tensor, v: Tensor, gram: Tensor) -> Tensor:
-    """`frobenius_cosine` of uᵀh and vᵀh, from u and v, float64 [E, N, d], and the Gram matrix h hᵀ [E or 1, N, N].
-
-    <uᵀh, vᵀh> = sum_nm (u_n · v_m) (h_n · h_m): cheaper than the products themselves where samples are few.
-    """
-
-    def inner(a: Tensor, b: Tensor) -> Tensor:
-        return (matmul(a, b.mT) * gram).sum((1, 2))
-
-    return (inner(u, v) / torch.sqrt(inner(u, u) * inner(v, v))).clamp(-1.0, 1.0)
+_LONG = 2**14
+"""Elements of a member's array from which it is worth a loop."""
 
 
 def chance_sd(sources: Directions, references: Directions) -> Tensor:

@@ -5,32 +5,23 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from alignkit.cli_bench import bench
+from alignkit.cli_tables import print_power, print_verdicts, verdict_notes
 from alignkit.errors import AlignkitError
+from alignkit.terminal import console, duration, errors, say, size, study_progress
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-NARROW = 60
-"""Columns below which a table is printed as lines."""
-
-console = Console()
-errors = Console(stderr=True)
-
 StudyArgument = Annotated[str, typer.Argument(help="A study file (TOML), or the name of a shipped study.")]
 DirectoryArgument = Annotated[Path, typer.Argument(help="A directory that `alignkit run` wrote.")]
 DataOption = Annotated[
@@ -88,8 +79,8 @@ def run(
 
     source = open_study(study, data_path=data, profile=profile)
     for note in (*defects(source.study, source=str(source.path)).values(), *seed_notes(source.study)):
-        _say(note)
-    with _progress(f"{source.study.name}") as begin:
+        say(note)
+    with study_progress(f"{source.study.name}") as begin:
         try:
             records = run_study(source, out, workers=workers, device=device, on_stage=begin)
         except KeyboardInterrupt:
@@ -101,12 +92,10 @@ def run(
             )
             raise typer.Exit(130) from None
     diverged = int(records.runs["diverged"].sum())
-    _say(f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""))
+    say(f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""))
     held_out = 0 if records.held_out is None else len(records.held_out.runs)
     if strays := len(finished_run_ids(out)) - len(records.runs) - held_out:
-        _say(
-            f"{strays:,} more runs there are of no cell and seed of the study as it now is: they are kept, in no table"
-        )
+        say(f"{strays:,} more runs there are of no cell and seed of the study as it now is: they are kept, in no table")
 
 
 @app.command()
@@ -130,10 +119,10 @@ def report(
     with console.status("Analysing and drawing…"):
         verdicts = evaluate(records)
         page = write_report(records, directory, full=full)
-    _print_verdicts(verdicts)
-    for line in _verdict_notes(records, verdicts):
-        _say(line)
-    _say(f"Report: {page}")
+    print_verdicts(verdicts)
+    for line in verdict_notes(records, verdicts):
+        say(line)
+    say(f"Report: {page}")
 
 
 @app.command()
@@ -145,7 +134,7 @@ def paper(
 
     with console.status("Analysing and drawing…"):
         page = write_paper_report(directory)
-    _say(f"Report: {page}")
+    say(f"Report: {page}")
 
 
 @app.command()
@@ -194,9 +183,9 @@ def validate(study: StudyArgument, data: DataOption = None, profile: ProfileOpti
     plan_cohorts(planned, device="cpu")
     if source.study.pilot is not None:
         pilot_plan(source.study, source=str(source.path))
-    _say(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs")
+    say(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs")
     for note in (*defects(source.study).values(), *seed_notes(source.study)):
-        _say(note)
+        say(note)
 
 
 @app.command()
@@ -229,7 +218,7 @@ def plan(
     rates = known_rates(source, None)
     planned = study_plan(source, rates=rates)
     if pilot_records is not None:
-        _print_power(planned, pilot_records, effect)
+        print_power(planned, pilot_records, effect)
         return
     stages = [("the study", plan_cohorts(planned, device=device))]
     if source.study.pilot is not None and rates is None:
@@ -257,63 +246,20 @@ def plan(
             name,
             f"{runs:,}",
             str(len(stage)),
-            _bytes(cost.largest_cohort_bytes),
-            _bytes(cost.data_bytes),
-            _duration(cost.seconds / workers),
+            size(cost.largest_cohort_bytes),
+            size(cost.data_bytes),
+            duration(cost.seconds / workers),
         )
     console.print(table)
-    _say(
+    say(
         f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; "
         f"rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}"
     )
     for note in (*planned.notes, *defects(source.study).values(), *seed_notes(source.study)):
-        _say(note)
+        say(note)
     if cells:
         for cell in dict.fromkeys(run.cell for run in planned.runs if run.rule != "bp" or len(source.study.rules) == 1):
-            _say(f"  {cell or 'the base options'}")
-
-
-def _print_power(planned: Any, directory: Path, effect: float | None) -> None:
-    from alignkit.power import claim_power
-    from alignkit.report.words import number
-    from alignkit.stats import digits_of
-    from alignkit.store import load
-
-    if not planned.study.claims:
-        raise AlignkitError(f"{planned.source}: declares no claims, so no number of seeds can be told. Add [[claims]]")
-    results = claim_power(planned, load(directory), effect=effect)
-    if all(result.reason for result in results):
-        reasons = "; ".join(f"{result.claim.name}: {result.reason}" for result in results)
-        raise AlignkitError(
-            f"{directory}: expected records that tell the variance of a claim of {planned.source}; got none "
-            f"({reasons}). Name a pilot that varies the claims' factors"
-        )
-    seeds = len(planned.study.seed_list)
-    table = Table(
-        "claim", "effect", "sd (upper 80%)", f"power, {seeds} seeds", "found with 80%", "seeds for 80% (upper)",
-        "seeds to show no effect", title=escape(f"{planned.study.name}: seeds, by the variances of {directory}"),
-    )  # fmt: skip
-    for result in results:
-        name = escape(result.claim.name)
-        if result.reason:
-            table.add_row(name, "", "", "", "", "", "")
-            continue
-        digits = digits_of(result.claim.response)
-        unit = result.unit if result.unit in ("", "°") else f" {result.unit}"
-        table.add_row(
-            name, f"{result.effect:g}{unit}",
-            f"{number(result.sd, digits)} ({number(result.sd_upper, digits)}){unit}", f"{result.power:.0%}",
-            f"{number(result.detectable, digits)}{unit}", f"{result.seeds} ({result.seeds_upper})",
-            str(result.seeds_equivalence),
-        )  # fmt: skip
-    console.print(table)
-    for result in results:
-        if result.reason:
-            _say(f"{result.claim.name}: {result.reason}")
-    _say(
-        "The sd is that of one contrast per seed with the planned cells; power is that of the exact sign-flip test "
-        "at the first step of the claims' family."
-    )
+            say(f"  {cell or 'the base options'}")
 
 
 @app.command()
@@ -345,7 +291,7 @@ def pilot(
             f"{source.committed_rates.parent}: cannot be written. Copy the study to a folder of your own"
         )
     device = choose_device(device)
-    with tempfile.TemporaryDirectory() as temporary, _progress(source.study.name) as begin:
+    with tempfile.TemporaryDirectory() as temporary, study_progress(source.study.name) as begin:
         outcome = tune(
             source.study, out or Path(temporary), device=device, workers=workers or default_workers(device),
             on_status=begin("tuning rates"), source=str(source.path),
@@ -358,115 +304,10 @@ def pilot(
     write_text(source.committed_rates, rates_text(outcome))
     edge = sum(arm["at_edge"] for arm in outcome["arms"])
     at_edge = f". {edge} have their best rate at the grid's edge" if edge else ""
-    _say(f"{len(outcome['arms'])} arms tuned: {source.committed_rates}{at_edge}")
+    say(f"{len(outcome['arms'])} arms tuned: {source.committed_rates}{at_edge}")
 
 
 app.command()(bench)
-
-
-def _say(text: str) -> None:
-    """A line as it is: no markup, no colours, no breaks."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_verdicts(verdicts: Any) -> None:
-    from alignkit.report.words import change, change_interval, deciding_p
-
-    if not verdicts:
-        console.print("The study declares no claims: the report shows its contrasts.")
-        return
-    table = Table("claim", "verdict", "effect", "95% interval", "p (adjusted)", "seeds")
-    for verdict in verdicts:
-        response = verdict.claim.response
-        row = (
-            escape(verdict.claim.statement), verdict.verdict, change(verdict.estimate, response),
-            escape(change_interval(verdict.interval, response)), deciding_p(verdict), str(verdict.n_seeds),
-        )  # fmt: skip
-        table.add_row(*row)
-        if console.width < NARROW:
-            _say(f"{verdict.claim.statement}: {', '.join(row[1:4])}")
-    if console.width >= NARROW:
-        console.print(table)
-
-
-def _verdict_notes(records: Any, verdicts: Any) -> list[str]:
-    """What a reader of the verdicts must know of them: as the page says it."""
-    from alignkit.report.words import count
-
-    found = [f"{count(records.missing, 'planned run')} still missing: all of this is preliminary."]
-    found = found if records.missing else []
-    found += records.registration.notes(records.study) if records.registration else ()
-    found += [f"{verdict.claim.name}: {verdict.reason}." for verdict in verdicts if verdict.verdict == "undecided"]
-    return found
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Any]:
-    """Live progress: what runs, how many runs are done, how long it will take yet."""
-    if not console.is_terminal:
-        yield lambda stage: _plain_progress(f"{name}: {stage}")
-        return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"),
-        TimeElapsedColumn(), TextColumn("{task.fields[left]}"), TextColumn("[dim]{task.fields[running]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bar:
-
-        def begin(stage: str) -> Any:
-            task = bar.add_task(f"{name}: {stage}", total=None, left="", running="")
-            clock = _Clock()
-
-            def show(status: Any) -> None:
-                running = "; ".join(status.running[:2])
-                left = clock.left(status.share)
-                bar.update(task, completed=status.runs_done, total=status.runs, left=left, running=running)
-
-            return show
-
-        yield begin
-
-
-def _plain_progress(title: str, *, every: float = 10.0) -> Any:
-    """Progress for a log: a line at the start and the end, and one every few seconds between."""
-    clock, last = _Clock(), -every
-
-    def show(status: Any) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < every and status.runs_done < status.runs:
-            return
-        last = now
-        parts = [f"{status.runs_done}/{status.runs} runs", clock.left(status.share), "; ".join(status.running[:2])]
-        with suppress(BrokenPipeError):  # the work goes on when nobody reads
-            print(f"{title}: {', '.join(part for part in parts if part)}", flush=True)
-
-    return show
-
-
-class _Clock:
-    """Estimates the time left from the share of the cost that was done since it started."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._first: float | None = None
-
-    def left(self, share: float) -> str:
-        if self._first is None:
-            self._first = share
-        elapsed, done = time.monotonic() - self._started, share - self._first
-        if share >= 1 or done <= 0.005 or elapsed < 2:
-            return ""
-        return f"{_duration(elapsed * (1 - share) / done)} left"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
 def _complain(message: str) -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alignkit.errors import AlignkitError
+from alignkit.terminal import console, share_progress
 
 
 def bench(
@@ -51,7 +47,6 @@ def bench(
         raise AlignkitError("bench: --replicates and --mixed-replicates belong to --calibration. Add it, or leave them")
     from alignkit.benchmark.report import row_text, write_speed
     from alignkit.benchmark.speed import measure_speed
-    from alignkit.cli import console
     from alignkit.execute import choose_device
 
     with console.status("") as status:
@@ -70,9 +65,8 @@ def bench(
 
 def _calibrate(replicates: int, mixed_replicates: int, workers: int | None, out: Path | None) -> None:
     from alignkit.calibration import calibrate, write_calibration
-    from alignkit.cli import console
 
-    with _progress(console) as show:
+    with share_progress("calibration") as show:
         result = calibrate(
             replicates=replicates,
             model_replicates=mixed_replicates,
@@ -87,27 +81,3 @@ def _calibrate(replicates: int, mixed_replicates: int, workers: int | None, out:
         console.print(f"out of bounds: {line}", markup=False, highlight=False, soft_wrap=True)
     said = f"{len(result.outside)} of {result.tested} figures out of simultaneous {result.confidence:.0%} bounds"
     console.print(f"{said}. Table: {page}", markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(console: Console, *, every: float = 10.0) -> Iterator[Callable[[float, str], None]]:
-    """A bar on a terminal; in a log a line every few seconds."""
-    if not console.is_terminal:
-        last = time.monotonic() - every
-
-        def line(share: float, what: str) -> None:
-            nonlocal last
-            if time.monotonic() - last >= every or share >= 1:
-                last = time.monotonic()
-                with suppress(BrokenPipeError):  # the work goes on when nobody reads
-                    print(f"calibration: {share:.0%}, {what}", flush=True)
-
-        yield line
-        return
-    columns = (
-        TextColumn("calibration"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("[dim]{task.description}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda share, what: bar.update(task, completed=share, description=what)

@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from alignkit.layers import LayerShape, cheaper_from_samples, layer_shapes, parameter_shapes, resolve_options
+from alignkit.layers import LayerShape, condenses, layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout
 from alignkit.plan import Plan, Run
 from alignkit.settings import CNN, Settings
@@ -126,8 +126,9 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     # two walks, and one layer's vectors in float64; or its two gradients, float64 beside their own type
     inner_products = probe.samples if probe.samples <= max(layer.size for layer in layers) else 0
     vectors = probe.samples * (4 * widest + 2 * 8 * inner_products)
-    first_from_samples = number == 4 and cheaper_from_samples(hidden[0], probe.samples)
-    matrices = [math.prod(layer.weight) for layer in hidden[first_from_samples:]] or [0]
+    matrices = [math.prod(layer.weight) for layer in hidden]
+    if condenses(hidden[0], probe.samples):
+        matrices[0] = hidden[0].weight[0] * probe.samples
     compared = 8 * number * max(matrices) if "gradient" in probe.groups else 0
     forward = (1 + (probe.reference_mode is not None)) * sum(passes)
     probed = probe.samples * (forward + 2 * walked) + max(vectors, compared) + compares_steps * parameters

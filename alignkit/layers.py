@@ -116,8 +116,6 @@ def parameter_shapes(layers: list[LayerShape]) -> dict[tuple[int, str], tuple[in
     return shapes
 
 
-def cheaper_from_samples(layer: LayerShape, samples: int) -> bool:
-    """Whether a gradient's cosine costs less from the samples' inner products than from the gradients, where the
-    layer's inputs are the same each time: three products of [N, d] with itself, in float64, against two of
-    [d_l, N] with [N, d_{l-1}]."""
-    return not layer.convolution and 3 * samples <= 2 * layer.weight[1]
+def condenses(layer: LayerShape, samples: int) -> bool:
+    """Whether so few samples of a layer's inputs span less than all its coordinates."""
+    return not layer.convolution and samples < layer.weight[1]

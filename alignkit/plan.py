@@ -20,7 +20,7 @@ from alignkit.study import Claim, Design, Study
 from alignkit.validation import validated
 
 ENGINE_VERSION = 2
-"""Raised when the same settings and seed would train or measure differently."""
+"""Raised when the same settings and seed would train or measure differently, rounding apart."""
 
 WITH_A_BETTER_SIDE = ("_angle_deg", "_cosine", "_accuracy", "_loss", GAP)
 """How the names of responses end of which more, or less, is better."""

@@ -19,7 +19,7 @@ from alignkit import angles
 from alignkit.angles import Directions
 from alignkit.batched import matmul
 from alignkit.feedback import Projection
-from alignkit.layers import cheaper_from_samples
+from alignkit.layers import condenses
 from alignkit.masks import Masks
 from alignkit.network import Member, Network, Pass
 from alignkit.parameters import Parameters
@@ -152,25 +152,26 @@ class Probe:
         return {"delta_cosine": s.delta_t.cosine(s.delta_g).nanmean(1)}
 
     def _gradient(self, s: LayerSignals) -> dict[str, Tensor]:
-        network = self._network
-        if s.layer == 1 and self._input_gram is not None:
-            return {"gradient_cosine": angles.product_cosine(s.delta_t.wide, s.delta_g.wide, self._input_gram)}
-        own, reference = (
-            network.weight_gradient(s.layer, delta, passed)
-            for delta, passed in zip(s.raw_deltas, s.passes, strict=True)
-        )
+        if s.layer == 1 and self._condensed_inputs is not None:
+            own, reference = (matmul(delta.mT, self._condensed_inputs) for delta in s.raw_deltas)
+        else:
+            own, reference = (
+                self._network.weight_gradient(s.layer, delta, passed)
+                for delta, passed in zip(s.raw_deltas, s.passes, strict=True)
+            )
         return {"gradient_cosine": angles.frobenius_cosine(own, reference)}
 
     @cached_property
-    def _input_gram(self) -> Tensor | None:
-        """x xᵀ [1, N, N] where the first layer sees the same inputs each time, and the gradient's cosine is cheaper
-        from it. (In float64 the deltas' squares could overflow.)"""
-        first, options = self._network.layers[0], self._members[0].settings
-        dropped = options.network.input_dropout > 0 and "train" in (self._options.mode, self._options.reference_mode)
-        if dropped or options.training.dtype != "float32" or not cheaper_from_samples(first, self._x.shape[1]):
+    def _condensed_inputs(self) -> Tensor | None:
+        """Inputs of the first layer in as many coordinates as there are samples, [E, N, N], where it sees the same ones
+        each time and has more of them. With x = r q and orthonormal rows of q, the gradients are δᵀx = (δᵀr) q: their
+        inner products are those of δᵀr."""
+        dropped = self._members[0].settings.network.input_dropout > 0
+        drawn = dropped and "train" in (self._options.mode, self._options.reference_mode)
+        if drawn or not condenses(self._network.layers[0], self._x.shape[1]):
             return None
-        x = self._x[:1].flatten(2).double()
-        return matmul(x, x.mT)
+        _, r = torch.linalg.qr(self._x[0].flatten(1).double().mT, mode="r")
+        return r.mT.to(self._x.dtype).contiguous().expand(len(self._members), *r.shape)
 
     def _size(self, s: LayerSignals) -> dict[str, Tensor]:
         gain = torch.where(s.undefined, torch.nan, s.t.length / s.g.length)
@@ -328,16 +329,16 @@ def output_cosine(network: Network, passed: Pass, reference: Pass) -> Tensor:
     """The output-weight gradient that a rule's step uses against autograd's, [E]: 1, or the engine is wrong (or the
     `reference` pass is in another mode)."""
     last = len(network.layers)
-    h, targets = reference.inputs[-1], reference.targets.flatten(0, 1)
-    weight = network.weight(last).clone().requires_grad_()
+    weight, bias = network.weight(last).clone().requires_grad_(), network.parameters.views[last, "bias"]
+    targets = reference.targets
     with torch.enable_grad():
-        output = matmul(h, weight.mT, bias=network.parameters.views[last, "bias"]).flatten(0, 1)
+        output = matmul(weight, reference.inputs[-1].mT) + bias[..., None]  # yᵀ [E, C, N]: its gradient costs least
         if network.loss == "cross_entropy":
             loss = F.cross_entropy(output, targets, reduction="sum")
         else:
             classes = not targets.is_floating_point()
             wanted = F.one_hot(targets, network.outputs).to(output.dtype) if classes else targets
-            loss = 0.5 * F.mse_loss(output, wanted, reduction="sum")
+            loss = 0.5 * F.mse_loss(output, wanted.mT, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, weight)
     return angles.frobenius_cosine(network.weight_gradient(last, passed.error, passed), gradient)
 

@@ -98,12 +98,32 @@ def test_effective_rank_of_equal_directions_is_their_number(samples, width):
     assert angles.effective_rank(h[None]).item() == pytest.approx(k)
 
 
-def test_the_cosine_of_products_is_that_of_the_matrices():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_cosine_of_large_arrays_is_that_of_small_ones(dtype):
     generator = torch.Generator().manual_seed(3)
-    u, v, h = (torch.randn(2, 7, d, generator=generator).double() for d in (5, 5, 40))
-    wanted = angles.frobenius_cosine(u.mT @ h, v.mT @ h)
-    assert torch.allclose(angles.product_cosine(u, v, h @ h.mT), wanted, rtol=0, atol=1e-12)
-    assert angles.product_cosine(u, 0.0 * v, h @ h.mT).isnan().all()
+    a, b = (torch.randn(4, 150, 120, generator=generator).to(dtype) for _ in range(2))
+    a[1] *= 1e-30
+    a[2] = b[2]
+    b[3] = 0.0
+    assert a[0].numel() > angles._LONG
+    found = angles.frobenius_cosine(a, b)
+    wanted = [
+        np.sum(u * v) / np.linalg.norm(u) / np.linalg.norm(v)
+        for u, v in zip(a.double().numpy()[:3], b.double().numpy()[:3], strict=True)
+    ]
+    assert found[:3].numpy() == pytest.approx(wanted, abs=1e-14)
+    assert found[2] == 1.0 and found[3].isnan()
+
+
+@pytest.mark.parametrize(
+    "degrees", [0.0, 1e-7, 1e-3, 25.8, 25.9, 60.0, 90.0, 154.1, 154.2, 179.9999, 180.0 - 1e-7, 180.0]
+)
+def test_angles_are_exact_at_every_size(degrees):
+    """Near 0 and 180 degrees, where arccos of the cosine is not, and on both sides of where arccos takes over."""
+    turned = torch.tensor([[np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees)), 0.0]], dtype=torch.float64)
+    for scale in (1.0, 1e-200):
+        found = angles.angle_deg(torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64), turned * scale)
+        assert found.item() == pytest.approx(degrees, rel=1e-9, abs=1e-13)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -67,6 +67,29 @@ def test_the_bystander_is_the_feedback_of_the_design_s_base():
     assert bp.settings.feedback.law == "orthogonal" and bp.settings.streams.feedback == 7
 
 
+def test_the_bystander_keeps_its_own_feedback_where_the_base_s_would_not_fit():
+    """Points that the base chose among its own layers say nothing of a network with other layers; a rank that its
+    outputs allow may exceed another data set's."""
+    deeper = plan(
+        {"base": {"feedback.points": [3]}, "factors": {"depth": {
+            "2": {"network.depth": 2, "feedback.points": [1]}, "3": {"network.depth": 3}}}},
+        rules=["bp", "dfa"],
+    )  # fmt: skip
+    assert {run.levels["depth"]: run.settings.feedback.points for run in deeper.runs if run.rule == "bp"} == {
+        "2": (1,),
+        "3": (3,),
+    }
+    found = plan(
+        {"base": {"feedback.rank": 8}, "factors": {"classes": {
+            "few": {"data.name": "teacher", "data.outputs": 2, "feedback.rank": 2}, "many": {}}}},
+        rules=["bp", "dfa"],
+    )  # fmt: skip
+    assert {run.levels["classes"]: run.settings.feedback.rank for run in found.runs if run.rule == "bp"} == {
+        "few": 2,
+        "many": 8,
+    }
+
+
 def test_a_rule_of_the_user_s_own_is_known_by_its_code(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     ids = []

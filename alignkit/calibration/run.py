@@ -143,7 +143,7 @@ def _results(batches: Iterable[_Batch], seed: int, workers: int) -> Iterator[tup
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
-        except BaseException:
+        except BaseException:  # an interruption too: what waits must not run on
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

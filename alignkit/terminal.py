@@ -1,0 +1,123 @@
+"""What the command line writes on: consoles, plain lines, progress, and times and sizes in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+NARROW = 60
+"""Columns below which a table is printed as lines."""
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """A line as it is: no markup, no colours, no breaks."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def study_progress(name: str) -> Iterator[Any]:
+    """Live progress: what runs, how many runs are done, how long it will take yet."""
+    if not console.is_terminal:
+        yield lambda stage: _plain_progress(f"{name}: {stage}")
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"),
+        TimeElapsedColumn(), TextColumn("{task.fields[left]}"), TextColumn("[dim]{task.fields[running]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+
+        def begin(stage: str) -> Any:
+            task = bar.add_task(f"{name}: {stage}", total=None, left="", running="")
+            clock = _Clock()
+
+            def show(status: Any) -> None:
+                running = "; ".join(status.running[:2])
+                left = clock.left(status.share)
+                bar.update(task, completed=status.runs_done, total=status.runs, left=left, running=running)
+
+            return show
+
+        yield begin
+
+
+def _plain_progress(title: str, *, every: float = 10.0) -> Any:
+    """Progress for a log: a line at the start and the end, and one every few seconds between."""
+    clock, last = _Clock(), -every
+
+    def show(status: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < every and status.runs_done < status.runs:
+            return
+        last = now
+        parts = [f"{status.runs_done}/{status.runs} runs", clock.left(status.share), "; ".join(status.running[:2])]
+        with suppress(BrokenPipeError):  # the work goes on when nobody reads
+            print(f"{title}: {', '.join(part for part in parts if part)}", flush=True)
+
+    return show
+
+
+class _Clock:
+    """Estimates the time left from the share of the cost that was done since it started."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._first: float | None = None
+
+    def left(self, share: float) -> str:
+        if self._first is None:
+            self._first = share
+        elapsed, done = time.monotonic() - self._started, share - self._first
+        if share >= 1 or done <= 0.005 or elapsed < 2:
+            return ""
+        return f"{duration(elapsed * (1 - share) / done)} left"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
+
+
+@contextmanager
+def share_progress(title: str, *, every: float = 10.0) -> Iterator[Callable[[float, str], None]]:
+    """A bar on a terminal; in a log a line every few seconds."""
+    if not console.is_terminal:
+        last = time.monotonic() - every
+
+        def line(share: float, what: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= every or share >= 1:
+                last = time.monotonic()
+                with suppress(BrokenPipeError):  # the work goes on when nobody reads
+                    print(f"{title}: {share:.0%}, {what}", flush=True)
+
+        yield line
+        return
+    columns = (
+        TextColumn(title), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("[dim]{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share, what: bar.update(task, completed=share, description=what)
