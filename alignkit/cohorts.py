@@ -94,13 +94,15 @@ def data_key(settings: Settings) -> str:
     return settings.data.model_dump_json()
 
 
-def member_bytes(settings: Settings, data: DataShape) -> int:
-    """Memory that one member takes on the device at most, from a model of what the engine holds at a time."""
+def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
+    """Memory that one member takes on a kind of device, "cpu" or "cuda", at most, from a model of what the engine holds
+    at a time."""
     layers = layer_shapes(settings, data.shape, data.outputs)
     training, probe = settings.training, settings.probe
     number = 8 if training.dtype == "float64" else 4
-    # what each position sees, worked out anew on every pass, a member at a time
-    patches = [number * layer.positions * math.prod(layer.weight[1:]) if layer.local else 0 for layer in layers]
+    # what each position sees, worked out anew on every pass, a member at a time; on a CPU only for a few rows of them
+    locally = [layer for layer in layers if layer.local and device == "cuda"]
+    windows = max((number * layer.positions * math.prod(layer.weight[1:]) for layer in locally), default=0)
     parameters = number * Layout.of(parameter_shapes(layers), output_layer=len(layers)).size
     masks = number * sum(_mask_elements(settings, index, layer) for index, layer in enumerate(layers[:-1]))
     hidden = layers[:-1]
@@ -118,7 +120,7 @@ def member_bytes(settings: Settings, data: DataShape) -> int:
     held += compares_steps and training.update != "norm_matched"  # the batch's BP gradient
     moving = compares_steps + stores_gradients * (4 if adam else 0)  # the parameters before it; temporaries
     passes = [_pass_bytes(layer, number) for layer in layers]
-    passes[0] += max(patches)
+    passes[0] += windows
     inputs = number * math.prod(data.shape)
     walked = number * sum(layer.size + _units(layer) for layer in hidden)  # signals and deltas
     widest = 8 * max(layer.size + _units(layer) for layer in hidden)
@@ -173,7 +175,7 @@ def _working_set(settings: Settings, data: DataShape) -> int:
 
 def most_members(settings: Settings, data: DataShape, device: str) -> int:
     """How many such members a cohort may have on a kind of device, "cpu" or "cuda"."""
-    fitting = MEMORY_BUDGET[device] // max(member_bytes(settings, data), 1)
+    fitting = MEMORY_BUDGET[device] // max(member_bytes(settings, data, device), 1)
     if device == "cpu":
         fitting = min(fitting, max(2, CACHE_BUDGET // _working_set(settings, data)))
     return max(1, min(MOST_MEMBERS[device], fitting))

@@ -46,7 +46,9 @@ def estimate(planned: Sequence[Cohort], *, device: str) -> Estimate:
         )
         measuring += share * checkpoints * per_checkpoint
         seconds += share * cohort.steps * per_step
-    bytes_of = [len(cohort.runs) * member_bytes(cohort.settings, cohort.data) for cohort in planned]
+    bytes_of = [
+        len(cohort.runs) * member_bytes(cohort.settings, cohort.data, device.partition(":")[0]) for cohort in planned
+    ]
     data_bytes = max(4 * cohort.data.train_samples * math.prod(cohort.data.shape) for cohort in planned)
     return Estimate(seconds + measuring, measuring, max(bytes_of), data_bytes)
 

@@ -89,6 +89,7 @@ def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
     for rule in dict.fromkeys(run.rule for run in plan.runs):
         with _placed(plan.source):
             rule_class(rule)
+    kind = device.partition(":")[0]
     described: dict[str, data.DatasetShape] = {}
     shapes: dict[str, DataShape] = {}
     for run in plan.runs:
@@ -100,13 +101,13 @@ def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
             _check_against_data(run, described[key])
             layers = layer_shapes(run.settings, shapes[key].shape, shapes[key].outputs)
             check_prealignment(run.settings, layers, shapes[key].train_samples)
-            needed, there = member_bytes(run.settings, shapes[key]), _memory()
+            needed, there = member_bytes(run.settings, shapes[key], kind), _memory()
             if needed > there:
                 raise StudyError(
                     f"network: one run needs {needed / 2**30:,.0f} GiB of memory and this machine has "
                     f"{there / 2**30:,.0f}. Use smaller layers"
                 )
-    return cohorts(plan, shapes, device=device.split(":")[0])
+    return cohorts(plan, shapes, device=kind)
 
 
 @contextlib.contextmanager

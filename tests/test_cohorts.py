@@ -206,12 +206,12 @@ def test_the_memory_model_covers_the_parameters():
     runs = cohort(1, network={"width": 800}).runs
     settings = runs[0].settings
     weights = 4 * (64 * 800 + 2 * 800 * 800 + 800 * 10)
-    assert member_bytes(settings, SHAPE) > 3 * weights
+    assert member_bytes(settings, SHAPE, "cpu") > 3 * weights
 
 
 def test_the_memory_model_covers_the_rotations_of_wide_layers_on_few_inputs():
     settings = cohort(1, rule="imposed_angle", network={"widths": [4000]}).runs[0].settings
-    assert member_bytes(settings, dataclasses.replace(SHAPE, shape=(4,))) > 4 * 4000**2
+    assert member_bytes(settings, dataclasses.replace(SHAPE, shape=(4,)), "cpu") > 4 * 4000**2
 
 
 def test_training_learns_and_alignment_rises():

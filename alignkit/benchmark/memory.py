@@ -52,7 +52,7 @@ def cohort_memory(
     generator = torch.Generator().manual_seed(0)
     train, validation, test = (random_split(described, count, generator, device) for count in (samples, 1000, 1000))
     dataset = data.Dataset("random", "classification", shape, 10, train, validation, test, "")
-    modelled = members * member_bytes(cohort.settings, described)
+    modelled = members * member_bytes(cohort.settings, described, device.partition(":")[0])
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
