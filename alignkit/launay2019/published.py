@@ -100,7 +100,9 @@ HYPOTHESES = (
     Hypothesis("… a narrow layer: itself", None, ("corrected_bottleneck", "narrow-itself"), rises=False),
     Hypothesis("… a narrow layer: the layer before", None, ("corrected_bottleneck", "narrow-before"), rises=False),
     Hypothesis("… a narrow layer: the layer after", None, ("corrected_bottleneck", "narrow-after"), rises=False),
-    Hypothesis("Convolutions: no weight sharing helps", None, ("convolutions", "no-sharing")),
-    Hypothesis("Convolutions: more channels help", None, ("convolutions", "channels")),
-    Hypothesis("Convolutions: feedback of full rank helps", None, ("convolutions", "rank")),
+    Hypothesis("Convolutions: block 1 aligns without weight sharing", None, ("convolutions", "no-sharing-1")),
+    Hypothesis("Convolutions: block 2 aligns without weight sharing", None, ("convolutions", "no-sharing-2")),
+    Hypothesis("Convolutions: block 3 aligns without weight sharing", None, ("convolutions", "no-sharing-3")),
+    Hypothesis("Convolutions: more channels align block 2", None, ("convolutions", "channels")),
+    Hypothesis("Convolutions: feedback of full rank aligns block 2", None, ("convolutions", "rank")),
 )
