@@ -37,8 +37,8 @@ def bottleneck_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def ceiling_figure(table: pd.DataFrame) -> Figure:
-    """What each part of the bottleneck does to the cosine, to its ceiling and to the share reached, layer by layer."""
+def ceiling_figure(table: pd.DataFrame, title: str, layer_word: str) -> Figure:
+    """What each factor does to the cosine, to its ceiling and to the share reached, layer by layer."""
     responses = (("signal_cosine", "cosine"), ("ceiling_cosine", "ceiling"), ("share", "share of ceiling"))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
@@ -46,15 +46,15 @@ def ceiling_figure(table: pd.DataFrame) -> Figure:
         panels = figure.subplots(1, 3, sharey=True)
         factors = list(dict.fromkeys(table["factor"]))
         layers = [layer for layer in dict.fromkeys(table["layer"]) if layer != "mean"]
-        for axes, (response, title) in zip(panels, responses, strict=True):
+        for axes, (response, name) in zip(panels, responses, strict=True):
             axes.axvline(0, color=INK, lw=0.7)
             for layer, colour in zip(layers, ordered_colours(len(layers)), strict=True):
                 rows = table[table["layer"] == layer].set_index("factor").loc[factors]
                 at = np.arange(len(factors)) + 0.22 * (layers.index(layer) - (len(layers) - 1) / 2)
                 low, high = rows[f"{response}_low"], rows[f"{response}_high"]
                 axes.hlines(at, low, high, color=colour, lw=1.2)
-                axes.plot(rows[response], at, "o", ms=4, color=colour, label=f"layer {layer}")
-            axes.set_title(title)
+                axes.plot(rows[response], at, "o", ms=4, color=colour, label=f"{layer_word} {layer}")
+            axes.set_title(name)
             axes.locator_params(axis="x", nbins=3)
         labels = [
             f"{row['factor'].replace('_', ' ')}:\n{row['from']} → {row['to']}"
@@ -63,5 +63,5 @@ def ceiling_figure(table: pd.DataFrame) -> Figure:
         panels[0].set_yticks(range(len(factors)), labels)
         panels[0].invert_yaxis()
         panels[1].set_xlabel("change, with 95% interval over seeds")
-        finish(figure, "Which part of the bottleneck prevents alignment?", panels[0].get_legend_handles_labels()[0])
+        finish(figure, title, panels[0].get_legend_handles_labels()[0])
     return figure

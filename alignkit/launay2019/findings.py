@@ -117,12 +117,14 @@ def layer_means(records: Records, *, rule: str, layer: int | None = None) -> pd.
     return runs.merge(means.reset_index(), on="run_id")
 
 
-def ceilings(records: Records, factors: Sequence[tuple[str, tuple[str, str]]]) -> pd.DataFrame:
-    """What each factor does to the cosine, to its ceiling, and to the share of the ceiling that is reached, at every
-    layer and on average: contrasts per seed over the other factors."""
+def ceilings(
+    records: Records, factors: Sequence[tuple[str, tuple[str, str]]], layers: Sequence[int | None]
+) -> pd.DataFrame:
+    """What each factor does to the cosine, to its ceiling, and to the share of the ceiling that is reached, at the
+    layers (None: on average over all): contrasts per seed over the other factors."""
     rows = []
     for factor, levels in factors:
-        for layer in (None, 1, 2, 3):
+        for layer in layers:
             table = layer_means(records, rule="dfa", layer=layer)
             if factor not in table or not set(levels) <= set(level_order(table[factor])):
                 continue  # a profile left it out
@@ -136,7 +138,7 @@ def ceilings(records: Records, factors: Sequence[tuple[str, tuple[str, str]]]) -
 
 
 def cells(records: Records) -> pd.DataFrame:
-    """Each cell of the taken-apart bottleneck: mean over seeds of cosine, ceiling and share by layer, and accuracy."""
+    """Each cell of a factorial: mean over seeds of cosine, ceiling and share at layers 1 to 3, and accuracy in %."""
     columns = ["signal_cosine", "ceiling_cosine", "share"]
     parts: list[pd.DataFrame] = []
     for layer in (1, 2, 3):

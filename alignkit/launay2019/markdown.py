@@ -17,6 +17,8 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def effect_text(row: dict[str, Any], response: str) -> str:
+    if not math.isfinite(row[response]):
+        return ABSENT
     interval = (row[f"{response}_low"], row[f"{response}_high"])
     return f"{signed(row[response], 3)} {interval_text(interval, 3)}"
 

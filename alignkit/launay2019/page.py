@@ -55,7 +55,7 @@ def write_paper_report(directory: str | Path) -> Path:
         sections.claims(found, tables),
         sections.bottleneck(found, tables, figures),
         sections.taken_apart(found, tables, figures),
-        sections.convolutions(found, tables),
+        sections.convolutions(found, tables, figures),
         sections.accuracy(found),
         sections.defects(found, tables),
         _advice(entries),

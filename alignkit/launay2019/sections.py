@@ -16,7 +16,8 @@ from alignkit.launay2019.findings import All
 from alignkit.launay2019.markdown import cosine_text, effect_text, rows_of, table_lines
 from alignkit.launay2019.published import HYPOTHESES, Hypothesis
 from alignkit.report.words import change, change_interval, count, deciding_p, number
-from alignkit.stats import level_text
+from alignkit.stats import level_order, level_text
+from alignkit.stats.levels import level_column
 from alignkit.store import Records
 
 Tables = dict[str, pd.DataFrame]
@@ -28,6 +29,7 @@ FACTORIAL = (
     ("weights", ("free", "frozen")),
     ("signals", ("whole", "masked")),
 )
+FREEDOM = (("weight_sharing", ("true", "false")), ("channels", ("4", "16")), ("feedback_rank", ("2", "10")))
 
 
 def claims(found: All, tables: Tables) -> str:
@@ -145,29 +147,20 @@ def taken_apart(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
     if name not in found:
         return ""
     records = found[name]
-    table = tables["bottleneck_ceilings"] = findings.ceilings(records, FACTORIAL)
+    table = tables["bottleneck_ceilings"] = findings.ceilings(records, FACTORIAL, (None, 1, 2, 3))
     if table.empty:
         return ""
     cells = tables["bottleneck_cells"] = findings.cells(records)
-    figures["taken_apart"] = ceiling_figure(table)
-    rows = [
-        [
-            f"{row['factor'].replace('_', ' ')}: {row['from']} → {row['to']}",
-            "all" if row["layer"] == "mean" else str(row["layer"]),
-            *(effect_text(row, response) for response in ("signal_cosine", "ceiling_cosine", "share")),
-        ]
-        for row in rows_of(table)
-    ]
+    figures["taken_apart"] = ceiling_figure(table, "Which part of the bottleneck prevents alignment?", "layer")
     ordered = rows_of(cells.sort_values("signal_cosine_2"))
     best, worst = ordered[-1], ordered[0]
-    head = ["factor", "layer", "cosine", "ceiling", "share of the ceiling"]
     return "\n".join(
         [
             "## The bottleneck, taken apart",
             "",
             "![What each part does to the cosine, its ceiling and the share reached](figures/taken_apart.svg)",
             "",
-            *table_lines(head, rows),
+            *_effect_lines(table, "layer"),
             "",
             "Changes with 95% intervals over seeds, averaged over the other factors. The ceiling is the best cosine "
             "that any use of the layer's feedback could reach; the share says how much of it the network learned to "
@@ -185,36 +178,67 @@ def _cell_words(records: Records, row: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {level_text(row[name])}" for name in records.factors)
 
 
-def convolutions(found: All, tables: Tables) -> str:
+def _effect_lines(table: pd.DataFrame, layer_word: str) -> list[str]:
+    """A table of what `findings.ceilings` found."""
+    rows = [
+        [
+            f"{row['factor'].replace('_', ' ')}: {row['from']} → {row['to']}",
+            "all" if row["layer"] == "mean" else str(row["layer"]),
+            *(effect_text(row, response) for response in ("signal_cosine", "ceiling_cosine", "share")),
+        ]
+        for row in rows_of(table)
+    ]
+    return table_lines(["factor", layer_word, "cosine", "ceiling", "share of the ceiling"], rows)
+
+
+def convolutions(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
     """Convolutions against locally connected blocks, and many channels against few."""
     name = "convolutions"
     if name not in found:
         return ""
-    table = tables["convolutions"] = findings.cells(found[name])
-    factors = list(found[name].factors)
+    records = found[name]
+    factors = list(records.factors)
+    table = findings.cells(records)
+    table = tables["convolutions"] = table.sort_values(factors, key=_places, ignore_index=True)
+    effects = tables["convolutions_ceilings"] = findings.ceilings(records, FREEDOM, (1, 2, 3))
     rows = [
         [
             *(str(level_text(row[factor])) for factor in factors),
-            *(
-                f"{cosine_text(row[f'signal_cosine_{k}'])} of {cosine_text(row[f'ceiling_cosine_{k}'])}"
-                for k in (1, 2, 3)
-            ),
+            *(_of_ceiling(row[f"signal_cosine_{k}"], row[f"ceiling_cosine_{k}"]) for k in (1, 2, 3)),
             f"{number(row['test_accuracy'], 1)}%",
         ]
         for row in table.to_dict("records")
     ]
     head = [*(factor.replace("_", " ") for factor in factors), "block 1", "block 2", "block 3", "test accuracy"]
-    return "\n".join(
-        [
-            "## Do convolutions fail for the same reason?",
+    lines = [
+        "## Do convolutions fail for the same reason?",
+        "",
+        *table_lines(head, rows),
+        "",
+        "Cosine at the end of training, of the ceiling that the feedback's row space sets, mean over seeds. A "
+        "locally connected block (no weight sharing) has the shapes, the feedback and the rank of a "
+        "convolution, and a kernel of its own at every position.",
+    ]
+    if not effects.empty:
+        figures["convolutions"] = ceiling_figure(effects, "What lets convolution blocks align?", "block")
+        lines += [
             "",
-            *table_lines(head, rows),
+            "![What freedom does to the cosine, its ceiling and the share reached](figures/convolutions.svg)",
             "",
-            "Cosine at the end of training, of the ceiling that the feedback's row space sets, mean over seeds. A "
-            "locally connected block (no weight sharing) has the shapes, the feedback and the ceiling of a "
-            "convolution, and a kernel of its own at every position.",
+            *_effect_lines(effects, "block"),
+            "",
+            "Changes with 95% intervals over seeds, averaged over the other factors.",
         ]
-    )
+    return "\n".join(lines)
+
+
+def _of_ceiling(cosine: float, ceiling: float) -> str:
+    return f"{cosine_text(cosine)} of {cosine_text(ceiling)}" if math.isfinite(cosine) else ABSENT
+
+
+def _places(column: pd.Series) -> pd.Series:
+    """Where each level of a factor stands among them."""
+    return level_column(column).map(level_order(column).index)
 
 
 def accuracy(found: All) -> str:
