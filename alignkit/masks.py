@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +11,7 @@ from torch import Tensor
 
 from alignkit import streams
 from alignkit.layers import LayerShape, resolve_options
-
-if TYPE_CHECKING:
-    from alignkit.network import Member
+from alignkit.members import Member
 
 _WEIGHT, _BIAS, _SIGNAL = range(3)
 

@@ -23,22 +23,9 @@ from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes, parameter_shapes, resolve_options
 from alignkit.locally_connected import connect_locally, connect_locally_back, local_gradient
 from alignkit.masks import Masks
+from alignkit.members import Member
 from alignkit.parameters import Layout, Parameters
-from alignkit.settings import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Mode, Norm, Tail
-
-
-@dataclass(frozen=True)
-class Member:
-    """One run as the engine sees it: its settings and its seed."""
-
-    settings: Settings
-    seed: int
-
-    def seed_of(self, stream: str) -> int:
-        """The stream's own seed where the study sets one, else the run's."""
-        own = getattr(self.settings.streams, stream)
-        return self.seed if own is None else own
 
 
 @dataclass

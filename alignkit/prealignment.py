@@ -11,7 +11,8 @@ from alignkit import streams
 from alignkit.data import Split, gather
 from alignkit.errors import StudyError
 from alignkit.layers import LayerShape
-from alignkit.network import Member, Network
+from alignkit.members import Member
+from alignkit.network import Network
 from alignkit.rules.base import Rule
 from alignkit.rules.bp import BP
 from alignkit.settings import Settings

@@ -21,7 +21,8 @@ from alignkit.batched import matmul
 from alignkit.feedback import Projection
 from alignkit.layers import condenses
 from alignkit.masks import Masks
-from alignkit.network import Member, Network, Pass
+from alignkit.members import Member
+from alignkit.network import Network, Pass
 from alignkit.parameters import Parameters
 from alignkit.rules.base import Rule
 from alignkit.rules.bp import BP

@@ -14,6 +14,7 @@ from alignkit.rules import find_rules_beside
 from alignkit.settings import Images
 from alignkit.store import Records
 from alignkit.study import Study
+from alignkit.study_file import load_study
 
 OnStage = Callable[[str], OnStatus]
 """Called with the name of a stage that begins; answers with what to call with its progress."""
@@ -53,7 +54,7 @@ def open_study(name: str | Path, *, data_path: str | None = None, profile: str |
         if path.as_posix() not in shipped:
             raise StudyError(f"{name}: no such file, and no shipped study of that name; {nearest(str(name), shipped)}")
         path = shipped[path.as_posix()]
-    study = Study.load(path, profile=profile)
+    study = load_study(path, profile=profile)
     find_rules_beside(path, study.rules)
     if data_path is not None:
         known = (

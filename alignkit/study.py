@@ -7,8 +7,6 @@ cells and runs.
 from __future__ import annotations
 
 import json
-import tomllib
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -123,7 +121,7 @@ class Profile(Section):
 
 
 class Study(Settings):
-    """A frozen description of an experiment. `Study.load(path)` reads it from a TOML file, with one of its
+    """A frozen description of an experiment. `study_file.load_study(path)` reads it from a TOML file, in one of its
     `profiles` where asked; `profile` then names it.
 
     `seeds` is a count, or a list. `held_out_seeds` run as the others do and take no part in any verdict: they
@@ -202,30 +200,6 @@ class Study(Settings):
     @property
     def settings(self) -> Settings:
         return Settings.model_validate(self.model_dump(include=set(SECTIONS), exclude_unset=True))
-
-    @classmethod
-    def load(cls, path: str | Path, *, profile: str | None = None) -> Study:
-        """Read a study file; every error names the file, the key, what was expected and what came."""
-        path = Path(path)
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
-            raise StudyError(
-                f"{path}: no such study file. Expected a TOML file, or the name of a shipped study"
-            ) from None
-        except OSError as error:
-            raise StudyError(f"{path}: expected a readable TOML file; got: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise StudyError(f"{path}: expected a readable TOML file in UTF-8; got: {error.reason}") from None
-        except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
-            raise StudyError(f"{path}: not valid TOML: {error}. Mend the line that it names") from None
-        if profile is not None:
-            from alignkit.profiles import with_profile
-
-            return cls.parse(with_profile(raw, profile, source=str(path)), source=f"{path} with profile {profile}")
-        if "profile" in raw:
-            raise StudyError(f"{path}: profile is not set in a file; got {raw['profile']!r}. Give --profile NAME")
-        return cls.parse(raw, source=str(path))
 
     @classmethod
     def parse(cls, raw: dict[str, Any], *, source: str = "study") -> Study:

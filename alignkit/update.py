@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from alignkit.network import Member, Network, Pass
+from alignkit.members import Member
+from alignkit.network import Network, Pass
 from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
 from alignkit.rules.base import Rule
 from alignkit.rules.bp import BP

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from alignkit.layers import LayerShape
-from alignkit.network import Member, Network, Pass
+from alignkit.members import Member
+from alignkit.network import Network, Pass
 from alignkit.parameters import Parameters
 from alignkit.settings import Settings
 from alignkit.tails import Activation, Dropout, MaxPool, Norm

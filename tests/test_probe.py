@@ -12,7 +12,7 @@ from engine import Reference, cohort_of, members_of, reference_loss
 from alignkit import angles
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.feedback import dfa_matrix
-from alignkit.network import Member
+from alignkit.members import Member
 from alignkit.parameters import SGD, per_member
 from alignkit.probe import Probe, probe_mode, schedule, step_measures
 from alignkit.rules import rule_class

@@ -9,6 +9,7 @@ from alignkit.errors import StudyError
 from alignkit.plan import expand
 from alignkit.profiles import with_profile
 from alignkit.study import Study
+from alignkit.study_file import load_study
 
 RAW = {
     "name": "example",
@@ -102,9 +103,9 @@ def test_a_file_does_not_say_which_profile_it_is(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text('name = "x"\nprofile = "cpu"\n')
     with pytest.raises(StudyError, match="--profile"):
-        Study.load(path)
+        load_study(path)
     path.write_text('name = "x"\n[profiles.cpu]\nseeds = 2\n')
-    assert Study.load(path, profile="cpu").seed_list == (0, 1)
+    assert load_study(path, profile="cpu").seed_list == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from alignkit.errors import StudyError
 from alignkit.settings import MEASURES, Images
 from alignkit.study import Study
+from alignkit.study_file import load_study
 
 MINIMAL = 'name = "t"\n'
 BAD = {
@@ -61,7 +62,7 @@ def test_bad_studies_have_one_helpful_message(tmp_path, text, message):
     path = tmp_path / "bad.toml"
     path.write_text(text if text.startswith("name =") else MINIMAL + text)
     with pytest.raises(StudyError, match=message) as caught:
-        Study.load(path)
+        load_study(path)
     assert all(line.startswith(f"{path}: ") for line in str(caught.value).splitlines())
 
 
@@ -69,12 +70,12 @@ def test_a_file_that_is_not_toml_is_named(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text('title = "t"\nname = 1 2\n')
     with pytest.raises(StudyError, match=r"bad\.toml: not valid TOML: .*line 2"):
-        Study.load(path)
+        load_study(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StudyError, match=r"bad\.toml: expected a readable TOML file"):
-        Study.load(path)
+        load_study(path)
     with pytest.raises(StudyError, match="no such study file"):
-        Study.load(tmp_path / "none.toml")
+        load_study(tmp_path / "none.toml")
 
 
 def test_a_study_survives_its_canonical_json():
@@ -110,7 +111,7 @@ def test_shipped_studies_are_valid(path):
     from alignkit.execute import plan_cohorts
     from alignkit.plan import expand
 
-    study = Study.load(path)
+    study = load_study(path)
     assert study.name == path.stem and study.title
     assert study.claims or path.stem == "variance"  # whose levels are draws: none is better than another
     plan = expand(study, fingerprint=data.fingerprint, source=str(path))

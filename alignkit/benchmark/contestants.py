@@ -14,7 +14,8 @@ from alignkit.allocator import keep_freed_memory
 from alignkit.benchmark.timing import Steps
 from alignkit.cohorts import DataShape, most_members
 from alignkit.data import Split, gather
-from alignkit.network import Member, Network
+from alignkit.members import Member
+from alignkit.network import Network
 from alignkit.probe import Probe, step_measures
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from alignkit.feedback import Projection
-from alignkit.network import Member, Network, Pass
+from alignkit.members import Member
+from alignkit.network import Network, Pass
 
 
 class Rule(ABC):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from alignkit.batched import matmul
 from alignkit.feedback import Projection, dfa_matrix, stack
-from alignkit.network import Member, Network, Pass
+from alignkit.members import Member
+from alignkit.network import Network, Pass
 from alignkit.rules.base import Rule
 
 

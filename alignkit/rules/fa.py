@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from alignkit.feedback import Projection, fa_matrix, stack
-from alignkit.network import Member, Network, Pass
+from alignkit.members import Member
+from alignkit.network import Network, Pass
 from alignkit.rules.base import Rule
 
 

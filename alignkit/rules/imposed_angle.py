@@ -12,7 +12,8 @@ from alignkit import streams
 from alignkit.batched import matmul
 from alignkit.errors import StudyError
 from alignkit.feedback import orthogonal, stack
-from alignkit.network import Member, Network, Pass
+from alignkit.members import Member
+from alignkit.network import Network, Pass
 from alignkit.rules.base import Rule
 
 
