@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +124,9 @@ def _in_short(found: All, tables: dict[str, pd.DataFrame]) -> str:
     }
     lines = []
     for name, title in words.items():
-        titles = [_plain(hypothesis) for hypothesis, verdict in judged if verdict and verdict.verdict == name]
-        if titles:
-            lines.append(f"- **{title}:** {'; '.join(titles)}.")
+        so = [hypothesis for hypothesis, verdict in judged if verdict and verdict.verdict == name]
+        if so:
+            lines.append(f"- **{title}:** {_listed(so)}.")
     misleading = []
     for hypothesis, verdict in judged:
         reading = findings.reading(found, hypothesis)
@@ -134,7 +136,7 @@ def _in_short(found: All, tables: dict[str, pd.DataFrame]) -> str:
             continue
         says = (reading.cosines[1] > reading.cosines[0]) == hypothesis.rises
         if says != (verdict.verdict == "supported"):
-            misleading.append(f"{_plain(hypothesis)} (read as {'true' if says else 'false'}, {verdict.verdict})")
+            misleading.append(f"{hypothesis.whole} (read as {'true' if says else 'false'}, {verdict.verdict})")
     if misleading:
         lines.append(f"- **One seed, measured as published, says otherwise of:** {'; '.join(misleading)}.")
     if "defects" in tables:
@@ -149,9 +151,13 @@ def _in_short(found: All, tables: dict[str, pd.DataFrame]) -> str:
     return "\n".join(["## In short", "", *lines]) if lines else ""
 
 
-def _plain(hypothesis: Hypothesis) -> str:
-    """A hypothesis that reads well out of its table."""
-    return hypothesis.title.replace("… ", "a bottleneck prevents alignment: ")
+def _listed(hypotheses: Sequence[Hypothesis]) -> str:
+    """Hypotheses in a line, the parts of one together."""
+    found: list[str] = []
+    for whole, parts in itertools.groupby(hypotheses, key=lambda hypothesis: hypothesis.part_of):
+        titles = [part.title for part in parts]
+        found += [f"{whole} ({', '.join(titles)})"] if whole else titles
+    return "; ".join(found)
 
 
 def _recommendations(found: All) -> list[dict[str, Any]]:

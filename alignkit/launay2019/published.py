@@ -39,13 +39,23 @@ class Hypothesis:
     published : the study that measures as the paper does, a factor and its two levels there, from and to; the paper
         expects the cosine to rise. None where the paper has no such experiment.
     corrected : the study and the name of its claim.
+    part_of : the hypothesis of which this is one of several parts, where it is one.
     """
 
     title: str
     published: tuple[str, str, tuple[str, str]] | None
     corrected: tuple[str, str]
     rises: bool = True
+    part_of: str = ""
 
+    @property
+    def whole(self) -> str:
+        """The hypothesis in full."""
+        return f"{self.part_of}: {self.title}" if self.part_of else self.title
+
+
+_BOTTLENECK = "A bottleneck prevents alignment"
+_CONVOLUTIONS = "Convolution blocks fail for want of freedom"
 
 HYPOTHESES = (
     Hypothesis(
@@ -85,24 +95,42 @@ HYPOTHESES = (
         ("corrected_cnn", "low-dropout"),
     ),
     Hypothesis(
-        "A bottleneck prevents alignment: frozen weights",
+        "frozen weights",
         ("as_published_bottleneck", "bottleneck", ("800", "28")),
         ("corrected_bottleneck", "frozen"),
         rises=False,
+        part_of=_BOTTLENECK,
     ),
     Hypothesis(
-        "… masked signals",
+        "masked signals",
         ("as_published_bottleneck", "bottleneck", ("800", "28")),
         ("corrected_bottleneck", "masked"),
         rises=False,
+        part_of=_BOTTLENECK,
     ),
-    Hypothesis("… feedback of low rank", None, ("corrected_bottleneck", "rank"), rises=False),
-    Hypothesis("… a narrow layer: itself", None, ("corrected_bottleneck", "narrow-itself"), rises=False),
-    Hypothesis("… a narrow layer: the layer before", None, ("corrected_bottleneck", "narrow-before"), rises=False),
-    Hypothesis("… a narrow layer: the layer after", None, ("corrected_bottleneck", "narrow-after"), rises=False),
-    Hypothesis("Convolutions: block 1 aligns without weight sharing", None, ("convolutions", "no-sharing-1")),
-    Hypothesis("Convolutions: block 2 aligns without weight sharing", None, ("convolutions", "no-sharing-2")),
-    Hypothesis("Convolutions: block 3 aligns without weight sharing", None, ("convolutions", "no-sharing-3")),
-    Hypothesis("Convolutions: more channels align block 2", None, ("convolutions", "channels")),
-    Hypothesis("Convolutions: feedback of full rank aligns block 2", None, ("convolutions", "rank")),
+    Hypothesis("feedback of low rank", None, ("corrected_bottleneck", "rank"), rises=False, part_of=_BOTTLENECK),
+    Hypothesis(
+        "a narrow layer: itself", None, ("corrected_bottleneck", "narrow-itself"), rises=False, part_of=_BOTTLENECK
+    ),
+    Hypothesis(
+        "a narrow layer: the layer before",
+        None,
+        ("corrected_bottleneck", "narrow-before"),
+        rises=False,
+        part_of=_BOTTLENECK,
+    ),
+    Hypothesis(
+        "a narrow layer: the layer after",
+        None,
+        ("corrected_bottleneck", "narrow-after"),
+        rises=False,
+        part_of=_BOTTLENECK,
+    ),
+    Hypothesis("block 1 aligns without weight sharing", None, ("convolutions", "no-sharing-1"), part_of=_CONVOLUTIONS),
+    Hypothesis("block 2 aligns without weight sharing", None, ("convolutions", "no-sharing-2"), part_of=_CONVOLUTIONS),
+    Hypothesis("block 3 aligns without weight sharing", None, ("convolutions", "no-sharing-3"), part_of=_CONVOLUTIONS),
+    Hypothesis("block 2 aligns better with more channels", None, ("convolutions", "channels"), part_of=_CONVOLUTIONS),
+    Hypothesis(
+        "block 2 aligns better with feedback of full rank", None, ("convolutions", "rank"), part_of=_CONVOLUTIONS
+    ),
 )

@@ -34,7 +34,7 @@ FREEDOM = (("weight_sharing", ("true", "false")), ("channels", ("4", "16")), ("f
 
 def claims(found: All, tables: Tables) -> str:
     """Every practice and hypothesis: one seed as published, the verdict as corrected."""
-    rows, kept = [], []
+    rows, kept, part_of = [], [], ""
     for hypothesis in HYPOTHESES:
         reading, verdict = findings.reading(found, hypothesis), findings.verdict_on(found, hypothesis)
         published = ABSENT
@@ -42,7 +42,9 @@ def claims(found: All, tables: Tables) -> str:
             agrees = (reading.cosines[1] > reading.cosines[0]) == hypothesis.rises
             low, high = map(cosine_text, reading.cosines)
             published = f"{low} → {high}: {'as claimed' if agrees else 'not so'}"
-        rows.append([hypothesis.title, published, *_corrected(verdict)])
+        title = f"… {hypothesis.title}" if hypothesis.part_of and hypothesis.part_of == part_of else hypothesis.whole
+        part_of = hypothesis.part_of
+        rows.append([title, published, *_corrected(verdict)])
         kept.append(_claim_row(hypothesis, reading, verdict))
     tables["claims"] = pd.DataFrame(kept)
     head = [
@@ -79,7 +81,7 @@ def _corrected(verdict: Verdict | None) -> list[str]:
 
 
 def _claim_row(hypothesis: Hypothesis, reading: findings.Reading | None, verdict: Verdict | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"hypothesis": hypothesis.title}
+    row: dict[str, Any] = {"hypothesis": hypothesis.whole}
     row["published_from"], row["published_to"] = reading.cosines if reading else (math.nan, math.nan)
     row["study"], row["claim"] = hypothesis.corrected
     if verdict is not None:
@@ -227,7 +229,9 @@ def convolutions(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
             "",
             *_effect_lines(effects, "block"),
             "",
-            "Changes with 95% intervals over seeds, averaged over the other factors.",
+            "Changes with 95% intervals over seeds, averaged over the other factors. A block that lacks freedom gains "
+            "by a kernel of its own at every position in both ways: the signal that back-propagation sends comes nearer "
+            "to what its feedback can say (the ceiling), and it learns to use more of that (the share).",
         ]
     return "\n".join(lines)
 
