@@ -230,8 +230,8 @@ def convolutions(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
             *_effect_lines(effects, "block"),
             "",
             "Changes with 95% intervals over seeds, averaged over the other factors. A block that lacks freedom gains "
-            "by a kernel of its own at every position in both ways: the signal that back-propagation sends comes nearer "
-            "to what its feedback can say (the ceiling), and it learns to use more of that (the share).",
+            "by a kernel of its own at every position in both ways: the signal that back-propagation sends comes "
+            "nearer to what its feedback can say (the ceiling), and it learns to use more of that (the share).",
         ]
     return "\n".join(lines)
 
