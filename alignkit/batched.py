@@ -10,6 +10,7 @@ Some functions of single elements round differently in a vectorised loop and in 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -85,6 +86,19 @@ def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
         return function(*operands)
     padded = (F.pad(operand.flatten(), (0, -count % VECTOR_LOOP), value=1.0) for operand in operands)
     return function(*padded)[:count].view_as(operands[0])
+
+
+def constant(number: float, like: Tensor) -> Tensor:
+    """A number as a tensor [], of the type and on the device of `like`.
+
+    torch makes one of a Python number at every use, which on a small network takes longer than the operation.
+    """
+    return _constant(number, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=256)
+def _constant(number: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(number, dtype=dtype, device=device)
 
 
 def _in_step(operand: Tensor) -> bool:

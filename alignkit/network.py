@@ -7,7 +7,6 @@ layer's output h_l is handed on as [E, N, d_l] to fully connected layers and to 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignkit.batched import matmul, matmul_into, subtract_product
+from alignkit.batched import constant, matmul, matmul_into, subtract_product
 from alignkit.convolution import convolve, convolve_back, kernel_gradient
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
@@ -112,7 +111,9 @@ class Network:
             [r.slope for r in resolved], dtype=self.parameters.storage.dtype, device=self.parameters.storage.device
         )
         stages: dict[str, Activation | Norm | Dropout | MaxPool | None] = {
-            "norm": Norm(str(options.norm), views["gain"], views["shift"]) if "gain" in views else None,
+            "norm": Norm(str(options.norm), views["gain"], views["shift"], positions=2 * layer.convolution)
+            if "gain" in views
+            else None,
             "activation": Activation(options.activation, slopes),
             "dropout": self._dropout(members, [r.dropout or 0.0 for r in resolved], layer=index),
             "pool": MaxPool(*layer.pool) if layer.pool else None,
@@ -325,12 +326,7 @@ def output_error(loss: str, output: Tensor, targets: Tensor) -> Tensor:
     # softmax by hand: the library's kernel is slow for few classes
     error = torch.exp_(output - output.amax(-1, keepdim=True))
     error /= error.sum(-1, keepdim=True)
-    return error.scatter_add_(-1, targets[..., None], _minus_one(error.dtype, error.device).expand(*targets.shape, 1))
-
-
-@functools.cache
-def _minus_one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(-1.0, dtype=dtype, device=device)
+    return error.scatter_add_(-1, targets[..., None], constant(-1.0, error).expand(*targets.shape, 1))
 
 
 def _sum(values: Tensor) -> Tensor:

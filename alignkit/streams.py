@@ -16,6 +16,8 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from alignkit.batched import constant
+
 
 def _key(seed: int, stream: str, layer: int, step: int) -> np.ndarray:
     digest = hashlib.blake2b(f"{seed}/{stream}/{layer}/{step}".encode(), digest_size=16).digest()
@@ -43,23 +45,9 @@ def permutation(seed: int, stream: str, *, count: int, step: int = 0) -> np.ndar
     return np.argsort(bits(seed, stream, count=count, step=step), kind="stable")
 
 
-def dropout_keys(seeds: Tensor, *, layer: int) -> Tensor:
-    """What the masks of a layer are drawn from, int64 [E], of each member's dropout seed, int64 [E]."""
-    return _mix64(seeds + _wrapped(layer * 0x632BE59BD9B4E019))
-
-
-def dropout_uniforms(keys: Tensor, *, step: int | Tensor, count: int) -> Tensor:
-    """16-bit uniforms for dropout masks, made on the device of `keys`.
-
-    Parameters
-    ----------
-    keys : `dropout_keys`, int64 [E].
-    step, count : which draw, and how many elements a member needs. `step` may be an int64 tensor of one element
-        on the device.
-
-    Returns
-    -------
-    int16 [E, count]: (value + 32768) / 65536 is uniform on [0, 1).
+class DropoutUniforms:
+    """16-bit uniforms for the dropout masks of one layer, made on the device of `seeds`: each member's dropout seed,
+    int64 [E].
 
     Notes
     -----
@@ -67,20 +55,43 @@ def dropout_uniforms(keys: Tensor, *, step: int | Tensor, count: int) -> Tensor:
     finaliser with two multiplications over the element counter (constants: C. Wellons' lowbias32).
     One 32-bit word serves two elements. Integer operations alone: the same bits on every device.
     """
-    moved = step * _STEP if isinstance(step, Tensor) else _wrapped(step * _STEP)
-    key = _mix64(keys + moved)
-    first = key.to(torch.int32)[:, None]
-    second = (key >> 32).to(torch.int32)[:, None]
-    word = _counter((count + 1) // 2, str(keys.device)) + first  # [E, ceil(count / 2)]
-    _fold(word, 16, 0xFFFF)
-    word *= 0x7FEB352D
-    _fold(word, 15, 0x1FFFF)
-    word ^= second
-    word *= -0x7B935975
-    _fold(word, 16, 0xFFFF)
-    return word.view(torch.int16)[:, :count]
+
+    def __init__(self, seeds: Tensor, *, layer: int) -> None:
+        self._keys = _mix64(seeds + _wrapped(layer * 0x632BE59BD9B4E019))
+        self._block: int | None = None
+        self._of_block: list[tuple[Tensor, Tensor]] = []
+
+    def draw(self, *, step: int | Tensor, count: int) -> Tensor:
+        """The draw of a step, `count` elements a member: int16 [E, count]; (value + 32768) / 65536 is uniform on
+        [0, 1). `step` may be an int64 tensor of one element on the device."""
+        first, second = self._drawn_keys(step)
+        word = _counter((count + 1) // 2, str(first.device)) + first  # [E, ceil(count / 2)]
+        _fold(word, 16, 0xFFFF)
+        word *= constant(0x7FEB352D, word)
+        _fold(word, 15, 0x1FFFF)
+        word ^= second
+        word *= constant(-0x7B935975, word)
+        _fold(word, 16, 0xFFFF)
+        return word.view(torch.int16)[:, :count]
+
+    def _drawn_keys(self, step: int | Tensor) -> tuple[Tensor, Tensor]:
+        """The two keys of a step, int32 [E, 1]. On a CPU they are worked out for many steps at once: there are few
+        members, so that the calls are all that they cost."""
+        if isinstance(step, Tensor):
+            return self._keys_of(step * _STEP)
+        block, place = divmod(step, _BLOCK)
+        if block != self._block:
+            steps = [_wrapped((block * _BLOCK + each) * _STEP) for each in range(_BLOCK)]
+            moved = torch.tensor(steps, dtype=torch.int64, device=self._keys.device)[:, None]
+            self._block, self._of_block = block, list(zip(*self._keys_of(moved), strict=True))
+        return self._of_block[place]
+
+    def _keys_of(self, moved: Tensor) -> tuple[Tensor, Tensor]:
+        key = _mix64(self._keys + moved)
+        return key.to(torch.int32)[..., None], (key >> 32).to(torch.int32)[..., None]
 
 
+_BLOCK = 64
 _STEP = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed number
 
 
@@ -91,19 +102,20 @@ def _counter(count: int, device: str) -> Tensor:
 
 def _fold(word: Tensor, shift: int, mask: int) -> None:
     """word ^= word >> shift, a logical shift."""
-    shifted = word >> shift
-    shifted &= mask
+    shifted = word >> constant(shift, word)
+    shifted &= constant(mask, word)
     word ^= shifted
 
 
-def dropout_mask(uniforms: Tensor, *, thresholds: Tensor, scales: Tensor) -> Tensor:
-    """`scales` where the uniforms [E, count] reach the `thresholds` (`keep_threshold`; int32 [E, 1]), else 0.
+def dropout_mask(uniforms: Tensor, *, last_dropped: Tensor, scales: Tensor) -> Tensor:
+    """`scales` where the uniforms [E, count] are beyond the largest that is dropped (int32 [E, 1]), else 0.
 
     `scales` [E, 1], float32 or float64. Selects by the sign bit, which is several times faster than a comparison
     and a product.
     """
-    sign = torch.sub(thresholds - 1, uniforms.to(torch.int32))
-    sign >>= 31  # -1, all bits set, where the element is kept
+    sign = uniforms.to(torch.int32)
+    torch.sub(last_dropped, sign, out=sign)
+    sign >>= constant(31, sign)  # -1, all bits set, where the element is kept
     if scales.dtype == torch.float32:
         sign &= scales.view(torch.int32)
         return sign.view(torch.float32)
@@ -122,6 +134,6 @@ def _mix64(word: Tensor) -> Tensor:
     return word ^ ((word >> 31) & 0x1FFFFFFFF)
 
 
-def keep_threshold(rate: float) -> int:
-    """The smallest 16-bit uniform (as `dropout_uniforms` gives it) that survives dropout at `rate`."""
-    return min(round(rate * 65536), 65535) - 32768
+def last_dropped(rate: float) -> int:
+    """The largest 16-bit uniform (of `DropoutUniforms`) that dropout at `rate` drops."""
+    return min(round(rate * 65536), 65535) - 32769

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit import streams
-from alignkit.batched import elementwise
+from alignkit.batched import constant, elementwise
 
 NORM_EPSILON = 1e-5
 RUNNING_MOMENTUM = 0.1
@@ -82,7 +82,7 @@ def _tanh(z: Tensor) -> Tensor:
     if z.is_cuda:
         return torch.tanh(z)
     grown = torch.expm1((z + z).clamp_(max=_TANH_IS_ONE))
-    return grown.div_(grown + 2.0)
+    return grown.div_(grown + constant(2.0, z))
 
 
 _TANH_IS_ONE = 40.0
@@ -128,33 +128,42 @@ class Activation:
 
 class Norm:
     """Batch norm (statistics over samples, and positions of a channel) or layer norm (over the units of
-    a sample), with a gain and a shift per unit or channel, [E, d]."""
+    a sample), with a gain and a shift per unit or channel, [E, d].
 
-    def __init__(self, kind: str, gain: Tensor, shift: Tensor) -> None:
+    `positions` counts the axes that follow the units': 2 after a convolution.
+    """
+
+    def __init__(self, kind: str, gain: Tensor, shift: Tensor, *, positions: int) -> None:
         self._kind = kind
         self.gain, self.shift = gain, shift
         self.running_mean = torch.zeros_like(gain)
         self.running_variance = torch.ones_like(gain)
+        after = tuple(range(3, 3 + positions))
+        self._axes = (2, *after) if kind == "layer" else (1, *after)
+        self._over_samples = (1, *after)
+        # views of the parameters and of the running statistics, aligned with [E, N, d, …]
+        aligned = (len(gain), 1, gain.shape[1], *(1 for _ in after))
+        self._gain, self._shift = gain.view(aligned), shift.view(aligned)
+        self._running_mean, self._running_variance = (
+            running.view(aligned) for running in (self.running_mean, self.running_variance)
+        )
 
     def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
         own_statistics = self._kind == "layer" or mode.batch_statistics
-        axes = self._axes(x)
         if own_statistics:
-            mean = x.mean(axes, keepdim=True)
+            mean = x.mean(self._axes, keepdim=True)
             centred = x - mean
-            variance = (centred * centred).mean(axes, keepdim=True)
+            variance = (centred * centred).mean(self._axes, keepdim=True)
             if self._kind == "batch" and mode.update_running:
                 self._learn_statistics(mean, variance, count=x.numel() // mean.numel())
         else:
-            centred = x - _per_unit(self.running_mean, x)
-            variance = _per_unit(self.running_variance, x)
-        inverse_sd = torch.rsqrt(variance + NORM_EPSILON)
-        gain = _per_unit(self.gain, x)
+            centred, variance = x - self._running_mean, self._running_variance
+        inverse_sd = torch.rsqrt(variance + constant(NORM_EPSILON, variance))
         if self._kind == "batch":
-            value = centred * (inverse_sd * gain)
+            value = centred * (inverse_sd * self._gain)
         else:
-            value = (centred * inverse_sd).mul_(gain)
-        value += _per_unit(self.shift, x)
+            value = (centred * inverse_sd).mul_(self._gain)
+        value += self._shift
         return value, (centred, inverse_sd, own_statistics)
 
     def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
@@ -163,19 +172,18 @@ class Norm:
         centred, inverse_sd, own_statistics = cache
         if self._kind == "layer":
             return self._pull_back_layer(signal, centred * inverse_sd, inverse_sd, gradients)
-        scale = inverse_sd * _per_unit(self.gain, signal)
+        scale = inverse_sd * self._gain
         if not own_statistics and gradients is None:
             return signal * scale
-        axes = self._axes(signal)
         along = signal * centred
-        total, total_along = signal.sum(axes, keepdim=True), along.sum(axes, keepdim=True)
+        total, total_along = signal.sum(self._axes, keepdim=True), along.sum(self._axes, keepdim=True)
         if gradients is not None:
             gradients["gain"].copy_((total_along * inverse_sd).view_as(self.gain))
             gradients["shift"].copy_(total.view_as(self.shift))
         if not own_statistics:
             return signal * scale
         # the formula with the gain and the sd, which samples share, gathered in `scale`
-        count = signal.numel() // scale.numel()
+        count = constant(signal.numel() // scale.numel(), signal)
         torch.mul(centred, total_along * (inverse_sd * inverse_sd) / count, out=along)
         along += total / count
         return torch.sub(signal, along, out=along).mul_(scale)
@@ -184,12 +192,11 @@ class Norm:
         self, signal: Tensor, normalised: Tensor, inverse_sd: Tensor, gradients: dict[str, Tensor] | None
     ) -> Tensor:
         if gradients is not None:
-            others = tuple(axis for axis in range(1, signal.dim()) if axis != 2)
-            gradients["gain"].copy_((signal * normalised).sum(others))
-            gradients["shift"].copy_(signal.sum(others))
-        inner, axes = signal * _per_unit(self.gain, signal), self._axes(signal)
-        inner = inner - inner.mean(axes, keepdim=True) - normalised * (inner * normalised).mean(axes, keepdim=True)
-        return inner * inverse_sd
+            gradients["gain"].copy_((signal * normalised).sum(self._over_samples))
+            gradients["shift"].copy_(signal.sum(self._over_samples))
+        inner = signal * self._gain
+        along = (inner * normalised).mean(self._axes, keepdim=True)
+        return (inner - inner.mean(self._axes, keepdim=True) - normalised * along) * inverse_sd
 
     def is_elementwise(self, cache: Any) -> bool:
         """Whether a pass treated every unit of every sample by itself: its statistics were constants."""
@@ -200,15 +207,11 @@ class Norm:
         centred, inverse_sd, own_statistics = cache
         return centred, inverse_sd, own_statistics and self._kind == "layer"
 
-    def _axes(self, x: Tensor) -> tuple[int, ...]:
-        if self._kind == "layer":
-            return tuple(range(2, x.dim()))
-        return (1, *range(3, x.dim()))
-
     def _learn_statistics(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
         share, unbiased = RUNNING_MOMENTUM, RUNNING_MOMENTUM * count / max(count - 1, 1)
-        self.running_mean.mul_(1.0 - share).add_(mean.view_as(self.gain) * share)
-        self.running_variance.mul_(1.0 - share).add_(variance.view_as(self.gain) * unbiased)
+        kept = constant(1.0 - share, mean)
+        self._running_mean.mul_(kept).add_(mean * constant(share, mean))
+        self._running_variance.mul_(kept).add_(variance * constant(unbiased, variance))
 
 
 class Dropout:
@@ -218,10 +221,10 @@ class Dropout:
     """
 
     def __init__(self, rates: list[float], seeds: Tensor, *, layer: int, dtype: torch.dtype) -> None:
-        self._keys = streams.dropout_keys(seeds, layer=layer)
-        thresholds = [streams.keep_threshold(rate) for rate in rates]
-        kept = [(32768 - threshold) / 65536 for threshold in thresholds]
-        self._thresholds = torch.tensor(thresholds, dtype=torch.int32, device=seeds.device)[:, None]
+        self._uniforms = streams.DropoutUniforms(seeds, layer=layer)
+        dropped = [streams.last_dropped(rate) for rate in rates]
+        kept = [(32767 - last) / 65536 for last in dropped]
+        self._dropped = torch.tensor(dropped, dtype=torch.int32, device=seeds.device)[:, None]
         self._scales = torch.tensor([1.0 / k for k in kept], dtype=dtype, device=seeds.device)[:, None]
 
     def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
@@ -229,8 +232,8 @@ class Dropout:
             return x, None
         shape = (*x.shape[:3], *(1 for _ in x.shape[3:]))
         count = math.prod(shape[1:])
-        uniforms = streams.dropout_uniforms(self._keys, step=mode.dropout_step, count=count)
-        mask = streams.dropout_mask(uniforms, thresholds=self._thresholds, scales=self._scales).view(shape)
+        uniforms = self._uniforms.draw(step=mode.dropout_step, count=count)
+        mask = streams.dropout_mask(uniforms, last_dropped=self._dropped, scales=self._scales).view(shape)
         return x * mask, mask
 
     def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
@@ -261,8 +264,3 @@ Tail = list[Activation | Norm | Dropout | MaxPool]
 
 def _per_member(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *(1 for _ in like.shape[1:]))
-
-
-def _per_unit(values: Tensor, like: Tensor) -> Tensor:
-    """[E, d] aligned with [E, N, d] or [E, N, d, H, W]."""
-    return values.view(values.shape[0], 1, values.shape[1], *(1 for _ in like.shape[3:]))

@@ -11,7 +11,7 @@ from alignkit import streams
 
 
 def _uniforms(seeds, *, layer=1, step=1, count=4096):
-    words = streams.dropout_uniforms(streams.dropout_keys(torch.tensor(seeds), layer=layer), step=step, count=count)
+    words = streams.DropoutUniforms(torch.tensor(seeds), layer=layer).draw(step=step, count=count)
     return (words.double() + 32768) / 65536
 
 
@@ -63,9 +63,17 @@ def test_dropout_uniforms_are_uncorrelated_along(axis):
 
 
 def test_a_member_s_masks_do_not_depend_on_the_others():
-    alone = streams.dropout_uniforms(streams.dropout_keys(torch.tensor([7]), layer=1), step=9, count=33)
-    company = streams.dropout_uniforms(streams.dropout_keys(torch.tensor([3, 7, 11]), layer=1), step=9, count=33)
+    alone = streams.DropoutUniforms(torch.tensor([7]), layer=1).draw(step=9, count=33)
+    company = streams.DropoutUniforms(torch.tensor([3, 7, 11]), layer=1).draw(step=9, count=33)
     assert torch.equal(alone[0], company[1])
+
+
+def test_a_draw_is_a_function_of_its_step_alone():
+    draws = streams.DropoutUniforms(torch.tensor([3, 7]), layer=1)
+    for step in (63, 64, -1, 0, 63, 1000, -65):  # across the blocks of steps whose keys are worked out together
+        drawn = draws.draw(step=step, count=33)
+        alone = streams.DropoutUniforms(torch.tensor([3, 7]), layer=1).draw(step=torch.tensor([step]), count=33)
+        assert torch.equal(drawn, alone)
 
 
 def test_large_and_negative_seeds_and_steps():
@@ -75,18 +83,18 @@ def test_large_and_negative_seeds_and_steps():
 
 
 def test_thresholds_drop_the_rate():
-    words = streams.dropout_uniforms(streams.dropout_keys(torch.arange(50), layer=0), step=0, count=2000)
+    words = streams.DropoutUniforms(torch.arange(50), layer=0).draw(step=0, count=2000).int()
     for rate in (0.0, 0.1, 0.5, 0.9):
-        dropped = (words < streams.keep_threshold(rate)).double().mean().item()
+        dropped = (words <= streams.last_dropped(rate)).double().mean().item()
         assert dropped == pytest.approx(rate, abs=0.006)
-    assert not (words < streams.keep_threshold(0.0)).any()
+    assert not (words <= streams.last_dropped(0.0)).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_masks_are_the_scales_where_uniforms_reach_the_threshold(dtype):
-    words = streams.dropout_uniforms(streams.dropout_keys(torch.arange(4), layer=0), step=0, count=999)
+    words = streams.DropoutUniforms(torch.arange(4), layer=0).draw(step=0, count=999)
     words[:, :3] = torch.tensor([-32768, 32767, 0], dtype=torch.int16)
-    thresholds = torch.tensor([-32768, 0, 3000, 32767], dtype=torch.int32)[:, None]
+    dropped = torch.tensor([-32769, -1, 3000, 32766], dtype=torch.int32)[:, None]
     scales = torch.tensor([1.0, 2.0, 1.2, 65536.0], dtype=dtype)[:, None]
-    mask = streams.dropout_mask(words, thresholds=thresholds, scales=scales)
-    assert mask.dtype == dtype and torch.equal(mask, torch.where(words >= thresholds, scales, 0.0).to(dtype))
+    mask = streams.dropout_mask(words, last_dropped=dropped, scales=scales)
+    assert mask.dtype == dtype and torch.equal(mask, torch.where(words > dropped, scales, 0.0).to(dtype))
