@@ -34,7 +34,7 @@ def matmul_into(out: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None) -> Tensor:
-    """a [E, n, k] @ b [E, k, m], plus a bias [E, m] that is added to every row."""
+    """a [E, n, k] @ b [E, k, m], plus a bias [E, 1, m] or [E, n, 1]."""
     if not (a.is_cuda or _aligned(a, b)):
         pairs = [(_from_start(a[e]), _from_start(b[e])) for e in range(a.shape[0])]
         if bias is None:
@@ -43,8 +43,8 @@ def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None) -> Tensor:
     if _has_kernels_of_its_own(a, b):
         a, b = _doubled(a), _doubled(b)
         bias = None if bias is None else _doubled(bias)
-        return (torch.bmm(a, b) if bias is None else torch.baddbmm(bias[:, None], a, b))[:1]
-    return torch.bmm(a, b) if bias is None else torch.baddbmm(bias[:, None], a, b)
+        return (torch.bmm(a, b) if bias is None else torch.baddbmm(bias, a, b))[:1]
+    return torch.bmm(a, b) if bias is None else torch.baddbmm(bias, a, b)
 
 
 def subtract_product(target: Tensor, a: Tensor, b: Tensor) -> None:

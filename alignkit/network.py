@@ -262,8 +262,10 @@ class Network:
 
     def _weight_op(self, layer: int, h: Tensor) -> Tensor:
         bias, shape = self.parameters.views[layer, "bias"], self.layers[layer - 1]
+        if layer == len(self.layers):  # samples last: with few outputs, products and softmax are twice as fast
+            return matmul(self.weight(layer), h.mT, bias=bias[..., None]).mT
         if not shape.convolution:
-            return matmul(h, self._transposed[layer - 1], bias=bias)
+            return matmul(h, self._transposed[layer - 1], bias=bias[:, None])
         op = connect_locally if shape.local else convolve
         return op(h, self.weight(layer), bias, padding=shape.padding)
 
@@ -323,10 +325,8 @@ def output_error(loss: str, output: Tensor, targets: Tensor) -> Tensor:
     half the squared distance to the targets (one-hot for classes)."""
     if loss == "squared_error":
         return output - _wanted(output, targets)
-    # softmax by hand: the library's kernel is slow for few classes
-    error = torch.exp_(output - output.amax(-1, keepdim=True))
-    error /= error.sum(-1, keepdim=True)
-    return error.scatter_add_(-1, targets[..., None], constant(-1.0, error).expand(*targets.shape, 1))
+    error = torch.softmax(output.mT, 1)  # samples last, as they lie in memory
+    return error.scatter_add_(1, targets[:, None], constant(-1.0, error).expand_as(targets[:, None])).mT
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -338,7 +338,7 @@ def sample_losses(loss: str, output: Tensor, targets: Tensor) -> Tensor:
     """The loss of each sample, [E, N], of which `output_error` is the gradient."""
     if loss == "squared_error":
         return 0.5 * (output - _wanted(output, targets)).square().sum(-1)
-    return -F.log_softmax(output, dim=-1).gather(-1, targets[..., None])[..., 0]
+    return -F.log_softmax(output.mT, dim=1).gather(1, targets[:, None])[:, 0]
 
 
 def _wanted(output: Tensor, targets: Tensor) -> Tensor:

@@ -333,7 +333,7 @@ def output_cosine(network: Network, passed: Pass, reference: Pass) -> Tensor:
     weight, bias = network.weight(last).clone().requires_grad_(), network.parameters.views[last, "bias"]
     targets = reference.targets
     with torch.enable_grad():
-        output = matmul(weight, reference.inputs[-1].mT) + bias[..., None]  # yᵀ [E, C, N]: its gradient costs least
+        output = matmul(weight, reference.inputs[-1].mT, bias=bias[..., None])  # yᵀ [E, C, N]
         if network.loss == "cross_entropy":
             loss = F.cross_entropy(output, targets, reduction="sum")
         else:
