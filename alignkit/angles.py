@@ -103,11 +103,12 @@ def frobenius_cosine(a: Tensor, b: Tensor) -> Tensor:
     """The cosine of two arrays a member, taken as vectors: [E, …] → [E]."""
     if a.is_cuda or a[0].numel() < _LONG:
         return cosine(a.flatten(1), b.flatten(1))
-    found = []
-    for own, other in zip(a, b, strict=True):  # one at a time: its numbers stay in the cache between the products
-        u, v = Directions(own.flatten()).scaled, Directions(other.flatten()).scaled
-        found.append(torch.dot(u, v) / torch.sqrt(torch.dot(u, u) * torch.dot(v, v)))
-    return torch.stack(found).clamp(-1.0, 1.0)
+    products = []
+    for own, other in zip(a.flatten(1), b.flatten(1), strict=True):  # a member's numbers stay in the cache
+        u, v = Directions(own).scaled, Directions(other).scaled
+        products += [torch.dot(u, v), torch.dot(u, u), torch.dot(v, v)]
+    between, *own_products = torch.stack(products).view(-1, 3).unbind(1)
+    return (between / torch.sqrt(own_products[0] * own_products[1])).clamp(-1.0, 1.0)
 
 
 _LONG = 2**14

@@ -7,7 +7,7 @@ layer's output h_l is handed on as [E, N, d_l] to fully connected layers and to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -178,7 +178,7 @@ class Network:
         `gradients`, also writes the update directions there, summed over the batch.
         """
         tails = None if gradients is None else [gradients.of_layer(layer + 1) for layer in range(len(self.tails))]
-        signals, deltas = self._walk(passed, rule, tails)
+        signals, deltas = (list(reversed(found)) for found in zip(*self.walk(passed, rule, tails), strict=True))
         if gradients is not None:
             for layer, delta in enumerate((*deltas, passed.error), start=1):
                 if delta is not None:
@@ -197,8 +197,8 @@ class Network:
         The same as `backward` and then W -= rate * gradient, but the update goes into the weights in one
         product a layer: no gradient is stored.
         """
-        _, deltas = self._walk(passed, rule, self._tail_gradients)
-        for layer, delta in enumerate((*deltas, passed.error), start=1):
+        deltas = [delta for _, delta in self.walk(passed, rule, self._tail_gradients)]
+        for layer, delta in enumerate((*reversed(deltas), passed.error), start=1):
             if delta is None:
                 continue
             rate = rates[self.parameters.layout.of_output((layer, "weight"))]
@@ -207,15 +207,13 @@ class Network:
                 for name, gradient in self._tail_gradients[layer - 1].items():
                     self.parameters.views[layer, name].sub_(gradient * rate)
 
-    def _walk(
-        self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None
-    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """Signals and deltas from the output down; gradients of norms' gains and shifts go into `tails`."""
-        depth = len(self.layers)
+    def walk(
+        self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None = None
+    ) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+        """Each hidden layer's signal and delta, as in `backward`, from the last one down; gradients of norms' gains
+        and shifts go into `tails`."""
         delta: Tensor | None = passed.error
-        signals: list[Tensor | None] = [None] * (depth - 1)
-        deltas: list[Tensor | None] = [None] * (depth - 1)
-        for layer in range(depth - 1, 0, -1):
+        for layer in range(len(self.layers) - 1, 0, -1):
             signal = rule.signal(layer, passed, delta)
             if signal is not None and signal.shape != passed.hidden[layer - 1].shape:
                 expected = list(passed.hidden[layer - 1].shape)
@@ -226,9 +224,8 @@ class Network:
             if signal is not None and passed.masks is not None:
                 signal = passed.masks.signal(layer, signal)
             delta = None if signal is None else self._pull_back(layer, signal, passed, tails)
-            applied = None if delta is None else rule.applied_delta(layer, delta)
-            signals[layer - 1], deltas[layer - 1] = signal, applied
-        return signals, deltas
+            yield signal, None if delta is None else rule.applied_delta(layer, delta)
+            del signal  # its memory, still in the cache, serves the next one
 
     def with_fixed_statistics(self, passed: Pass) -> Pass:
         """The same pass for derivatives that hold batch statistics constant, so that samples are uncoupled."""

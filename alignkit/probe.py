@@ -86,7 +86,7 @@ class LayerSignals:
     @cached_property
     def undefined(self) -> Tensor:
         """Samples [E, N] with no direction in either place."""
-        return self.t.undefined | self.g.undefined
+        return self.cosines.isnan()
 
     @cached_property
     def cosines(self) -> Tensor:
@@ -117,40 +117,43 @@ class Probe:
         if self._options.reference_mode is not None:
             mode = probe_mode(self._options.reference_mode, step=step)
             reference = network.forward(self._x, self._targets, mode)
+        self_test = output_cosine(network, passed, reference)
         reference = dataclasses.replace(reference, masks=self._reference_masks)
-        t, delta_t = network.backward(passed, self._rule)
-        g, delta_g = network.backward(reference, self._reference)
         chosen = [measure for group, measure in MEASURES_OF.items() if group in groups]
         jacobians = self._jacobians(passed) if "jacobian" in groups else None
-        layers = []
-        for index in range(len(network.hidden_sizes)):
+        found: dict[str, list[Tensor]] = {}
+        above: Tensor | None = passed.error
+        own, other = network.walk(passed, self._rule), network.walk(reference, self._reference)
+        # a layer is measured as soon as it is reached, and forgotten before the next: its signals are in the cache
+        for layer in range(len(network.hidden_sizes), 0, -1):
+            (t, delta_t), (g, delta_g) = next(own), next(other)
             signals = LayerSignals(
-                index + 1,
+                layer,
                 (passed, reference),
-                signals=(_or_zero(t[index], g[index]), _or_zero(g[index], None)),
-                deltas=(_or_zero(delta_t[index], delta_g[index]), _or_zero(delta_g[index], None)),
-                above=passed.error if index + 1 == len(t) else delta_t[index + 1],
+                signals=(_or_zero(t, g), _or_zero(g, None)),
+                deltas=(_or_zero(delta_t, delta_g), _or_zero(delta_g, None)),
+                above=above,
             )
-            found: dict[str, Tensor] = {}
+            above = delta_t
             for measure in chosen:
-                found.update(measure(self, signals))
+                for name, values in measure(self, signals).items():
+                    found.setdefault(name, []).insert(0, values)
             if jacobians is not None:
-                found["jacobian_cosine"] = self._jacobian_cosine(index + 1, jacobians[index])
-            layers.append(found)
-        columns = {name: torch.stack([found[name] for found in layers], 1).cpu().numpy() for name in layers[0]}
-        return columns, output_cosine(network, passed, reference).cpu().numpy()
+                cosine = self._jacobian_cosine(layer, jacobians[layer - 1])
+                found.setdefault("jacobian_cosine", []).insert(0, cosine)
+            del signals, t, g, delta_t, delta_g
+        return _columns(found), self_test.cpu().numpy()
+
+    # What the measures of a layer return has one number a member, [E], or one a sample, [E, N]: these `OF_SAMPLES`
+    # brings together, those of all layers at once.
 
     def _signal(self, s: LayerSignals) -> dict[str, Tensor]:
-        cosines = s.cosines
-        return {
-            "signal_cosine": cosines.nanmean(1),
-            "signal_cosine_sd": _nan_sd(cosines),
-            "signal_angle_deg": s.t.angle_deg(s.g, cosines).nanmean(1),
-            "undefined": s.undefined.sum(1),
-        }
+        angle = s.t.angle_deg(s.g, s.cosines)
+        of_cosines = dict.fromkeys(("signal_cosine", "signal_cosine_sd", "undefined"), s.cosines)
+        return {**of_cosines, "signal_angle_deg": angle}
 
     def _delta(self, s: LayerSignals) -> dict[str, Tensor]:
-        return {"delta_cosine": s.delta_t.cosine(s.delta_g).nanmean(1)}
+        return {"delta_cosine": s.delta_t.cosine(s.delta_g)}
 
     def _gradient(self, s: LayerSignals) -> dict[str, Tensor]:
         if s.layer == 1 and self._condensed_inputs is not None:
@@ -177,8 +180,7 @@ class Probe:
     def _size(self, s: LayerSignals) -> dict[str, Tensor]:
         gain = torch.where(s.undefined, torch.nan, s.t.length / s.g.length)
         gate = torch.where(s.t.length > 0, s.delta_t.length / s.t.length, torch.nan)
-        medians = torch.nanquantile(torch.stack([gain, gate]), 0.5, dim=-1)  # one call for both: it is a slow one
-        return {"signal_gain": medians[0], "projection": (gain * s.cosines).nanmean(1), "gate": medians[1]}
+        return {"signal_gain": gain, "projection": gain * s.cosines, "gate": gate}
 
     def _common_mode(self, s: LayerSignals) -> dict[str, Tensor]:
         return {"common_mode": angles.common_mode(s.t.wide)}
@@ -202,12 +204,12 @@ class Probe:
     def _ceiling(self, s: LayerSignals) -> dict[str, Tensor]:
         projection = self._projection(s.layer)
         if projection is None:
-            return {"ceiling_cosine": _undefined(s.g.wide)}
+            return {"ceiling_cosine": torch.full_like(s.cosines, torch.nan)}
         basis, masks = self._basis(s.layer, projection), s.passed.masks
         if masks is not None and s.layer in masks.signals:
             mask = masks.signal(s.layer, torch.ones_like(s.passed.hidden[s.layer - 1]))
-            return {"ceiling_cosine": angles.masked_ceiling(basis, s.g, mask).nanmean(1)}
-        return {"ceiling_cosine": angles.ceiling(basis, s.g).nanmean(1)}
+            return {"ceiling_cosine": angles.masked_ceiling(basis, s.g, mask)}
+        return {"ceiling_cosine": angles.ceiling(basis, s.g)}
 
     def _projection(self, layer: int) -> Projection | None:
         return self._rule.projection(layer) if self._rule.enters(layer) else None
@@ -314,6 +316,53 @@ MEASURES_OF: dict[str, Callable[[Probe, LayerSignals], dict[str, Tensor]]] = {
 }
 
 
+def _nan_sd(values: Tensor) -> Tensor:
+    """The sample standard deviation (ddof 1) along the last axis of what is not NaN."""
+    count = (~values.isnan()).sum(-1)
+    centred = values - values.nanmean(-1, keepdim=True)
+    return torch.sqrt((centred * centred).nansum(-1) / (count - 1).clamp_min(0))
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.nanmean(-1)
+
+
+def _median(values: Tensor) -> Tensor:
+    return values.nanquantile(0.5, dim=-1)
+
+
+def _missing(values: Tensor) -> Tensor:
+    return values.isnan().sum(-1)
+
+
+OF_SAMPLES: dict[str, Callable[[Tensor], Tensor]] = {
+    "signal_cosine": _mean,
+    "signal_cosine_sd": _nan_sd,
+    "signal_angle_deg": _mean,
+    "undefined": _missing,
+    "delta_cosine": _mean,
+    "signal_gain": _median,
+    "projection": _mean,
+    "gate": _median,
+    "ceiling_cosine": _mean,
+}
+"""What becomes of the samples' values at a layer: a function along the last axis."""
+
+
+def _columns(found: dict[str, list[Tensor]]) -> Measures:
+    """The columns of what was found layer by layer, each [E] or [E, N]; a call for all that one function makes."""
+    alike: dict[Callable[[Tensor], Tensor] | None, list[str]] = {}
+    for name, layers in found.items():
+        alike.setdefault(OF_SAMPLES[name] if layers[0].dim() == 2 else None, []).append(name)
+    columns = {}
+    for function, names in alike.items():
+        values = torch.stack([layer for name in names for layer in found[name]], 1)
+        array = (values if function is None else function(values)).cpu().numpy()
+        depth = len(found[names[0]])
+        columns.update({name: array[:, place * depth : (place + 1) * depth] for place, name in enumerate(names)})
+    return columns
+
+
 def step_measures(network: Network, before: Parameters, bp_gradient: Parameters) -> Measures:
     """Measures of the last update, from the parameters before it and the BP gradient of its batch."""
     cosines, ratios = [], []
@@ -330,7 +379,7 @@ def output_cosine(network: Network, passed: Pass, reference: Pass) -> Tensor:
     """The output-weight gradient that a rule's step uses against autograd's, [E]: 1, or the engine is wrong (or the
     `reference` pass is in another mode)."""
     last = len(network.layers)
-    weight, bias = network.weight(last).clone().requires_grad_(), network.parameters.views[last, "bias"]
+    weight, bias = network.weight(last).detach().requires_grad_(), network.parameters.views[last, "bias"]
     targets = reference.targets
     with torch.enable_grad():
         output = matmul(weight, reference.inputs[-1].mT, bias=bias[..., None])  # yᵀ [E, C, N]
@@ -354,10 +403,3 @@ def _or_zero(signal: Tensor | None, like: Tensor | None) -> Tensor:
 
 def _undefined(like: Tensor) -> Tensor:
     return torch.full((like.shape[0],), torch.nan, dtype=torch.float64, device=like.device)
-
-
-def _nan_sd(values: Tensor) -> Tensor:
-    """The sample standard deviation (ddof 1) along the last axis of what is not NaN."""
-    count = (~values.isnan()).sum(-1)
-    centred = values - values.nanmean(-1, keepdim=True)
-    return torch.sqrt((centred * centred).nansum(-1) / (count - 1).clamp_min(0))

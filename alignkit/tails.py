@@ -47,10 +47,15 @@ EVALUATION = Mode(batch_statistics=False)
 
 @dataclass(frozen=True)
 class ActivationFunction:
-    """An activation of the pre-activation z, and a signal pulled back through it; both take the slope."""
+    """An activation of the pre-activation z and a signal pulled back through it, given the slopes [E] of the members.
 
-    value: Callable[[Tensor, Tensor], Tensor]
-    pull_back: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of the signal, z, the value at z, and the slope
+    The derivative is worked out from `value`, which may then take the memory of z; or from z itself, where
+    `needs_input`.
+    """
+
+    value: Callable[[Tensor, Tensor], Tensor]  # of z and the slopes
+    pull_back: Callable[[Tensor, Tensor, Tensor], Tensor]  # of the signal, the value (or z) and the slopes
+    needs_input: bool = False
 
 
 def _sigmoid(z: Tensor) -> Tensor:
@@ -65,23 +70,27 @@ def _normal_density(z: Tensor) -> Tensor:
     return torch.exp(-0.5 * (z * z)) * (1.0 / math.sqrt(2.0 * math.pi))
 
 
-def _where_positive(signal: Tensor, z: Tensor) -> Tensor:
-    """signal where z > 0, else 0."""
-    return torch.ops.aten.threshold_backward(signal, z, 0.0)
+def _where_positive(signal: Tensor, value: Tensor) -> Tensor:
+    """signal where the value > 0, else 0."""
+    return torch.ops.aten.threshold_backward(signal, value, 0.0)
 
 
-def _leaky_pull_back(signal: Tensor, z: Tensor, h: Tensor, slope: Tensor) -> Tensor:
-    above = _where_positive(signal, z)
-    below = (signal - above).mul_(slope)
+def _leaky(z: Tensor, slopes: Tensor) -> Tensor:
+    return torch.maximum(z, z * _per_member(slopes, z), out=z)  # slopes lie in [0, 1]
+
+
+def _leaky_pull_back(signal: Tensor, value: Tensor, slopes: Tensor) -> Tensor:
+    above = _where_positive(signal, value)
+    below = (signal - above).mul_(_per_member(slopes, signal))
     return below.add_(above)
 
 
 def _tanh(z: Tensor) -> Tensor:
     """tanh to within two units in the last place, as (e^2z - 1) / (e^2z + 1): on a CPU, torch's own costs as much as
-    a third of a small network's step."""
+    a third of a small network's step. In the memory of z."""
     if z.is_cuda:
-        return torch.tanh(z)
-    grown = torch.expm1((z + z).clamp_(max=_TANH_IS_ONE))
+        return z.tanh_()
+    grown = z.add_(z).clamp_(max=_TANH_IS_ONE).expm1_()
     return grown.div_(grown + constant(2.0, z))
 
 
@@ -89,41 +98,38 @@ _TANH_IS_ONE = 40.0
 """Of 2z: beyond, tanh is 1 to the last bit even in float64."""
 
 
-def _tanh_pull_back(signal: Tensor, z: Tensor, h: Tensor, slope: Tensor) -> Tensor:
-    return elementwise(torch.ops.aten.tanh_backward, signal, h)
-
-
 ACTIVATIONS = {
-    "tanh": ActivationFunction(lambda z, a: _tanh(z), _tanh_pull_back),
-    "relu": ActivationFunction(lambda z, a: torch.relu(z), lambda t, z, h, a: _where_positive(t, z)),
-    # slopes lie in [0, 1]
-    "leaky_relu": ActivationFunction(lambda z, a: torch.maximum(z, z * a), _leaky_pull_back),
-    "sigmoid": ActivationFunction(lambda z, a: _sigmoid(z), lambda t, z, h, a: t * (h * (1.0 - h))),
+    "tanh": ActivationFunction(lambda z, a: _tanh(z), lambda t, h, a: elementwise(torch.ops.aten.tanh_backward, t, h)),
+    "relu": ActivationFunction(lambda z, a: z.relu_(), lambda t, h, a: _where_positive(t, h)),
+    "leaky_relu": ActivationFunction(_leaky, _leaky_pull_back),
+    "sigmoid": ActivationFunction(lambda z, a: _sigmoid(z), lambda t, h, a: t * (h * (1.0 - h))),
     "gelu": ActivationFunction(
-        lambda z, a: z * _normal_cdf(z), lambda t, z, h, a: t * (_normal_cdf(z) + z * _normal_density(z))
+        lambda z, a: z * _normal_cdf(z),
+        lambda t, z, a: t * (_normal_cdf(z) + z * _normal_density(z)),
+        needs_input=True,
     ),
     # erf(z / sqrt 2), the activation of solvable teacher-student models (Saad and Solla 1995)
     "erf": ActivationFunction(
-        lambda z, a: torch.erf(z * math.sqrt(0.5)), lambda t, z, h, a: t * (2.0 * _normal_density(z))
+        lambda z, a: torch.erf(z * math.sqrt(0.5)), lambda t, z, a: t * (2.0 * _normal_density(z)), needs_input=True
     ),
-    "linear": ActivationFunction(lambda z, a: z, lambda t, z, h, a: t),
+    "linear": ActivationFunction(lambda z, a: z, lambda t, h, a: t),
 }
 
 
 class Activation:
-    """An elementwise activation; `slope` [E] belongs to leaky ReLU alone."""
+    """An elementwise activation; `slopes` [E] belong to leaky ReLU alone."""
 
-    def __init__(self, name: str, slope: Tensor) -> None:
+    def __init__(self, name: str, slopes: Tensor) -> None:
         self._function = ACTIVATIONS[name]
-        self._slope = slope
+        self._slopes = slopes
 
     def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
-        slope = _per_member(self._slope, x)
-        value = self._function.value(x, slope)
-        return value, (x, value, slope)
+        """May work in the memory of `x`: nothing else needs what a weight op or another stage has just made."""
+        value = self._function.value(x, self._slopes)
+        return value, x if self._function.needs_input else value
 
     def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
-        return self._function.pull_back(signal, *cache)
+        return self._function.pull_back(signal, cache, self._slopes)
 
 
 class Norm:
