@@ -15,6 +15,7 @@ from alignkit.layers import LayerShape, condenses, layer_shapes, parameter_shape
 from alignkit.parameters import Layout
 from alignkit.plan import Plan, Run
 from alignkit.settings import CNN, Settings
+from alignkit.tails import ACTIVATIONS
 
 MOST_MEMBERS = {"cpu": 32, "cuda": 128}
 MEMORY_BUDGET = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
@@ -119,24 +120,30 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     compares_steps = "step" in probe.groups
     held += compares_steps and training.update != "norm_matched"  # the batch's BP gradient
     moving = compares_steps + stores_gradients * (4 if adam else 0)  # the parameters before it; temporaries
-    passes = [_pass_bytes(layer, number) for layer in layers]
-    passes[0] += windows
+    kept, dropping = (
+        [_pass_bytes(layer, number, dropping=dropping) + windows * (layer is layers[0]) for layer in layers]
+        for dropping in (False, True)
+    )
     inputs = number * math.prod(data.shape)
-    walked = number * sum(layer.size + _units(layer) for layer in hidden)  # signals and deltas
-    widest = 8 * max(layer.size + _units(layer) for layer in hidden)
-    trained = training.batch_size * (inputs + sum(passes) + walked) + moving * parameters
-    # two walks, and one layer's vectors in float64; or its two gradients, float64 beside their own type
+    widths = [layer.size + _units(layer) for layer in hidden]  # of a signal and a delta
+    signals = sum(widths) if compares_steps or stores_gradients else sum(map(_units, hidden)) + max(widths)
+    trained = training.batch_size * (inputs + sum(dropping) + number * signals) + moving * parameters
+    # one layer of two walks, with the deltas above it, and its vectors in float64 (the deltas with their product, or
+    # what the chance level takes); or its two gradients, float64 beside their own type
     inner_products = probe.samples if probe.samples <= max(layer.size for layer in layers) else 0
-    vectors = probe.samples * (4 * widest + 2 * 8 * inner_products)
+    wide = max(max(3 * _units(layer) + 2 * layer.size, 2 * _units(layer) + 5 * layer.size) for layer in hidden)
+    vectors = probe.samples * 8 * (wide + 2 * inner_products)
     matrices = [math.prod(layer.weight) for layer in hidden]
     if condenses(hidden[0], probe.samples):
         matrices[0] = hidden[0].weight[0] * probe.samples
     compared = 8 * number * max(matrices) if "gradient" in probe.groups else 0
-    forward = (1 + (probe.reference_mode is not None)) * sum(passes)
-    probed = probe.samples * (forward + 2 * walked) + max(vectors, compared) + compares_steps * parameters
-    stepped = parameters + 8 * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
+    modes = [probe.mode] if probe.reference_mode is None else [probe.mode, probe.reference_mode]
+    forward = sum(sum(dropping if mode == "train" else kept) for mode in modes)
+    walks = 2 * number * max(width + _units(above) for width, above in zip(widths, layers[1:], strict=True))
+    probed = probe.samples * (forward + walks) + max(vectors, compared) + compares_steps * parameters
+    stepped = parameters + 6 * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
     evaluated = min(EVALUATION_CHUNK, data.train_samples) * max(
-        number * math.prod(layer.input) + bytes_ for layer, bytes_ in zip(layers, passes, strict=True)
+        number * math.prod(layer.input) + bytes_ for layer, bytes_ in zip(layers, kept, strict=True)
     )
     return int(held * parameters + feedback + masks + max(trained, probed, stepped, evaluated))
 
@@ -150,12 +157,14 @@ def _mask_elements(settings: Settings, index: int, layer: LayerShape) -> int:
     return weights + (1 + independent) * signals
 
 
-def _pass_bytes(layer: LayerShape, number: int) -> int:
-    """What a forward pass keeps of one sample at one layer: z, and what each stage of the tail adds."""
+def _pass_bytes(layer: LayerShape, number: int, *, dropping: bool) -> int:
+    """What a forward pass keeps of one sample at one layer, with dropout or without: what each stage of the tail makes
+    of z."""
     units, options = _units(layer), layer.options
-    if options is None:
+    if options is None or options.activation is None:
         return 3 * number * units
-    stages = 2 + (options.norm != "none") + 2 * bool(options.dropout and not layer.convolution)
+    stages = 1 + ACTIVATIONS[options.activation].needs_input + (options.norm != "none")
+    stages += 2 * bool(dropping and options.dropout and not layer.convolution)
     pooled = (number + 8) * layer.size if layer.pool else 0  # values, and the indices that they came from
     return number * units * stages + pooled
 
