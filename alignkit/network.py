@@ -197,8 +197,9 @@ class Network:
         The same as `backward` and then W -= rate * gradient, but the update goes into the weights in one
         product a layer: no gradient is stored.
         """
-        deltas = [delta for _, delta in self.walk(passed, rule, self._tail_gradients)]
-        for layer, delta in enumerate((*reversed(deltas), passed.error), start=1):
+        deltas = [passed.error, *(delta for _, delta in self.walk(passed, rule, self._tail_gradients))]
+        for layer in range(1, len(self.layers) + 1):
+            delta = deltas.pop()
             if delta is None:
                 continue
             rate = rates[self.parameters.layout.of_output((layer, "weight"))]

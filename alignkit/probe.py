@@ -157,7 +157,7 @@ class Probe:
 
     def _gradient(self, s: LayerSignals) -> dict[str, Tensor]:
         if s.layer == 1 and self._condensed_inputs is not None:
-            own, reference = (matmul(delta.mT, self._condensed_inputs) for delta in s.raw_deltas)
+            own, reference = (matmul(self._condensed_inputs, delta) for delta in s.raw_deltas)
         else:
             own, reference = (
                 self._network.weight_gradient(s.layer, delta, passed)
@@ -167,15 +167,15 @@ class Probe:
 
     @cached_property
     def _condensed_inputs(self) -> Tensor | None:
-        """Inputs of the first layer in as many coordinates as there are samples, [E, N, N], where it sees the same ones
-        each time and has more of them. With x = r q and orthonormal rows of q, the gradients are δᵀx = (δᵀr) q: their
-        inner products are those of δᵀr."""
+        """Inputs of the first layer in as many coordinates as there are samples, [E, N, N] (transposed), where it sees
+        the same ones each time and has more of them. With x = rᵀq and orthonormal rows of q, the gradients are
+        δᵀx = (rδ)ᵀq: their inner products are those of rδ."""
         dropped = self._members[0].settings.network.input_dropout > 0
         drawn = dropped and "train" in (self._options.mode, self._options.reference_mode)
         if drawn or not condenses(self._network.layers[0], self._x.shape[1]):
             return None
         _, r = torch.linalg.qr(self._x[0].flatten(1).double().mT, mode="r")
-        return r.mT.to(self._x.dtype).contiguous().expand(len(self._members), *r.shape)
+        return r.to(self._x.dtype).contiguous().expand(len(self._members), *r.shape)
 
     def _size(self, s: LayerSignals) -> dict[str, Tensor]:
         gain = torch.where(s.undefined, torch.nan, s.t.length / s.g.length)
