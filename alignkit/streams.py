@@ -75,8 +75,8 @@ class DropoutUniforms:
         return word.view(torch.int16)[:, :count]
 
     def _drawn_keys(self, step: int | Tensor) -> tuple[Tensor, Tensor]:
-        """The two keys of a step, int32 [E, 1]. On a CPU they are worked out for many steps at once: there are few
-        members, so that the calls are all that they cost."""
+        """The two keys of a step, int32 [E, 1]. Where it is a number, those of many steps are worked out at once: there
+        are few members, so that the calls are all that they cost."""
         if isinstance(step, Tensor):
             return self._keys_of(step * _STEP)
         block, place = divmod(step, _BLOCK)
@@ -92,6 +92,7 @@ class DropoutUniforms:
 
 
 _BLOCK = 64
+"""Steps whose keys are worked out together."""
 _STEP = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed number
 
 

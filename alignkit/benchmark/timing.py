@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-TURN_SECONDS = 0.02
+TURN_SECONDS = 0.05
 """A contestant's turn lasts about this long: long against the clock, short against the machine's drift."""
 FEWEST_ROUNDS = 5
 WARM_UP = 3
@@ -64,7 +64,7 @@ class Steps:
 def interleaved(contestants: Mapping[str, Contestant], *, seconds: float, pause: float = 0.0) -> dict[str, Timing]:
     """Times every contestant in turn, round after round, for about so many seconds each.
 
-    Each turn begins after a `pause` and a step that is not timed.
+    Each turn begins after a `pause` and a step that is not timed: it brings back to the caches what others displaced.
     """
     turns: dict[str, tuple[Contestant, int]] = {}
     longest = 0.0
@@ -78,9 +78,8 @@ def interleaved(contestants: Mapping[str, Contestant], *, seconds: float, pause:
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, (contestant, steps) in turns.items():
-            if pause:
-                time.sleep(pause)
-                contestant.run(1)
+            time.sleep(pause)
+            contestant.run(1)
             found[name].append(1e3 * _timed(contestant, steps) / (steps * contestant.networks))
     return {name: Timing.of(values) for name, values in found.items()}
 
