@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def charts(analysis: Analysis) -> tuple[list[Chart], list[str]]:
     attempt("Alignment over training", lambda: _training(analysis))
     varied = [rule for rule in analysis.rules if any(found.rule == rule for found in analysis.effects)]
     for rule in varied:
-        attempt(f"Alignment by factor, {rule_name(rule)}", lambda rule=rule: _factors(analysis, rule))  # type: ignore[misc]
+        attempt(f"Alignment by factor, {rule_name(rule)}", partial(_factors, analysis, rule))
     if analysis.width_design is None:
         absent.append("Width curve: no design has three or more widths.")
     else:
@@ -68,7 +69,7 @@ def charts(analysis: Analysis) -> tuple[list[Chart], list[str]]:
     else:
         attempt("Accuracy gap against alignment", lambda: _gap(analysis, taught))
     for rule in varied:
-        attempt(f"All effects, {rule_name(rule)}", lambda rule=rule: _forest(analysis, rule))  # type: ignore[misc]
+        attempt(f"All effects, {rule_name(rule)}", partial(_forest, analysis, rule))
     for rule in analysis.rules:
         if rule not in varied:
             absent.append(f"Effects of factors, {rule_name(rule)}: no design varies a factor within its runs.")

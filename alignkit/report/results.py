@@ -214,5 +214,5 @@ def diverged_table(analysis: Analysis) -> Table | None:
     return Table("diverged", caption, columns, rows, data, frozenset({"runs", "first step"}))
 
 
-def _step(value: object) -> str:
-    return ABSENT if pd.isna(value) or not math.isfinite(float(value)) else f"{int(value):,}"  # type: ignore[arg-type,call-overload]
+def _step(value: Any) -> str:
+    return ABSENT if pd.isna(value) or not math.isfinite(value) else f"{int(value):,}"

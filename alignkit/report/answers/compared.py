@@ -10,7 +10,7 @@ from alignkit.claim_tables import claim_design, claim_factors, claim_table
 from alignkit.claims import Verdict
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.errors import AnalysisError
-from alignkit.inference import fit
+from alignkit.inference import Method, fit
 from alignkit.report.analysis import Analysis
 from alignkit.report.answers.model import alignment_model
 from alignkit.report.section import Section
@@ -21,7 +21,7 @@ from alignkit.stats.linear import LinearFit
 from alignkit.stats.margins import marginal_contrasts
 from alignkit.stats.prediction import Held, prediction_error
 
-MODELS = {
+MODELS: dict[Method, str] = {
     "seed": "factorial model within seeds",
     "robust": "pooled least squares, HC3 errors",
     "gee": "marginal model (GEE), bias-reduced errors",
@@ -110,7 +110,7 @@ def _effects(
 
 
 def _fitted(
-    analysis: Analysis, method: str, factors: list[str], rule: str, design: str | None, response: str
+    analysis: Analysis, method: Method, factors: list[str], rule: str, design: str | None, response: str
 ) -> LinearFit | str:
     """The model with all pairs of factors (and, of layers, their position), or why there is none."""
     layers = method == "mixed"
@@ -119,8 +119,9 @@ def _fitted(
     reason = ""
     for formula in formulas:  # pairs of factors that the cells cannot tell apart leave main effects
         try:
-            options = {"response": response, "rule": rule, "design": design, "layers": layers, "method": method}
-            return fit(analysis.records, formula, **options)  # type: ignore[arg-type]
+            return fit(
+                analysis.records, formula, response=response, rule=rule, design=design, layers=layers, method=method
+            )
         except AnalysisError as error:
             reason = str(error)
     return reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -22,7 +22,7 @@ from alignkit.stats.phase_order import LayerOrder, PhaseLag, layer_order, phase_
 from alignkit.stats.phases import PhaseSummary, memorisation_times, phase_summaries, phase_times
 from alignkit.store import Records
 
-EVENTS = ("onset", "saturation")
+EVENTS: tuple[Literal["onset", "saturation"], ...] = ("onset", "saturation")
 LEAST_CHECKPOINTS = 4
 """With fewer, an onset and a saturation would lie between the same two checkpoints."""
 COSINE: Any = {"better": "higher", "chance": 0.0, "margin": 0.035}
@@ -148,9 +148,9 @@ def _orders(
         return orders, page
     for event in EVENTS:
         try:
-            orders[event] = layer_order(times, event=event)  # type: ignore[arg-type]
+            orders[event] = layer_order(times, event=event)
             for layers in sorted(int(value) for value in depth.unique() if value > 2):
-                page[event, layers] = layer_order(times[depth == layers], event=event).page_p  # type: ignore[arg-type]
+                page[event, layers] = layer_order(times[depth == layers], event=event).page_p
         except AnalysisError as error:
             notes.append(f"{rule_name(rule)}, order of layers, {event}: {error}.")
     return orders, page

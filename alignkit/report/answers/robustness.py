@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -147,9 +147,11 @@ def specifications(analysis: Analysis) -> Section | None:
     notes: list[str] = []
 
     @cache
-    def summaries(response: str, summary: str, checkpoint: str, layer: int | str) -> pd.DataFrame:
+    def summaries(
+        response: str, summary: Literal["final", "auc"], checkpoint: str, layer: int | Literal["mean"]
+    ) -> pd.DataFrame:
         layers = records.layers[_until(records.layers, checkpoint)] if checkpoint != "end" else records.layers
-        return run_summaries(records.runs, layers, response, summary=summary, layer=layer)  # type: ignore[arg-type]
+        return run_summaries(records.runs, layers, response, summary=summary, layer=layer)
 
     fits: dict[Any, LinearFit | str] = {}
     for verdict in verdicts:
