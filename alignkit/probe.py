@@ -19,6 +19,7 @@ from alignkit import angles
 from alignkit.angles import Directions
 from alignkit.batched import matmul
 from alignkit.feedback import Projection
+from alignkit.jacobians import mean_jacobians
 from alignkit.layers import condenses
 from alignkit.masks import Masks
 from alignkit.members import Member
@@ -120,7 +121,7 @@ class Probe:
         self_test = output_cosine(network, passed, reference)
         reference = dataclasses.replace(reference, masks=self._reference_masks)
         chosen = [measure for group, measure in MEASURES_OF.items() if group in groups]
-        jacobians = self._jacobians(passed) if "jacobian" in groups else None
+        jacobians = mean_jacobians(network, passed, self._reference) if "jacobian" in groups else None
         found: dict[str, list[Tensor]] = {}
         above: Tensor | None = passed.error
         own, other = network.walk(passed, self._rule), network.walk(reference, self._reference)
@@ -251,50 +252,6 @@ class Probe:
         plain = self._network.masks is None and self._reference_masks is None
         drawn = [member.settings.feedback for member in self._members]
         return self._options.chance == "auto" and plain and all(f.law == "gaussian" and f.rank is None for f in drawn)
-
-    def _jacobians(self, passed: Pass) -> list[Tensor]:
-        """The mean Jacobian dy/dh_l of the batch, [E, C, d_l] for each hidden layer.
-
-        Batch statistics are held constant: with them free, a shift of all samples together changes
-        nothing above a batch norm, so that the mean Jacobian below one would be exactly zero.
-
-        With D_l,n the derivative of sample n's tail at layer l, diagonal where the tail acts on single units,
-        the top three are W_L, W_L <D_{L-1}> W_{L-1} and W_L (<d_{L-1} d_{L-2}ᵀ> ∘ W_{L-1}) W_{L-2}, with the means
-        <·> over samples and d the diagonals. Further down, and through other tails, each output's row is walked
-        down for every sample.
-        """
-        network = self._network
-        passed = network.with_fixed_statistics(passed)
-        depth = len(network.layers)
-        found = [network.weight(depth)]
-        above: Tensor | None = None
-        for layer in range(depth - 1, 1, -1):  # the weight op that leads down to h_{layer - 1}
-            gates = network.gates(layer, passed)
-            if gates is None or network.layers[layer - 1].convolution or len(found) == 3:
-                break
-            weight = network.weight(layer)
-            if above is None:
-                found.append(matmul(network.weight(depth) * gates.mean(1, keepdim=True), weight))
-            else:
-                both = matmul(above.mT, gates) / gates.shape[1]
-                found.append(matmul(matmul(network.weight(depth), both * network.weight(layer + 1)), weight))
-            above = gates
-        found.reverse()
-        missing = depth - 1 - len(found)
-        return [*self._walked_jacobians(passed, missing), *found]
-
-    def _walked_jacobians(self, passed: Pass, layers: int) -> list[Tensor]:
-        """The mean Jacobians at the first `layers` hidden layers, output by output."""
-        if not layers:
-            return []
-        rows = []
-        for output in range(self._network.outputs):
-            one = torch.zeros_like(passed.error)
-            one[..., output] = 1.0
-            replaced = dataclasses.replace(passed, error=one, masks=None)
-            signals, _ = self._network.backward(replaced, self._reference)
-            rows.append([_or_zero(signal, None).mean(1) for signal in signals[:layers]])
-        return [torch.stack(layer, 1) for layer in zip(*rows, strict=True)]
 
     def _jacobian_cosine(self, layer: int, jacobian: Tensor) -> Tensor:
         projection = self._projection(layer)

@@ -191,9 +191,9 @@ def test_comparing_what_is_not_there_says_what_is(records: Records) -> None:
         ({"factor": "width", "by": "norm", "design": "width_curve", "levels": (8, 16)}, "norm"),
     ):
         with pytest.raises(AnalysisError, match=message):
-            compare(records, **options)  # type: ignore[arg-type]
+            compare(records, **options)  # type: ignore[arg-type]  # what a slip would pass
     with pytest.raises(AnalysisError, match=r"records or a pandas table; got str. Read .* load\(...\)"):
-        compare("reports/quick", factor="norm")  # type: ignore[arg-type]
+        compare("reports/quick", factor="norm")  # type: ignore[arg-type]  # a path for records
     table = balanced()
     with pytest.raises(AnalysisError, match='a column "value"'):
         compare(table, factor="norm", seed="subject")
@@ -260,7 +260,7 @@ def test_a_table_can_be_fitted_too() -> None:
     expected = fit_factorial(table, "dose * norm", response="score", seed="subject", errors="pooled")
     pd.testing.assert_frame_equal(result.to_frame(), expected.to_frame())
     with pytest.raises(AnalysisError, match=r'"mixed" or "gee"; got .ols.'):
-        fit(table, "dose", response="score", method="ols")  # type: ignore[arg-type]
+        fit(table, "dose", response="score", method="ols")  # type: ignore[arg-type]  # no such method
     with pytest.raises(AnalysisError, match='a column "doze"; did you mean "dose"'):
         fit(table, "doze", response="score", seed="subject")
 

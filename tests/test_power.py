@@ -47,7 +47,8 @@ def test_more_cells_need_fewer_seeds() -> None:
     records = pilot(seed_by_factor_sd=0.3, residual_sd=3.0)
     many = {**FACTORS, "network.depth": [1, 2, 3, 4]}
     (few,), (more,) = claim_power(planned(), records), claim_power(planned(factors=many), records)
-    assert more.cells == 16 and more.sd < few.sd and more.seeds < few.seeds  # type: ignore[operator]
+    assert more.seeds is not None and few.seeds is not None
+    assert more.cells == 16 and more.sd < few.sd and more.seeds < few.seeds
 
 
 def test_the_power_advised_is_that_of_the_design_that_the_verdict_is_taken_on() -> None:
@@ -81,7 +82,7 @@ def test_the_family_and_the_effect_asked_for_count() -> None:
     (alone,), (beside, *_) = claim_power(planned(claim), records), claim_power(planned(claim, *others), records)
     assert beside.seeds is not None and alone.seeds is not None and beside.seeds >= max(9, alone.seeds)
     (larger,) = claim_power(planned(claim), records, effect=5.0)
-    assert larger.effect == 5.0 and larger.seeds <= alone.seeds  # type: ignore[operator]
+    assert larger.seeds is not None and larger.effect == 5.0 and larger.seeds <= alone.seeds
     (hopeless, *_) = claim_power(planned(claim, *others, seeds=8), records)
     assert hopeless.power == 0.0 and np.isnan(hopeless.detectable)  # eight seeds reject nothing in a family of ten
 

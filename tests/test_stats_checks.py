@@ -65,7 +65,7 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: marginal_means(MODEL, "norm", null=NAN), "null: expected a finite number"),
     (lambda: stats.equivalence_test([1.0, 2.0, 3.0], margin=1, alpha=0.6), "between 0 and 0.5.*" + ALPHA),
     (lambda: stats.equivalence_test([1.0, 2.0, 3.0], margin=INF), "State the smallest effect"),
-    (lambda: stats.equivalence_test([1.0, 2.0, 3.0], margin="1"), "State the smallest effect"),  # type: ignore[arg-type]
+    (lambda: stats.equivalence_test([1.0, 2.0, 3.0], margin="1"), "State the smallest effect"),  # type: ignore[arg-type]  # a text
     (lambda: stats.paired_test([1.0, 2.0], alpha=2), ALPHA),
     (lambda: stats.paired_test([1.0] * 9, alpha=0.05, family_size=0), "family_size: .* at least 1; got 0"),
     (lambda: stats.minimum_seeds(0), "at least 1; got 0"),
