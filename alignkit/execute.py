@@ -302,12 +302,23 @@ def _run_here(todo: Sequence[Cohort], directory: Path, device: str, tracker: _Tr
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back, not lose it: it arrives at the end. Processes started inside never receive it."""
+    """Hold Ctrl-C back, not lose it: it arrives at the end. Processes started inside never receive it.
+
+    The mask is what those processes inherit. It is not enough for this one: another thread of it (a linear
+    algebra library's, say) may take the signal, and Python then answers it here all the same.
+    """
+    came: list[int] = []
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number)) if ours else None
     try:
         yield
     finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 _worker: dict[str, Any] = {}

@@ -179,9 +179,14 @@ def test_ctrl_c_keeps_what_had_finished_and_exits_130(tmp_path, seconds):
         )
     )
     command = [sys.executable, "-m", "alignkit", "run", str(long), "--out", str(out), "--workers", "2"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    # where the tests are a shell's background job, Ctrl-C is ignored, and would be by what they start
+    answered = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, answered)
     line = process.stdout.readline()  # the first status: the work has begun
     assert "training" in line
     time.sleep(seconds)
