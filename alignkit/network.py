@@ -111,7 +111,13 @@ class Network:
             [r.slope for r in resolved], dtype=self.parameters.storage.dtype, device=self.parameters.storage.device
         )
         stages: dict[str, Activation | Norm | Dropout | MaxPool | None] = {
-            "norm": Norm(str(options.norm), views["gain"], views["shift"], positions=2 * layer.convolution)
+            "norm": Norm(
+                str(options.norm),
+                views["gain"],
+                views["shift"],
+                positions=2 * layer.convolution,
+                comes_first=options.order[0] == "norm",
+            )
             if "gain" in views
             else None,
             "activation": Activation(options.activation, slopes),
