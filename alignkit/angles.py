@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from alignkit.batched import elementwise, length, matmul
+from alignkit.batched import elementwise, inner_and_lengths, length, matmul
 
 
 class Directions:
@@ -24,17 +24,29 @@ class Directions:
     """
 
     def __init__(self, vectors: Tensor) -> None:
-        self.wide = vectors.double()
-        """The vectors as they are, float64."""
-        self.scaled, self.scale = self.wide, None
+        self.vectors, self.scale = vectors, None
+        """The vectors as they are."""
+        self._numbers = vectors  # those whose products are taken, float32 or float64
         if vectors.dtype == torch.float64:
             largest = vectors.abs().amax(-1, keepdim=True)
             largest = torch.where(largest > 0, largest, 1.0)
-            self.scaled, self.scale = vectors / largest, largest[..., 0]
+            self._numbers, self.scale = vectors / largest, largest[..., 0]
+        self._known_length: Tensor | None = None
 
     @cached_property
+    def wide(self) -> Tensor:
+        """The vectors as they are, float64."""
+        return self.scaled if self.scale is None else self.vectors
+
+    @cached_property
+    def scaled(self) -> Tensor:
+        return self._numbers.double()
+
+    @property
     def _scaled_length(self) -> Tensor:
-        return length(self.scaled)
+        if self._known_length is None:
+            self._known_length = length(self.scaled)
+        return self._known_length
 
     @cached_property
     def length(self) -> Tensor:
@@ -53,8 +65,8 @@ class Directions:
 
     def cosine(self, other: Directions) -> Tensor:
         """The cosine with another's vectors, one by one, [...]."""
-        cosines = (self.scaled * other.scaled).sum(-1) / (self._scaled_length * other._scaled_length)
-        return cosines.clamp(-1.0, 1.0)
+        inner, self._known_length, other._known_length = inner_and_lengths(self._numbers, other._numbers)
+        return (inner / (self._known_length * other._known_length)).clamp(-1.0, 1.0)
 
     def angle_deg(self, other: Directions, cosine: Tensor | None = None) -> Tensor:
         """The angle with another's vectors, one by one, in degrees [...]: 2 atan2(|u - v|, |u + v|) of the unit
@@ -82,7 +94,7 @@ class Directions:
 
     def _of(self, chosen: Tensor) -> Directions:
         """The chosen of the vectors, by a mask [...]."""
-        return Directions(self.scaled[chosen])
+        return Directions(self._numbers[chosen])
 
 
 _NEAR = 0.9

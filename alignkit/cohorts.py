@@ -11,6 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 
+from alignkit.batched import LONGEST_DOT
 from alignkit.layers import LayerShape, condenses, layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout
 from alignkit.plan import Plan, Run
@@ -99,10 +100,10 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     """Memory that one member takes on a kind of device, "cpu" or "cuda", at most, from a model of what the engine holds
     at a time."""
     layers = layer_shapes(settings, data.shape, data.outputs)
-    training, probe = settings.training, settings.probe
+    training, probe, gpu = settings.training, settings.probe, device == "cuda"
     number = 8 if training.dtype == "float64" else 4
     # what each position sees, worked out anew on every pass, a member at a time; on a CPU only for a few rows of them
-    locally = [layer for layer in layers if layer.local and device == "cuda"]
+    locally = [layer for layer in layers if layer.local and gpu]
     windows = max((number * layer.positions * math.prod(layer.weight[1:]) for layer in locally), default=0)
     parameters = number * Layout.of(parameter_shapes(layers), output_layer=len(layers)).size
     masks = number * sum(_mask_elements(settings, index, layer) for index, layer in enumerate(layers[:-1]))
@@ -128,20 +129,24 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     widths = [layer.size + _units(layer) for layer in hidden]  # of a signal and a delta
     signals = sum(widths) if compares_steps or stores_gradients else sum(map(_units, hidden)) + max(widths)
     trained = training.batch_size * (inputs + sum(dropping) + number * signals) + moving * parameters
-    # one layer of two walks, with the deltas above it, and its vectors in float64 (the deltas with their product, or
-    # what the chance level takes); or its two gradients, float64 beside their own type
-    inner_products = probe.samples if probe.samples <= max(layer.size for layer in layers) else 0
-    wide = max(max(3 * _units(layer) + 2 * layer.size, 2 * _units(layer) + 5 * layer.size) for layer in hidden)
-    vectors = probe.samples * 8 * (wide + 2 * inner_products)
+    # one layer of two walks, with the deltas above it, and its vectors in float64 (two deltas, their product on a GPU
+    # or where they are long, or what the chance level takes); or its two gradients, float64 beside their own type
+    of_signals = 5 if {"common_mode", "ceiling", "chance"} & set(probe.groups) else 2 + gpu
+    of_deltas = [2 + (gpu or _units(layer) > LONGEST_DOT) for layer in hidden]
+    wide = max(
+        max(copies * _units(layer), of_signals * layer.size) for copies, layer in zip(of_deltas, hidden, strict=True)
+    )
+    gram = "rank" in probe.groups and probe.samples <= max(layer.size for layer in layers)
+    vectors = probe.samples * 8 * (wide + 2 * gram * probe.samples)
     matrices = [math.prod(layer.weight) for layer in hidden]
     if condenses(hidden[0], probe.samples):
         matrices[0] = hidden[0].weight[0] * probe.samples
-    compared = 8 * number * max(matrices) if "gradient" in probe.groups else 0
+    compared = (6 + 2 * gpu) * number * max(matrices) if "gradient" in probe.groups else 0
     modes = [probe.mode] if probe.reference_mode is None else [probe.mode, probe.reference_mode]
     forward = sum(sum(dropping if mode == "train" else kept) for mode in modes)
     walks = 2 * number * max(width + _units(above) for width, above in zip(widths, layers[1:], strict=True))
     probed = probe.samples * (forward + walks) + max(vectors, compared) + compares_steps * parameters
-    stepped = parameters + 6 * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
+    stepped = parameters + 7 * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
     evaluated = min(EVALUATION_CHUNK, data.train_samples) * max(
         number * math.prod(layer.input) + bytes_ for layer, bytes_ in zip(layers, kept, strict=True)
     )

@@ -194,7 +194,7 @@ class Probe:
         projection = self._projection(s.layer)
         above = self._network.layers[s.layer :]
         if projection is None or (projection.from_error and any(layer.convolution for layer in above)):
-            return {"weight_cosine": _undefined(s.g.wide)}
+            return {"weight_cosine": _undefined(s.g.vectors)}
         stands_for = self._network.weight(s.layer + 1)
         if projection.from_error:
             stands_for = self._network.weight(len(self._network.layers))
@@ -227,7 +227,7 @@ class Probe:
     def _chance(self, s: LayerSignals) -> dict[str, Tensor]:
         observed = s.cosines.nanmean(1)
         if not self._rule.enters(s.layer):
-            return {"chance_z": _undefined(s.g.wide), "chance_p": _undefined(s.g.wide)}
+            return {"chance_z": _undefined(s.g.vectors), "chance_p": _undefined(s.g.vectors)}
         projection = self._projection(s.layer)
         source = s.passed.error if projection is not None and projection.from_error else s.above
         if self._closed_form and projection is not None and source is not None:
@@ -239,7 +239,7 @@ class Probe:
             if signal is not None and s.passed.masks is not None:
                 signal = s.passed.masks.signal(s.layer, signal)
             if signal is None:
-                return {"chance_z": _undefined(s.g.wide), "chance_p": _undefined(s.g.wide)}
+                return {"chance_z": _undefined(s.g.vectors), "chance_p": _undefined(s.g.vectors)}
             redrawn.append(Directions(signal).cosine(s.g).nanmean(1))
         null = torch.stack(redrawn, 1)  # [E, K]
         beyond = (null.abs() >= observed[:, None].abs()).sum(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from scipy import stats
 
 from alignkit import angles
+from alignkit.batched import LONGEST_DOT, inner_and_lengths
 
 
 def _chance_sd(sources, references):
@@ -134,3 +136,15 @@ def test_lengths_keep_their_scale(dtype):
     assert directions.undefined[0].tolist() == [False, True, False, False]
     lost = angles.Directions(torch.tensor([[[math.inf, 1.0], [math.nan, 1.0]]], dtype=dtype))
     assert lost.undefined.all() and lost.unit.isnan().any(-1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [1, 10, LONGEST_DOT, LONGEST_DOT + 1])
+def test_inner_products_are_summed_in_float64_in_one_piece_or_not(d, dtype):
+    u, v = torch.randn(2, 3, d, dtype=dtype, generator=torch.Generator().manual_seed(d))
+    found = inner_and_lengths(u, v)
+    for n in range(3):
+        a, b = u[n].tolist(), v[n].tolist()
+        wanted = (math.fsum(map(operator.mul, a, b)), math.hypot(*a), math.hypot(*b))
+        assert [values[n].item() for values in found] == pytest.approx(wanted, rel=1e-12, abs=1e-12)
+        assert all(values.dtype == torch.float64 for values in found)
