@@ -43,25 +43,26 @@ class Directions:
         return self._numbers.double()
 
     @property
-    def _scaled_length(self) -> Tensor:
+    def scaled_length(self) -> Tensor:
+        """The lengths [...] of `scaled`."""
         if self._known_length is None:
-            self._known_length = length(self.scaled)
+            self._known_length = length(self._numbers)
         return self._known_length
 
     @cached_property
     def length(self) -> Tensor:
         """Euclidean lengths [...]."""
-        return self._scaled_length if self.scale is None else self._scaled_length * self.scale
+        return self.scaled_length if self.scale is None else self.scaled_length * self.scale
 
     @cached_property
     def unit(self) -> Tensor:
         """The vectors at length 1; NaN where one is zero or not finite: it has no direction."""
-        return self.scaled / self._scaled_length[..., None]
+        return self.scaled / self.scaled_length[..., None]
 
     @cached_property
     def undefined(self) -> Tensor:
         """Which vectors have no direction, [...]."""
-        return ~((self._scaled_length > 0) & torch.isfinite(self._scaled_length))
+        return ~((self.scaled_length > 0) & torch.isfinite(self.scaled_length))
 
     def cosine(self, other: Directions) -> Tensor:
         """The cosine with another's vectors, one by one, [...]."""
@@ -87,7 +88,7 @@ class Directions:
 
     def _angle_from_chords(self, other: Directions, cosine: Tensor) -> Tensor:
         sign = torch.where(cosine < 0, -1.0, 1.0)
-        smaller = length((self.scaled / (self._scaled_length * sign)[..., None]).sub_(other.unit))
+        smaller = length((self.scaled / (self.scaled_length * sign)[..., None]).sub_(other.unit))
         larger = torch.sqrt((4.0 - smaller * smaller).clamp_min(0.0))
         nearest = torch.rad2deg(2.0 * elementwise(torch.atan2, smaller, larger))
         return torch.where(sign < 0, 180.0 - nearest, nearest)
@@ -113,18 +114,7 @@ def angle_deg(u: Tensor, v: Tensor) -> Tensor:
 
 def frobenius_cosine(a: Tensor, b: Tensor) -> Tensor:
     """The cosine of two arrays a member, taken as vectors: [E, …] → [E]."""
-    if a.is_cuda or a[0].numel() < _LONG:
-        return cosine(a.flatten(1), b.flatten(1))
-    products = []
-    for own, other in zip(a.flatten(1), b.flatten(1), strict=True):  # a member's numbers stay in the cache
-        u, v = Directions(own).scaled, Directions(other).scaled
-        products += [torch.dot(u, v), torch.dot(u, u), torch.dot(v, v)]
-    between, *own_products = torch.stack(products).view(-1, 3).unbind(1)
-    return (between / torch.sqrt(own_products[0] * own_products[1])).clamp(-1.0, 1.0)
-
-
-_LONG = 2**14
-"""Elements of a member's array from which it is worth a loop."""
+    return cosine(a.flatten(1), b.flatten(1))
 
 
 def chance_sd(sources: Directions, references: Directions) -> Tensor:
@@ -135,8 +125,12 @@ def chance_sd(sources: Directions, references: Directions) -> Tensor:
     `references` [E, N, d]; samples without a direction in either are left out.
     """
     defined = ~(sources.undefined | references.undefined)
-    s, g = (torch.where(defined[..., None], x.unit, 0.0) for x in (sources, references))
-    coupling = matmul(s.mT, g).square().sum((1, 2))  # the double sum is |sum_n s_n g_n'|^2
+    s, g = sources.scaled, references.scaled
+    if g.is_cuda or not defined.all():  # a GPU need not wait to know
+        s, g = (torch.where(defined[..., None], x, 0.0) for x in (s, g))
+    # the double sum is |sum_n s_n g_n'|^2 of unit vectors: the shorter ones, s, are divided by both lengths
+    lengths = torch.where(defined, sources.scaled_length * references.scaled_length, 1.0)
+    coupling = matmul((s / lengths[..., None]).mT, g).square().sum((1, 2))
     count = defined.sum(-1)
     variance = coupling / (count * count * g.shape[-1])
     return torch.sqrt(variance.clamp_min(0.0))  # no defined sample: 0/0, NaN
@@ -166,7 +160,7 @@ def row_space(matrix: Tensor, *, sum_zero: bool) -> Tensor:
 def ceiling(basis: Tensor, references: Directions) -> Tensor:
     """|P g| / |g| per sample, [E, N]: the best cosine that any source could reach through a feedback, with P the
     projector on its row space, of which `basis` is `row_space`."""
-    return length(matmul(references.unit, basis.mT)).clamp_max(1.0)
+    return (length(matmul(references.scaled, basis.mT)) / references.scaled_length).clamp_max(1.0)
 
 
 def masked_ceiling(basis: Tensor, references: Directions, mask: Tensor) -> Tensor:
@@ -180,21 +174,19 @@ def masked_ceiling(basis: Tensor, references: Directions, mask: Tensor) -> Tenso
     return torch.where(references.undefined, torch.nan, torch.stack(found))
 
 
-def common_mode(signals: Tensor) -> Tensor:
+def common_mode(signals: Directions) -> Tensor:
     """N |mean_n t_n|^2 / sum_n |t_n|^2, [E]: the share of a signal that is the same for every sample."""
-    signals = signals.double()
-    total = (signals * signals).sum((1, 2))
-    mean = signals.mean(1)
-    return signals.shape[1] * (mean * mean).sum(-1) / total
+    mean = signals.wide.mean(1)
+    return signals.wide.shape[1] * length(mean).square() / signals.length.square().sum(1)
 
 
 def effective_rank(hidden: Tensor) -> Tensor:
     """(tr G)^2 / tr G^2 of the centred Gram matrix of activations [E, N, d]: [E]."""
-    centred = hidden.double()
-    centred = centred - centred.mean(1, keepdim=True)
+    centred = hidden.to(torch.float64, copy=True)
+    centred -= centred.mean(1, keepdim=True)
     if hidden.shape[1] <= hidden.shape[2]:
         gram = matmul(centred, centred.mT)
     else:
         gram = matmul(centred.mT, centred)
     trace = gram.diagonal(dim1=1, dim2=2).sum(-1)
-    return trace * trace / (gram * gram).sum((1, 2))
+    return trace * trace / gram.square_().sum((1, 2))

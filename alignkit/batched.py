@@ -74,26 +74,81 @@ def _doubled(operand: Tensor) -> Tensor:
 
 
 def inner_and_lengths(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """u·v, |u| and |v| along the last axis, [...] in float64, of tensors of one shape, float32 or float64."""
-    u, v = u.double(), v.double()
-    if u.is_cuda or u.shape[-1] > LONGEST_DOT or u.requires_grad or v.requires_grad:
+    """u·v, |u| and |v| along the last axis, [...] in float64, of tensors [..., d], float32 or float64."""
+    if not _in_blocks(u, v):
+        u, v = u.double(), v.double()
         return (u * v).sum(-1), length(u), length(v)
-    a, b = u.numpy(), v.numpy()
-    with np.errstate(all="ignore"):  # what is not finite is counted where it is used
-        inner, own, other = np.vecdot(a, b), np.sqrt(np.vecdot(a, a)), np.sqrt(np.vecdot(b, b))
-    return torch.as_tensor(inner), torch.as_tensor(own), torch.as_tensor(other)
-
-
-LONGEST_DOT = 2**13
-"""Elements up to which numpy takes an inner product in one piece, on one thread: in half of torch's time, and without
-memory for the products."""
+    inner, own, other = _products_of_rows([u, v], [(0, 1), (0, 0), (1, 1)])
+    return inner, own.sqrt_(), other.sqrt_()
 
 
 def length(vectors: Tensor) -> Tensor:
-    """Euclidean lengths along the last axis."""
-    if vectors.shape[:-1].numel() == 1:  # a single result has a kernel of its own
-        return torch.linalg.vector_norm(_doubled(vectors.reshape(1, -1)), dim=-1)[0].view(vectors.shape[:-1])
-    return torch.linalg.vector_norm(vectors, dim=-1)
+    """Euclidean lengths along the last axis, [...] in float64, of float32 or float64."""
+    if not _in_blocks(vectors):
+        return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
+    (square,) = _products_of_rows([vectors], [(0, 0)])
+    return square.sqrt_()
+
+
+def move_against(new: Tensor, old: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(new - old)·direction, |new - old|, |direction| and |old| along the last axis, [...] in float64."""
+    if not _in_blocks(new, old, direction):
+        return (*inner_and_lengths(new.double() - old.double(), direction), length(old))
+    pairs = [(0, 2), (0, 0), (2, 2), (1, 1)]
+    inner, *squares = _products_of_rows([new, old, direction], pairs, first_minus_second=True)
+    moved, steepest, before = (square.sqrt_() for square in squares)
+    return inner, moved, steepest, before
+
+
+LONGEST_DOT = 2**13
+"""Elements up to which numpy takes an inner product in one piece, on one thread."""
+BLOCK = 2**16
+"""Elements that are turned into float64 at a time: half a megabyte, which stays in a core's second cache."""
+
+
+def _in_blocks(*tensors: Tensor) -> bool:
+    return not any(tensor.is_cuda or tensor.requires_grad for tensor in tensors)
+
+
+def _products_of_rows(
+    tensors: list[Tensor], pairs: list[tuple[int, int]], *, first_minus_second: bool = False
+) -> list[Tensor]:
+    """The inner products of `pairs` of `tensors` [..., d] along the last axis, [...] each; with `first_minus_second`,
+    of that difference in the place of the first.
+
+    A block of rows at a time, in memory that the next block takes again: a fraction of the time of whole tensors in
+    float64, which would go to memory and back.
+    """
+    tensors = list(torch.broadcast_tensors(*tensors))
+    shape = tensors[0].shape
+    with np.errstate(all="ignore"):  # what is not finite is counted where it is used
+        arrays = [tensor.numpy().reshape(shape[:-1].numel(), shape[-1]) for tensor in tensors]
+        found = _products(arrays, pairs, first_minus_second)
+    return [torch.from_numpy(products).view(shape[:-1]) for products in found]
+
+
+def _products(arrays: list[np.ndarray], pairs: list[tuple[int, int]], first_minus_second: bool) -> np.ndarray:
+    rows, d = arrays[0].shape
+    if d > LONGEST_DOT:  # in pieces, whose products are summed
+        whole = d - d % LONGEST_DOT
+        pieces = ([array[row, :whole].reshape(-1, LONGEST_DOT) for array in arrays] for row in range(rows))
+        found = np.stack([_products(piece, pairs, first_minus_second).sum(-1) for piece in pieces], -1)
+        if whole < d:
+            found += _products([array[:, whole:] for array in arrays], pairs, first_minus_second)
+        return found
+    found = np.empty((len(pairs), rows))
+    at_a_time = max(1, min(rows, BLOCK // (len(arrays) * max(d, 1))))
+    blocks = [np.empty((at_a_time, d)) for _ in arrays]
+    for start in range(0, rows, at_a_time):
+        chosen = slice(start, min(start + at_a_time, rows))
+        wide = [block[: chosen.stop - start] for block in blocks]
+        for block, array in zip(wide, arrays, strict=True):
+            np.copyto(block, array[chosen])
+        if first_minus_second:
+            wide[0] -= wide[1]
+        for products, (own, other) in zip(found, pairs, strict=True):
+            np.vecdot(wide[own], wide[other], out=products[chosen])
+    return found
 
 
 def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ import json
 import math
 from dataclasses import dataclass
 
-from alignkit.batched import LONGEST_DOT
 from alignkit.layers import LayerShape, condenses, layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout
 from alignkit.plan import Plan, Run
@@ -129,24 +128,22 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     widths = [layer.size + _units(layer) for layer in hidden]  # of a signal and a delta
     signals = sum(widths) if compares_steps or stores_gradients else sum(map(_units, hidden)) + max(widths)
     trained = training.batch_size * (inputs + sum(dropping) + number * signals) + moving * parameters
-    # one layer of two walks, with the deltas above it, and its vectors in float64 (two deltas, their product on a GPU
-    # or where they are long, or what the chance level takes); or its two gradients, float64 beside their own type
-    of_signals = 5 if {"common_mode", "ceiling", "chance"} & set(probe.groups) else 2 + gpu
-    of_deltas = [2 + (gpu or _units(layer) > LONGEST_DOT) for layer in hidden]
-    wide = max(
-        max(copies * _units(layer), of_signals * layer.size) for copies, layer in zip(of_deltas, hidden, strict=True)
-    )
+    # one layer of two walks, with the deltas above it, and vectors in float64: on a CPU only those of which more than
+    # inner products are taken (see batched.py)
+    wide_signals = 5 if gpu else 4 * bool({"common_mode", "ceiling", "chance"} & set(probe.groups))
+    wide = max(max(3 * gpu * _units(layer), wide_signals * layer.size) for layer in hidden)
     gram = "rank" in probe.groups and probe.samples <= max(layer.size for layer in layers)
     vectors = probe.samples * 8 * (wide + 2 * gram * probe.samples)
     matrices = [math.prod(layer.weight) for layer in hidden]
     if condenses(hidden[0], probe.samples):
         matrices[0] = hidden[0].weight[0] * probe.samples
-    compared = (6 + 2 * gpu) * number * max(matrices) if "gradient" in probe.groups else 0
+    # two gradients; in float64, and scaled, where products are not taken block by block
+    compared = (8 if gpu else 2 if number == 4 else 5) * number * max(matrices) if "gradient" in probe.groups else 0
     modes = [probe.mode] if probe.reference_mode is None else [probe.mode, probe.reference_mode]
     forward = sum(sum(dropping if mode == "train" else kept) for mode in modes)
     walks = 2 * number * max(width + _units(above) for width, above in zip(widths, layers[1:], strict=True))
     probed = probe.samples * (forward + walks) + max(vectors, compared) + compares_steps * parameters
-    stepped = parameters + 7 * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
+    stepped = parameters + 6 * gpu * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
     evaluated = min(EVALUATION_CHUNK, data.train_samples) * max(
         number * math.prod(layer.input) + bytes_ for layer, bytes_ in zip(layers, kept, strict=True)
     )

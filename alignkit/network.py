@@ -38,14 +38,16 @@ class Pass:
     error: Tensor  # e = dL/dy per sample [E, N, C]
     targets: Tensor
     total: Tensor | None = None
-    """Sum of every z_l and y and of the norms' gains and shifts, [E]. A weight or bias that is not finite makes its
-    z_l so, for every sample."""
+    """Sum of y, of every z_l that no norm takes first, and of what norms hand on, [E]. A parameter that is not finite
+    makes one of them so: a weight or bias its z_l, for every sample, and what a norm makes of it."""
     masks: Masks | None = None
     """Under which the backward walks go."""
 
 
 class Teaches(Protocol):
     """What `Network.backward` asks of a rule."""
+
+    linear_in_error: bool
 
     def signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None: ...
 
@@ -77,12 +79,14 @@ class Network:
         self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
         self.masks = Masks.of(members, self.layers, self.parameters.storage)
         self._flat_input = not self.layers[0].convolution
-        in_tails = [
-            {name: view for name, view in self.parameters.of_layer(index).items() if name in ("gain", "shift")}
+        self._tail_gradients = [
+            {
+                name: torch.zeros_like(view)
+                for name, view in self.parameters.of_layer(index).items()
+                if name in ("gain", "shift")
+            }
             for index in range(1, len(self.layers))
         ]
-        self._tail_parameters = [list(views.values()) for views in in_tails]
-        self._tail_gradients = [{name: torch.zeros_like(view) for name, view in views.items()} for views in in_tails]
 
     def _initialise(self, members: Sequence[Member]) -> None:
         for index, layer in enumerate(self.layers, start=1):
@@ -149,12 +153,14 @@ class Network:
         inputs, caches, hidden, totals = [x], [], [], []
         for index, tail in enumerate(self.tails, start=1):
             h = self._weight_op(index, inputs[-1])  # z_l
-            if watch:  # a saturating activation would hide what is not finite above it
-                totals += [_sum(h), *map(_sum, self._tail_parameters[index - 1])]
+            if watch and not isinstance(tail[0], Norm):  # a saturating activation would hide what is not finite
+                totals.append(_sum(h))
             layer_caches = []
             for stage in tail:
                 h, cache = stage.forward(h, mode)
                 layer_caches.append(cache)
+                if watch and isinstance(stage, Norm):
+                    totals.append(_sum(h))
             caches.append(layer_caches)
             hidden.append(h.flatten(2))
             inputs.append(h if self.layers[index].convolution else hidden[-1])
@@ -201,18 +207,22 @@ class Network:
         `rates` [E, 1] for gradients summed over the batch.
 
         The same as `backward` and then W -= rate * gradient, but the update goes into the weights in one
-        product a layer: no gradient is stored.
+        product a layer: no gradient is stored. Under a rule that is linear in the error, the error takes the
+        hidden layers' rate, so that no delta has to.
         """
-        deltas = [passed.error, *(delta for _, delta in self.walk(passed, rule, self._tail_gradients))]
-        for layer in range(1, len(self.layers) + 1):
+        own = [rates[self.parameters.layout.of_output((layer, "weight"))] for layer in range(1, len(self.layers) + 1)]
+        early = rule.linear_in_error and all(rate is own[0] for rate in own[:-1])
+        walked = replace(passed, error=_times(passed.error, own[0])) if early else passed
+        deltas = [passed.error, *(delta for _, delta in self.walk(walked, rule, self._tail_gradients))]
+        for layer, rate in enumerate(own, start=1):
             delta = deltas.pop()
             if delta is None:
                 continue
-            rate = rates[self.parameters.layout.of_output((layer, "weight"))]
-            self._descend_layer(layer, delta * rate.view(-1, *(1 for _ in delta.shape[1:])), passed)
+            taken = early and layer < len(self.layers)
+            self._descend_layer(layer, delta if taken else _times(delta, rate), passed)
             if layer <= len(self.tails):
                 for name, gradient in self._tail_gradients[layer - 1].items():
-                    self.parameters.views[layer, name].sub_(gradient * rate)
+                    self.parameters.views[layer, name].sub_(gradient if taken else gradient * rate)
 
     def walk(
         self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None = None
@@ -317,6 +327,11 @@ class Network:
         else:
             subtract_product(weight, delta.transpose(1, 2), passed.inputs[layer - 1])
         self.parameters.views[layer, "bias"].sub_(self._bias_gradient(layer, delta))
+
+
+def _times(delta: Tensor, rate: Tensor) -> Tensor:
+    """A delta [E, N, …] times the members' rates [E, 1]."""
+    return delta * rate.view(-1, *(1 for _ in delta.shape[1:]))
 
 
 def _others(delta: Tensor) -> tuple[int, ...]:

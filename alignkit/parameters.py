@@ -146,7 +146,7 @@ def match_norms(gradients: Parameters, reference: Parameters) -> None:
         own = length(gradient.flatten(1))
         wanted = length(reference.views[key].flatten(1))
         factor = torch.where(own > 0, wanted / own, torch.zeros_like(own))
-        gradient *= factor.view(-1, *(1 for _ in gradient.shape[1:]))
+        gradient *= factor.to(gradient.dtype).view(-1, *(1 for _ in gradient.shape[1:]))
 
 
 def per_member(values: Sequence[float], like: Tensor) -> Tensor:

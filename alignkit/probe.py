@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignkit import angles
 from alignkit.angles import Directions
-from alignkit.batched import matmul
+from alignkit.batched import matmul, move_against
 from alignkit.feedback import Projection
 from alignkit.jacobians import mean_jacobians
 from alignkit.layers import condenses
@@ -184,7 +184,7 @@ class Probe:
         return {"signal_gain": gain, "projection": gain * s.cosines, "gate": gate}
 
     def _common_mode(self, s: LayerSignals) -> dict[str, Tensor]:
-        return {"common_mode": angles.common_mode(s.t.wide)}
+        return {"common_mode": angles.common_mode(s.t)}
 
     def _rank(self, s: LayerSignals) -> dict[str, Tensor]:
         return {"effective_rank": angles.effective_rank(s.passed.hidden[s.layer - 1])}
@@ -324,11 +324,12 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
     """Measures of the last update, from the parameters before it and the BP gradient of its batch."""
     cosines, ratios = [], []
     for layer in range(1, len(network.hidden_sizes) + 1):
-        old = before.views[layer, "weight"].flatten(1)
-        moved = Directions(network.weight(layer).flatten(1) - old)
-        cosines.append(-moved.cosine(Directions(bp_gradient.views[layer, "weight"].flatten(1))))
-        before_length = Directions(old).length
-        ratios.append(torch.where(before_length > 0, moved.length / before_length, torch.nan))
+        new, old, gradient = (
+            views[layer, "weight"].flatten(1) for views in (network.parameters.views, before.views, bp_gradient.views)
+        )
+        inner, moved, steepest, length = move_against(new, old, gradient)
+        cosines.append((-inner / (moved * steepest)).clamp(-1.0, 1.0))
+        ratios.append(torch.where(length > 0, moved / length, torch.nan))
     return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
 
 

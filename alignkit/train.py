@@ -67,6 +67,7 @@ def train_cohort(
         del batch, passed  # measuring needs the memory
         if step in watched:
             recorder.checkpoint(step, None if before is None else step_measures(network, *before))
+            del before  # before the next one is made
         if progress is not None:
             progress(step / cohort.steps)
     return recorder.tables()

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from alignkit import angles
-from alignkit.batched import LONGEST_DOT, inner_and_lengths
+from alignkit.batched import BLOCK, LONGEST_DOT, inner_and_lengths, length, move_against
 
 
 def _chance_sd(sources, references):
@@ -87,9 +87,9 @@ def test_no_use_of_the_feedback_beats_the_ceiling():
 def test_common_mode_spans_zero_to_one():
     same = torch.ones(1, 6, 3)
     opposite = torch.tensor([1.0, -1.0]).view(1, 2, 1).expand(1, 2, 3)
-    assert angles.common_mode(same).item() == pytest.approx(1.0)
-    assert angles.common_mode(opposite).item() == pytest.approx(0.0)
-    assert math.isnan(angles.common_mode(torch.zeros(1, 4, 3)).item())
+    assert angles.common_mode(angles.Directions(same)).item() == pytest.approx(1.0)
+    assert angles.common_mode(angles.Directions(opposite)).item() == pytest.approx(0.0)
+    assert math.isnan(angles.common_mode(angles.Directions(torch.zeros(1, 4, 3))).item())
 
 
 @pytest.mark.parametrize("samples,width", [(50, 8), (8, 50)])
@@ -107,7 +107,7 @@ def test_the_cosine_of_large_arrays_is_that_of_small_ones(dtype):
     a[1] *= 1e-30
     a[2] = b[2]
     b[3] = 0.0
-    assert a[0].numel() > angles._LONG
+    assert a[0].numel() > 2 * LONGEST_DOT
     found = angles.frobenius_cosine(a, b)
     wanted = [
         np.sum(u * v) / np.linalg.norm(u) / np.linalg.norm(v)
@@ -148,3 +148,32 @@ def test_inner_products_are_summed_in_float64_in_one_piece_or_not(d, dtype):
         wanted = (math.fsum(map(operator.mul, a, b)), math.hypot(*a), math.hypot(*b))
         assert [values[n].item() for values in found] == pytest.approx(wanted, rel=1e-12, abs=1e-12)
         assert all(values.dtype == torch.float64 for values in found)
+
+
+SHAPES = {"blocks of rows": (3, BLOCK // 20 + 7, 20), "pieces": (2, 3 * LONGEST_DOT + 5), "one row": (1, 1, 9)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_blocks_give_what_whole_tensors_give(shape, dtype):
+    generator = torch.Generator().manual_seed(11)
+    new, old, direction = (torch.randn(shape, dtype=dtype, generator=generator) for _ in range(3))
+    new[0] = old[0] + 1e-4 * direction[0]
+    wanted = move_against(new.clone().requires_grad_(), old, direction)  # the way that a GPU takes
+    found = move_against(new, old, direction)
+    for own, other in zip(found, wanted, strict=True):
+        assert own.shape == shape[:-1] and torch.allclose(own, other.detach(), rtol=1e-12, atol=1e-12)
+    in_numpy = np.sqrt((old.double().numpy() ** 2).sum(-1))
+    assert np.allclose(found[3], in_numpy, rtol=1e-12) and torch.equal(length(old), found[3])
+    inner, own, _ = inner_and_lengths(old, direction)
+    assert torch.equal(own, found[3]) and inner.dtype == torch.float64
+
+
+def test_rows_of_a_larger_tensor_and_broadcast_ones_have_the_products_of_their_copies():
+    generator = torch.Generator().manual_seed(12)
+    whole = torch.randn(4, 3 * LONGEST_DOT, generator=generator)
+    part, row = whole[:, 5 : LONGEST_DOT + 50], torch.randn(LONGEST_DOT + 45, generator=generator)
+    for found, wanted in zip(
+        inner_and_lengths(part, row), inner_and_lengths(part.clone(), row.repeat(4, 1)), strict=True
+    ):
+        assert torch.equal(found, wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from alignkit.study import Study
 from alignkit.tails import training_mode
 
 STEPS = 20
+BUILT_IN = [rule_class(name) for name in RULES]
 
 
 def _train(rule_of, before_step, **network):
@@ -411,3 +413,51 @@ def test_limited_feedback_has_its_rank_and_keeps_the_size_of_signals(sharing):
 def test_limited_feedback_alignment_too():
     matrix = fa_matrix(Feedback(rank=2), shape=(8, 30), layer=2, seed=0)
     assert np.linalg.matrix_rank(matrix) == 2
+
+
+@pytest.mark.parametrize("rule_of", BUILT_IN)
+def test_what_says_that_it_is_linear_in_the_error_is(rule_of):
+    members = members_of(2, network={"width": 6, "depth": 3, "norm": "batch"}, feedback={"angle_deg": 30.0})
+    net, x, targets = cohort_of(members, shape=(5,))
+    passed = net.forward(x, targets, training_mode(1))
+    rule = rule_of(net, members)
+    assert rule.linear_in_error
+    other = torch.randn(passed.error.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    mixed = replace(passed, error=3.0 * passed.error - 2.0 * other)
+    walks = (net.walk(each, rule) for each in (passed, replace(passed, error=other), mixed))
+    for (_, of_error), (_, of_other), (_, found) in zip(*walks, strict=True):
+        if rule_of is Shallow:
+            assert found is None
+        else:
+            assert torch.allclose(found, 3.0 * of_error - 2.0 * of_other, rtol=1e-10, atol=1e-12)
+
+
+class SignOfError(DFA):
+    """Not linear in the error, though it inherits from a rule that is."""
+
+    def teaching_signal(self, layer, passed, delta_above):
+        return passed.error.sign() @ self.matrices[layer - 1]
+
+
+@pytest.mark.parametrize("rule_of", [*BUILT_IN, SignOfError])
+def test_a_step_is_the_learning_rate_times_the_gradient_whether_linear_in_the_error_or_not(rule_of):
+    members = members_of(2, network={"width": 6, "depth": 3, "norm": "layer"})
+    (net, x, targets), (other, _, _) = (cohort_of(members, shape=(5,)) for _ in range(2))
+    rates = per_member([0.1, 0.2], x), per_member([0.3, 0.0], x)
+    net.descend(net.forward(x, targets, training_mode(1)), rule_of(net, members), rates)
+    gradients = other.parameters.like()
+    other.backward(other.forward(x, targets, training_mode(1)), rule_of(other, members), gradients)
+    SGD(other.parameters, rates=rates, momentum=0.0).step(gradients)
+    assert not SignOfError.linear_in_error
+    assert torch.allclose(net.parameters.storage, other.parameters.storage, rtol=1e-12, atol=1e-12)
+
+
+def test_layers_that_learn_by_the_output_s_rate_do_so_under_a_linear_rule():
+    members = members_of(2, network={"width": 6, "depth": 3}, training={"output_layers": 2})
+    (net, x, targets), (other, _, _) = (cohort_of(members, shape=(5,)) for _ in range(2))
+    rates = per_member([0.1, 0.2], x), per_member([0.0, 0.3], x)
+    net.descend(net.forward(x, targets, training_mode(1)), DFA(net, members), rates)
+    gradients = other.parameters.like()
+    other.backward(other.forward(x, targets, training_mode(1)), DFA(other, members), gradients)
+    SGD(other.parameters, rates=rates, momentum=0.0).step(gradients)
+    assert torch.allclose(net.parameters.storage, other.parameters.storage, rtol=1e-12, atol=1e-12)

@@ -15,9 +15,16 @@ from alignkit.network import Network, Pass
 class Rule(ABC):
     """What teaches the hidden layers of a cohort. Owns what it needs beyond the network's weights."""
 
+    linear_in_error = False
+    """Whether signals and applied deltas are linear in the error, the rest of the pass given: a step may then multiply
+    the error by the learning rate. Every class says it of itself, since a subclass may be another rule."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.linear_in_error = cls.__dict__.get("linear_in_error", False)
+
     def __init__(self, network: Network, members: Sequence[Member]) -> None:
         self.network, self.members = network, members
-
         self._points = members[0].settings.feedback.points
 
     @property

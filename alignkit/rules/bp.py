@@ -15,6 +15,8 @@ class BP(Rule):
     """t_l = g_l = delta_{l+1} W_{l+1}. What is recorded of a BP run is its bystander: the feedback that
     its DFA twin learns from, and that teaches nothing here."""
 
+    linear_in_error = True
+
     @cached_property
     def measured(self) -> Rule:
         return DFA(self.network, self.members)

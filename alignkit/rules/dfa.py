@@ -16,6 +16,8 @@ from alignkit.rules.base import Rule
 class DFA(Rule):
     """t_l = e B_l, with B_l [C, d_l] fixed. `matrices[l - 1]` is B_l of all members, [E, C, d_l]."""
 
+    linear_in_error = True
+
     def __init__(self, network: Network, members: Sequence[Member]) -> None:
         super().__init__(network, members)
         self.matrices = [self._draw(layer, 0) for layer in range(1, len(network.hidden_sizes) + 1)]

@@ -15,6 +15,8 @@ from alignkit.rules.base import Rule
 class FA(Rule):
     """t_l = delta_{l+1} B_{l+1}, with B_{l+1} of the shape of W_{l+1}: `matrices[l - 1]`, [E, …]."""
 
+    linear_in_error = True
+
     def __init__(self, network: Network, members: Sequence[Member]) -> None:
         super().__init__(network, members)
         self.matrices = [self._draw(layer, 0) for layer in range(1, len(network.hidden_sizes) + 1)]

@@ -41,6 +41,8 @@ class ImposedAngle(Rule):
     `StudyError` where d is odd: no odd-dimensional J is orthogonal and skew.
     """
 
+    linear_in_error = True
+
     def __init__(self, network: Network, members: Sequence[Member]) -> None:
         super().__init__(network, members)
         self.rotations = [self._rotation(layer) for layer in range(1, len(network.layers))]

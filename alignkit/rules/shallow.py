@@ -11,6 +11,8 @@ from alignkit.rules.base import Rule
 class Shallow(Rule):
     """t_l = 0: the hidden layers keep their initial weights."""
 
+    linear_in_error = True
+
     def enters(self, layer: int) -> bool:
         return True  # wherever feedback enters under other rules, there is none
 
