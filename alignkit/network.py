@@ -38,8 +38,8 @@ class Pass:
     error: Tensor  # e = dL/dy per sample [E, N, C]
     targets: Tensor
     total: Tensor | None = None
-    """Sum of y, of every z_l that no norm takes first, and of what norms hand on, [E]. A parameter that is not finite
-    makes one of them so: a weight or bias its z_l, for every sample, and what a norm makes of it."""
+    """Sum of the first sample's y, of its z_l that no norm takes first, and of what norms hand on, [E]. A parameter that
+    is not finite makes one of them so, for every sample: a weight or bias its z_l, and what a norm makes of it."""
     masks: Masks | None = None
     """Under which the backward walks go."""
 
@@ -154,19 +154,19 @@ class Network:
         for index, tail in enumerate(self.tails, start=1):
             h = self._weight_op(index, inputs[-1])  # z_l
             if watch and not isinstance(tail[0], Norm):  # a saturating activation would hide what is not finite
-                totals.append(_sum(h))
+                totals.append(_first(h))
             layer_caches = []
             for stage in tail:
                 h, cache = stage.forward(h, mode)
                 layer_caches.append(cache)
                 if watch and isinstance(stage, Norm):
-                    totals.append(_sum(h))
+                    totals.append(_first(h))
             caches.append(layer_caches)
             hidden.append(h.flatten(2))
             inputs.append(h if self.layers[index].convolution else hidden[-1])
         output = self._weight_op(len(self.layers), inputs[-1])
         error = output_error(self.loss, output, targets)
-        total = torch.stack([*totals, _sum(output)]).sum(0) if watch else None
+        total = torch.stack([*totals, _first(output)]).sum(0) if watch else None
         return Pass(inputs, caches, hidden, output, error, targets, total, self.masks)
 
     def predict(self, x: Tensor) -> Tensor:
@@ -348,9 +348,9 @@ def output_error(loss: str, output: Tensor, targets: Tensor) -> Tensor:
     return error.scatter_add_(1, targets[:, None], constant(-1.0, error).expand_as(targets[:, None])).mT
 
 
-def _sum(values: Tensor) -> Tensor:
-    """Each member's sum, [E]."""
-    return values.sum(tuple(range(1, values.dim())))
+def _first(values: Tensor) -> Tensor:
+    """The sum of each member's first sample, [E]."""
+    return values[:, 0].sum(tuple(range(1, values.dim() - 1)))
 
 
 def sample_losses(loss: str, output: Tensor, targets: Tensor) -> Tensor:
