@@ -78,7 +78,7 @@ def inner_and_lengths(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not _in_blocks(u, v):
         u, v = u.double(), v.double()
         return (u * v).sum(-1), length(u), length(v)
-    inner, own, other = _products_of_rows([u, v], [(0, 1), (0, 0), (1, 1)])
+    inner, own, other = _products_of_rows(u, v)
     return inner, own.sqrt_(), other.sqrt_()
 
 
@@ -86,18 +86,17 @@ def length(vectors: Tensor) -> Tensor:
     """Euclidean lengths along the last axis, [...] in float64, of float32 or float64."""
     if not _in_blocks(vectors):
         return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
-    (square,) = _products_of_rows([vectors], [(0, 0)])
-    return square.sqrt_()
+    return _products_of_rows(vectors)[0].sqrt_()
 
 
 def move_against(new: Tensor, old: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(new - old)·direction, |new - old|, |direction| and |old| along the last axis, [...] in float64."""
+    """(new - old)·direction, |new - old|, |old| and |direction| along the last axis, [...] in float64."""
     if not _in_blocks(new, old, direction):
-        return (*inner_and_lengths(new.double() - old.double(), direction), length(old))
-    pairs = [(0, 2), (0, 0), (2, 2), (1, 1)]
-    inner, *squares = _products_of_rows([new, old, direction], pairs, first_minus_second=True)
-    moved, steepest, before = (square.sqrt_() for square in squares)
-    return inner, moved, steepest, before
+        inner, moved, steepest = inner_and_lengths(new.double() - old.double(), direction)
+        return inner, moved, length(old), steepest
+    inner, *squares = _products_of_rows(new, old, direction, first_minus_second=True)
+    moved, before, steepest = (square.sqrt_() for square in squares)
+    return inner, moved, before, steepest
 
 
 LONGEST_DOT = 2**13
@@ -110,45 +109,57 @@ def _in_blocks(*tensors: Tensor) -> bool:
     return not any(tensor.is_cuda or tensor.requires_grad for tensor in tensors)
 
 
-def _products_of_rows(
-    tensors: list[Tensor], pairs: list[tuple[int, int]], *, first_minus_second: bool = False
-) -> list[Tensor]:
-    """The inner products of `pairs` of `tensors` [..., d] along the last axis, [...] each; with `first_minus_second`,
-    of that difference in the place of the first.
+def _products_of_rows(*tensors: Tensor, first_minus_second: bool = False) -> tuple[Tensor, ...]:
+    """Inner products along the last axis of tensors [..., d], [...] each: of the first with the last, if there are
+    several, then of each with itself. With `first_minus_second`, that difference takes the place of the first.
 
     A block of rows at a time, in memory that the next block takes again: a fraction of the time of whole tensors in
     float64, which would go to memory and back.
     """
-    tensors = list(torch.broadcast_tensors(*tensors))
+    if any(tensor.shape != tensors[0].shape for tensor in tensors):
+        tensors = torch.broadcast_tensors(*tensors)
     shape = tensors[0].shape
+    arrays = [tensor.numpy().reshape(shape[:-1].numel(), shape[-1]) for tensor in tensors]
     with np.errstate(all="ignore"):  # what is not finite is counted where it is used
-        arrays = [tensor.numpy().reshape(shape[:-1].numel(), shape[-1]) for tensor in tensors]
-        found = _products(arrays, pairs, first_minus_second)
-    return [torch.from_numpy(products).view(shape[:-1]) for products in found]
+        found = _products(arrays, first_minus_second)
+    return torch.from_numpy(found).view(-1, *shape[:-1]).unbind()
 
 
-def _products(arrays: list[np.ndarray], pairs: list[tuple[int, int]], first_minus_second: bool) -> np.ndarray:
+def _products(arrays: list[np.ndarray], first_minus_second: bool) -> np.ndarray:
+    """`_products_of_rows` of arrays [rows, d]: [products, rows]."""
     rows, d = arrays[0].shape
-    if d > LONGEST_DOT:  # in pieces, whose products are summed
-        whole = d - d % LONGEST_DOT
-        pieces = ([array[row, :whole].reshape(-1, LONGEST_DOT) for array in arrays] for row in range(rows))
-        found = np.stack([_products(piece, pairs, first_minus_second).sum(-1) for piece in pieces], -1)
-        if whole < d:
-            found += _products([array[:, whole:] for array in arrays], pairs, first_minus_second)
-        return found
-    found = np.empty((len(pairs), rows))
-    at_a_time = max(1, min(rows, BLOCK // (len(arrays) * max(d, 1))))
-    blocks = [np.empty((at_a_time, d)) for _ in arrays]
-    for start in range(0, rows, at_a_time):
-        chosen = slice(start, min(start + at_a_time, rows))
-        wide = [block[: chosen.stop - start] for block in blocks]
-        for block, array in zip(wide, arrays, strict=True):
-            np.copyto(block, array[chosen])
-        if first_minus_second:
-            wide[0] -= wide[1]
-        for products, (own, other) in zip(found, pairs, strict=True):
-            np.vecdot(wide[own], wide[other], out=products[chosen])
+    if d <= LONGEST_DOT:
+        return _products_of_groups([array[None] for array in arrays], first_minus_second)[:, 0]
+    whole = d - d % LONGEST_DOT  # in pieces, whose products are summed
+    pieces = [array[:, :whole].reshape(rows, -1, LONGEST_DOT) for array in arrays]
+    found = _products_of_groups(pieces, first_minus_second).sum(-1)
+    if whole < d:
+        found += _products([array[:, whole:] for array in arrays], first_minus_second)
     return found
+
+
+def _products_of_groups(arrays: list[np.ndarray], first_minus_second: bool) -> np.ndarray:
+    """The same of arrays [groups, rows, d]: [products, groups, rows]."""
+    shape = arrays[0].shape
+    if all(array.flags.c_contiguous for array in arrays):  # one group does as well, in fewer calls
+        arrays = [array.reshape(1, -1, shape[-1]) for array in arrays]
+    groups, rows, d = arrays[0].shape
+    several = len(arrays) > 1
+    found = np.empty((several + len(arrays), groups, rows))
+    at_a_time = max(1, min(rows, BLOCK // (len(arrays) * max(d, 1))))
+    blocks = np.empty((len(arrays), at_a_time, d))
+    for group in range(groups):
+        for start in range(0, rows, at_a_time):
+            chosen = slice(start, min(start + at_a_time, rows))
+            wide = blocks[:, : chosen.stop - start]
+            for block, array in zip(wide, arrays, strict=True):
+                np.copyto(block, array[group, chosen])
+            if first_minus_second:
+                wide[0] -= wide[1]
+            if several:
+                np.vecdot(wide[0], wide[-1], out=found[0, group, chosen])
+            np.vecdot(wide, wide, out=found[several:, group, chosen])
+    return found.reshape(-1, *shape[:-1])
 
 
 def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:

@@ -38,8 +38,8 @@ class Pass:
     error: Tensor  # e = dL/dy per sample [E, N, C]
     targets: Tensor
     total: Tensor | None = None
-    """Sum of the first sample's y, of its z_l that no norm takes first, and of what norms hand on, [E]. A parameter that
-    is not finite makes one of them so, for every sample: a weight or bias its z_l, and what a norm makes of it."""
+    """Sum of the first sample's y, of its z_l that no norm takes first, and of what norms hand on, [E]. A parameter
+    that is not finite makes one of them so, for every sample: a weight or bias its z_l, and what a norm makes of it."""
     masks: Masks | None = None
     """Under which the backward walks go."""
 

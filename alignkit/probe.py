@@ -327,7 +327,7 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
         new, old, gradient = (
             views[layer, "weight"].flatten(1) for views in (network.parameters.views, before.views, bp_gradient.views)
         )
-        inner, moved, steepest, length = move_against(new, old, gradient)
+        inner, moved, length, steepest = move_against(new, old, gradient)
         cosines.append((-inner / (moved * steepest)).clamp(-1.0, 1.0))
         ratios.append(torch.where(length > 0, moved / length, torch.nan))
     return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}

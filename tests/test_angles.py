@@ -164,9 +164,9 @@ def test_blocks_give_what_whole_tensors_give(shape, dtype):
     for own, other in zip(found, wanted, strict=True):
         assert own.shape == shape[:-1] and torch.allclose(own, other.detach(), rtol=1e-12, atol=1e-12)
     in_numpy = np.sqrt((old.double().numpy() ** 2).sum(-1))
-    assert np.allclose(found[3], in_numpy, rtol=1e-12) and torch.equal(length(old), found[3])
+    assert np.allclose(found[2], in_numpy, rtol=1e-12) and torch.equal(length(old), found[2])
     inner, own, _ = inner_and_lengths(old, direction)
-    assert torch.equal(own, found[3]) and inner.dtype == torch.float64
+    assert torch.equal(own, found[2]) and inner.dtype == torch.float64
 
 
 def test_rows_of_a_larger_tensor_and_broadcast_ones_have_the_products_of_their_copies():
