@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import svg_alone
 
 from alignkit.errors import RecordsError
 from alignkit.launay2019 import findings, write_paper_report
@@ -48,6 +49,13 @@ def _small(name: str, folder) -> str:
     path = folder / f"{name}.toml"
     path.write_text(text, encoding="utf-8")
     return str(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_pdf():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("alignkit.launay2019.page.save_figure", svg_alone)
+        yield
 
 
 @pytest.fixture(scope="module")

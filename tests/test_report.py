@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
 import tomllib
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
-from synthetic import full_study, grid, synthetic_records
+from synthetic import full_study, grid, svg_alone, synthetic_records
 
 from alignkit.claims import evaluate
 from alignkit.columns import MEASURE_COLUMNS
@@ -209,13 +207,6 @@ ODD: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 @pytest.fixture
 def without_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Subsetting fonts for a PDF is most of a small report's time."""
-
-    def svg_alone(figure: Figure, *, name: str) -> tuple[bytes, bytes]:
-        svg = io.BytesIO()
-        figure.savefig(svg, format="svg")
-        return svg.getvalue(), b"%PDF"
-
     monkeypatch.setattr("alignkit.report.assemble.save_figure", svg_alone)
 
 

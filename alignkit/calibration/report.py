@@ -65,7 +65,7 @@ def write_calibration(result: Calibration, out: str | Path) -> Path:
 
     The same result gives the same bytes.
     """
-    from alignkit.figures import save_figure
+    from alignkit.figures import save_svg
     from alignkit.files import write_bytes, write_text
 
     out = Path(out)
@@ -73,7 +73,7 @@ def write_calibration(result: Calibration, out: str | Path) -> Path:
     result.to_frame().to_csv(csv, index=False, lineterminator="\n", float_format="%.6g")
     write_text(out / "calibration.csv", csv.getvalue())
     write_text(out / "calibration.json", json.dumps(_json(result), indent=1, allow_nan=False) + "\n")
-    write_bytes(out / "calibration.svg", save_figure(calibration_figure(result), name="calibration")[0])
+    write_bytes(out / "calibration.svg", save_svg(calibration_figure(result), name="calibration"))
     page = out / "calibration.md"
     write_text(page, calibration_page(result))
     return page

@@ -17,6 +17,7 @@ from alignkit.figures.look import (
     row_label,
     rule_colour,
     save_figure,
+    save_svg,
     signed,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "row_label",
     "rule_colour",
     "save_figure",
+    "save_svg",
     "signed",
     "width_curve",
 ]

@@ -60,15 +60,22 @@ STYLE: Any = {
 
 def save_figure(figure: Figure, *, name: str) -> tuple[bytes, bytes]:
     """The figure as SVG and as PDF: the same bytes whenever the same figure is saved."""
-    svg, pdf = io.BytesIO(), io.BytesIO()
+    svg, pdf = save_svg(figure, name=name), io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return svg, pdf.getvalue()
+
+
+def save_svg(figure: Figure, *, name: str) -> bytes:
+    """The figure as SVG alone."""
+    svg = io.BytesIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         # The layout starts from where the last one ended, so it is made once and then kept.
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return svg.getvalue(), pdf.getvalue()
+    return svg.getvalue()
 
 
 def rule_colour(rule: str) -> str:
