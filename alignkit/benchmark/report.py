@@ -28,7 +28,8 @@ def write_speed(speed: Speed, directory: Path) -> Path:
 
     Where the machine has results there already, the table compares with them: a regression shows.
     """
-    name = re.sub(r"[^a-z0-9]+", "-", f"{speed.machine['name']} {speed.machine['cores']} cores".lower()).strip("-")
+    processor = re.sub(r"\((?:R|TM)\)", "", speed.machine["name"])
+    name = re.sub(r"[^a-z0-9]+", "-", f"{processor} {speed.machine['cores']} cores".lower()).strip("-")
     before = directory / f"{name}.json"
     earlier = read_object(before, "Move it away to start anew") if before.exists() else {}
     page = directory / f"{name}.md"
