@@ -12,7 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from alignkit.batched import elementwise, inner_and_lengths, length, matmul
+from alignkit.batched import elementwise, matmul
+from alignkit.inner_products import inner_and_lengths, length
 
 
 class Directions:

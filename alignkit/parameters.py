@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignkit.batched import length
+from alignkit.inner_products import length
 
 ALIGNMENT = 32
 """Every member's share of a parameter starts at, and is padded to, a multiple of this many elements: vectorised

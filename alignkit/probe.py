@@ -17,8 +17,9 @@ from torch import Tensor
 
 from alignkit import angles
 from alignkit.angles import Directions
-from alignkit.batched import matmul, move_against
+from alignkit.batched import matmul
 from alignkit.feedback import Projection
+from alignkit.inner_products import move_against
 from alignkit.jacobians import mean_jacobians
 from alignkit.layers import condenses
 from alignkit.masks import Masks

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from alignkit import angles
-from alignkit.batched import BLOCK, LONGEST_DOT, inner_and_lengths, length, move_against
+from alignkit.inner_products import BLOCK, LONGEST_DOT, inner_and_lengths, length, move_against
 
 
 def _chance_sd(sources, references):
@@ -177,3 +177,14 @@ def test_rows_of_a_larger_tensor_and_broadcast_ones_have_the_products_of_their_c
         inner_and_lengths(part, row), inner_and_lengths(part.clone(), row.repeat(4, 1)), strict=True
     ):
         assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("d", [1, 7, 33, 64, 255, LONGEST_DOT - 1, 2 * LONGEST_DOT, 2 * LONGEST_DOT + 5])
+def test_the_products_of_a_row_do_not_depend_on_the_other_rows(d):
+    generator = torch.Generator().manual_seed(d)
+    tensors = [torch.randn(70 if d < 999 else 5, d, generator=generator) for _ in range(3)]
+    of_all = torch.stack(move_against(*tensors), 1)
+    for row in (0, 1, 2, 4, len(of_all) - 1):
+        alone = torch.stack(move_against(*(tensor[row : row + 1].clone() for tensor in tensors)), 1)
+        later = torch.stack(move_against(*(tensor[row:] for tensor in tensors)), 1)
+        assert torch.equal(alone[0], of_all[row]) and torch.equal(later, of_all[row:])
