@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,14 @@ def cifar10() -> Path:
     if not CIFAR10.is_dir():
         pytest.skip(f"CIFAR-10 is not at {CIFAR10}; set ALIGNKIT_CIFAR10 to a folder of its Parquet files")
     return CIFAR10
+
+
+@pytest.fixture(scope="module")
+def without_pdf() -> Iterator[None]:
+    """Figures of reports as SVG alone: to subset the fonts of a PDF is most of a small report's time."""
+    from synthetic import svg_alone
+
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("alignkit.report.assemble", "alignkit.launay2019.page"):
+            patched.setattr(f"{module}.save_figure", svg_alone)
+        yield

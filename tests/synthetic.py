@@ -29,7 +29,7 @@ FINAL_ANGLE = 66.0
 
 
 def svg_alone(figure: Figure, *, name: str) -> tuple[bytes, bytes]:
-    """What `save_figure` gives, without the PDF: to subset its fonts is most of a small report's time."""
+    """What `save_figure` gives, without the PDF."""
     return save_svg(figure, name=name), b"%PDF"
 
 

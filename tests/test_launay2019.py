@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import svg_alone
 
 from alignkit.errors import RecordsError
 from alignkit.launay2019 import findings, write_paper_report
@@ -17,6 +16,8 @@ from alignkit.run import open_study, run_study, shipped_studies
 from alignkit.single_seed import single_seed
 from alignkit.store import load
 from alignkit.study import Study
+
+pytestmark = pytest.mark.usefixtures("without_pdf")
 
 SMALL = (
     "as_published_bottleneck",
@@ -51,15 +52,8 @@ def _small(name: str, folder) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _without_pdf():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("alignkit.launay2019.page.save_figure", svg_alone)
-        yield
-
-
 @pytest.fixture(scope="module")
-def paper(tmp_path_factory):
+def paper(tmp_path_factory, without_pdf):
     folder = tmp_path_factory.mktemp("paper")
     for name in SMALL:
         run_study(_small(name, folder), folder / name, workers=1, device="cpu")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import full_study, grid, svg_alone, synthetic_records
+from synthetic import full_study, grid, synthetic_records
 
 from alignkit.claims import evaluate
 from alignkit.columns import MEASURE_COLUMNS
@@ -24,6 +24,8 @@ from alignkit.report.tables import latex_text
 from alignkit.report.toml_text import toml_text
 from alignkit.report.words import level, number, p_text, reading
 from alignkit.store import Records
+
+pytestmark = pytest.mark.usefixtures("without_pdf")
 
 CLAIM: dict[str, Any] = {
     "name": "width", "statement": "Width <b>helps</b>", "practice": "Go wide & deep", "factor": "width", "levels": [8, 32],
@@ -103,7 +105,7 @@ def records() -> Records:
 
 
 @pytest.fixture(scope="module")
-def written(records: Records, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(records: Records, tmp_path_factory: pytest.TempPathFactory, without_pdf: None) -> Path:
     return write_report(records, tmp_path_factory.mktemp("report"))
 
 
@@ -151,7 +153,6 @@ def test_the_p_beside_a_verdict_is_of_the_test_that_decided(records: Records, wr
     assert equivalent and shown == [f"{p_text(verdict.p_equivalence_adjusted)} (equivalence)" for verdict in equivalent]
 
 
-@pytest.mark.usefixtures("without_pdf")
 def test_what_a_rule_does_not_use_has_no_effects(tmp_path: Path) -> None:
     records = synthetic_records(designs=TWO, rules=("bp", "dfa", "shallow"), **QUICK)
     runs = records.runs.assign(
@@ -205,12 +206,6 @@ ODD: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.fixture
-def without_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignkit.report.assemble.save_figure", svg_alone)
-
-
-@pytest.mark.usefixtures("without_pdf")
 @pytest.mark.parametrize("name", ODD)
 def test_odd_studies(name: str, tmp_path: Path) -> None:
     options, expected = ODD[name]
@@ -219,14 +214,12 @@ def test_odd_studies(name: str, tmp_path: Path) -> None:
         assert phrase in text or phrase.replace("'", "&#39;") in text, phrase
 
 
-@pytest.mark.usefixtures("without_pdf")
 def test_incomplete_records_say_so(tmp_path: Path) -> None:
     records = dataclasses.replace(synthetic_records(designs=BARE, **QUICK), missing=7)
     text, _ = check(write_report(records, tmp_path))
     assert "7 planned runs still missing" in text and "preliminary" in text
 
 
-@pytest.mark.usefixtures("without_pdf")
 def test_effects_that_cannot_be_had_say_why(tmp_path: Path) -> None:
     """Width and depth change together: neither has an effect of its own, and the page says so of both."""
     cells = [{"network.width": width, "network.depth": depth} for width, depth in ((8, 2), (32, 3))]
@@ -234,7 +227,6 @@ def test_effects_that_cannot_be_had_say_why(tmp_path: Path) -> None:
     assert "Design mixed, DFA: no effect of width, depth can be had, since none of them changes alone." in text
 
 
-@pytest.mark.usefixtures("without_pdf")
 def test_undefined_samples_are_reported(tmp_path: Path) -> None:
     records = synthetic_records(designs=BARE, **QUICK)
     layers = records.layers.assign(undefined=[3, *[0] * (len(records.layers) - 1)])
@@ -242,7 +234,6 @@ def test_undefined_samples_are_reported(tmp_path: Path) -> None:
     assert "3 samples had a zero vector" in text
 
 
-@pytest.mark.usefixtures("without_pdf")
 def test_definitions_are_those_of_recorded_measures(tmp_path: Path) -> None:
     text, _ = check(write_report(synthetic_records(designs=BARE, measures=("signal_cosine",), **QUICK), tmp_path))
     recorded = re.findall(r"<dt><code>(\w+)</code></dt>", text)

@@ -32,6 +32,8 @@ from alignkit.stats.dose import dose_response
 from alignkit.stats.variance import variance_components
 from alignkit.store import Records
 
+pytestmark = pytest.mark.usefixtures("without_pdf")
+
 CLAIM: dict[str, Any] = {
     "name": "norm", "statement": "Normalisation aligns", "practice": "Normalise", "factor": "norm",
     "levels": ["none", "batch"], "direction": "decrease", "smallest_effect": 1.0,
