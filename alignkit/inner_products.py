@@ -33,7 +33,10 @@ def length(vectors: Tensor) -> Tensor:
 
 
 def move_against(new: Tensor, old: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(new - old)·direction, |new - old|, |old| and |direction| along the last axis, [...] in float64."""
+    """(new - old)·direction, |new - old|, |old| and |direction| along the last axis, [...] in float64.
+
+    Squares are taken as they are, so that a float64 move below 1e-154 counts as none.
+    """
     if not _in_blocks(new, old, direction):
         inner, moved, steepest = inner_and_lengths(new.double() - old.double(), direction)
         return inner, moved, length(old), steepest
