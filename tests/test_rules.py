@@ -439,9 +439,11 @@ class SignOfError(DFA):
         return passed.error.sign() @ self.matrices[layer - 1]
 
 
+@pytest.mark.parametrize("output_layers", [1, 2])
 @pytest.mark.parametrize("rule_of", [*BUILT_IN, SignOfError])
-def test_a_step_is_the_learning_rate_times_the_gradient_whether_linear_in_the_error_or_not(rule_of):
-    members = members_of(2, network={"width": 6, "depth": 3, "norm": "layer"})
+def test_a_step_is_the_learning_rates_times_the_gradient_whether_linear_in_the_error_or_not(rule_of, output_layers):
+    network, training = {"width": 6, "depth": 3, "norm": "layer"}, {"output_layers": output_layers}
+    members = members_of(2, network=network, training=training)
     (net, x, targets), (other, _, _) = (cohort_of(members, shape=(5,)) for _ in range(2))
     rates = per_member([0.1, 0.2], x), per_member([0.3, 0.0], x)
     net.descend(net.forward(x, targets, training_mode(1)), rule_of(net, members), rates)
@@ -449,15 +451,4 @@ def test_a_step_is_the_learning_rate_times_the_gradient_whether_linear_in_the_er
     other.backward(other.forward(x, targets, training_mode(1)), rule_of(other, members), gradients)
     SGD(other.parameters, rates=rates, momentum=0.0).step(gradients)
     assert not SignOfError.linear_in_error
-    assert torch.allclose(net.parameters.storage, other.parameters.storage, rtol=1e-12, atol=1e-12)
-
-
-def test_layers_that_learn_by_the_output_s_rate_do_so_under_a_linear_rule():
-    members = members_of(2, network={"width": 6, "depth": 3}, training={"output_layers": 2})
-    (net, x, targets), (other, _, _) = (cohort_of(members, shape=(5,)) for _ in range(2))
-    rates = per_member([0.1, 0.2], x), per_member([0.0, 0.3], x)
-    net.descend(net.forward(x, targets, training_mode(1)), DFA(net, members), rates)
-    gradients = other.parameters.like()
-    other.backward(other.forward(x, targets, training_mode(1)), DFA(other, members), gradients)
-    SGD(other.parameters, rates=rates, momentum=0.0).step(gradients)
     assert torch.allclose(net.parameters.storage, other.parameters.storage, rtol=1e-12, atol=1e-12)
