@@ -7,6 +7,9 @@ PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-chec
 reproduce: .venv/core
 	.venv/bin/alignkit reproduce
 
+# Tests start many processes: with bytecode kept, none compiles the package anew.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 test: .venv/dev
 	.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow"
 

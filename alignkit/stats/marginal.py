@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
+from statsmodels.genmod.cov_struct import Exchangeable, Independence
+from statsmodels.genmod.generalized_estimating_equations import GEE
 
 from alignkit.errors import AnalysisError
 from alignkit.stats.factorial import seed_codes
@@ -111,10 +112,10 @@ def fit_gee(
             f'expected "{design.response}" to vary beyond {design.formula}; got a response that the model fits '
             "exactly. There is no error to test against"
         )
-    structure = sm.cov_struct.Exchangeable() if correlation == "exchangeable" else sm.cov_struct.Independence()
+    structure = Exchangeable() if correlation == "exchangeable" else Independence()
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always")
-        result = sm.GEE(design.y / scale, x, groups=block, cov_struct=structure).fit(
+        result = GEE(design.y / scale, x, groups=block, cov_struct=structure).fit(
             cov_type="bias_reduced", maxiter=200, ctol=1e-9
         )
         covariance = np.asarray(result.cov_robust_bc)
