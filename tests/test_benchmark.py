@@ -182,7 +182,7 @@ def _speed(median=2.0):
 def test_the_table_says_what_was_reached_and_compares_with_the_time_before(tmp_path):
     page = write_speed(_speed(), tmp_path)
     text = page.read_text(encoding="utf-8")
-    assert "13.0 times the fastest published code ✓ (to reach: at least 12)" in text
+    assert "13.00 times the fastest published code ✓ (to reach: at least 12)" in text
     assert "20.0% of the time ✗ (to reach: at most 5%)" in text and "of before" not in text
     (stored,) = tmp_path.glob("*.json")
     assert json.loads(stored.read_text(encoding="utf-8"))["rows"][0]["reached"] is True

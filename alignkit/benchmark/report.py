@@ -13,7 +13,7 @@ from alignkit.files import read_object, write_text
 
 REACHED = {True: " ✓", False: " ✗", None: ""}
 RATIOS = {
-    "published": "{:.1f} times the fastest published code",
+    "published": "{:.2f} times the fastest published code",
     "plain": "{:.2f} times the plain loop",
     "limit": "{:.0%} of the bare products' rate",
     "step": "{:.2f} plain steps",
