@@ -46,6 +46,7 @@ def move_against(new: Tensor, old: Tensor, direction: Tensor) -> tuple[Tensor, T
 
 
 def _in_blocks(*tensors: Tensor) -> bool:
+    """Whether numpy can take them: they lie on a CPU, and nothing is differentiated by them."""
     return not any(tensor.is_cuda or tensor.requires_grad for tensor in tensors)
 
 

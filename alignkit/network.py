@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from alignkit.batched import constant, matmul, matmul_into, subtract_product
+from alignkit.batched import matmul, matmul_into, subtract_product
 from alignkit.convolution import convolve, convolve_back, kernel_gradient
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes, parameter_shapes, resolve_options
 from alignkit.locally_connected import connect_locally, connect_locally_back, local_gradient
+from alignkit.losses import output_error
 from alignkit.masks import Masks
 from alignkit.members import Member
 from alignkit.parameters import Layout, Parameters
@@ -45,7 +45,7 @@ class Pass:
 
 
 class Teaches(Protocol):
-    """What `Network.backward` asks of a rule."""
+    """What `Network.backward` and `descend` ask of a rule."""
 
     linear_in_error: bool
 
@@ -154,19 +154,19 @@ class Network:
         for index, tail in enumerate(self.tails, start=1):
             h = self._weight_op(index, inputs[-1])  # z_l
             if watch and not isinstance(tail[0], Norm):  # a saturating activation would hide what is not finite
-                totals.append(_first(h))
+                totals.append(_first_sample(h))
             layer_caches = []
             for stage in tail:
                 h, cache = stage.forward(h, mode)
                 layer_caches.append(cache)
                 if watch and isinstance(stage, Norm):
-                    totals.append(_first(h))
+                    totals.append(_first_sample(h))
             caches.append(layer_caches)
             hidden.append(h.flatten(2))
             inputs.append(h if self.layers[index].convolution else hidden[-1])
         output = self._weight_op(len(self.layers), inputs[-1])
         error = output_error(self.loss, output, targets)
-        total = torch.stack([*totals, _first(output)]).sum(0) if watch else None
+        total = torch.stack([*totals, _first_sample(output)]).sum(0) if watch else None
         return Pass(inputs, caches, hidden, output, error, targets, total, self.masks)
 
     def predict(self, x: Tensor) -> Tensor:
@@ -210,19 +210,22 @@ class Network:
         product a layer: no gradient is stored. Under a rule that is linear in the error, the error takes the
         hidden layers' rate, so that no delta has to.
         """
-        own = [rates[self.parameters.layout.of_output((layer, "weight"))] for layer in range(1, len(self.layers) + 1)]
-        early = rule.linear_in_error and all(rate is own[0] for rate in own[:-1])
-        walked = replace(passed, error=_times(passed.error, own[0])) if early else passed
+        left: list[Tensor | None] = [
+            rates[self.parameters.layout.of_output((layer, "weight"))] for layer in range(1, len(self.layers) + 1)
+        ]
+        walked = passed
+        if rule.linear_in_error and all(rate is left[0] for rate in left[:-1]):
+            walked = replace(passed, error=_times(passed.error, left[0]))
+            left[:-1] = [None] * (len(left) - 1)
         deltas = [passed.error, *(delta for _, delta in self.walk(walked, rule, self._tail_gradients))]
-        for layer, rate in enumerate(own, start=1):
+        for layer, rate in enumerate(left, start=1):
             delta = deltas.pop()
             if delta is None:
                 continue
-            taken = early and layer < len(self.layers)
-            self._descend_layer(layer, delta if taken else _times(delta, rate), passed)
+            self._descend_layer(layer, _times(delta, rate), passed)
             if layer <= len(self.tails):
                 for name, gradient in self._tail_gradients[layer - 1].items():
-                    self.parameters.views[layer, name].sub_(gradient if taken else gradient * rate)
+                    self.parameters.views[layer, name].sub_(_times(gradient, rate))
 
     def walk(
         self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None = None
@@ -329,9 +332,9 @@ class Network:
         self.parameters.views[layer, "bias"].sub_(self._bias_gradient(layer, delta))
 
 
-def _times(delta: Tensor, rate: Tensor) -> Tensor:
-    """A delta [E, N, …] times the members' rates [E, 1]."""
-    return delta * rate.view(-1, *(1 for _ in delta.shape[1:]))
+def _times(values: Tensor, rate: Tensor | None) -> Tensor:
+    """Values [E, …] times the members' rates [E, 1], where there is one left to take."""
+    return values if rate is None else values * rate.view(-1, *(1 for _ in values.shape[1:]))
 
 
 def _others(delta: Tensor) -> tuple[int, ...]:
@@ -339,27 +342,6 @@ def _others(delta: Tensor) -> tuple[int, ...]:
     return (1, *range(3, delta.dim()))
 
 
-def output_error(loss: str, output: Tensor, targets: Tensor) -> Tensor:
-    """The gradient of each sample's loss at the output, [E, N, C]: of the cross-entropy of the softmax, or of
-    half the squared distance to the targets (one-hot for classes)."""
-    if loss == "squared_error":
-        return output - _wanted(output, targets)
-    error = torch.softmax(output.mT, 1)  # samples last, as they lie in memory
-    return error.scatter_add_(1, targets[:, None], constant(-1.0, error).expand_as(targets[:, None])).mT
-
-
-def _first(values: Tensor) -> Tensor:
-    """The sum of each member's first sample, [E]."""
+def _first_sample(values: Tensor) -> Tensor:
+    """The sum over each member's first sample, [E]."""
     return values[:, 0].sum(tuple(range(1, values.dim() - 1)))
-
-
-def sample_losses(loss: str, output: Tensor, targets: Tensor) -> Tensor:
-    """The loss of each sample, [E, N], of which `output_error` is the gradient."""
-    if loss == "squared_error":
-        return 0.5 * (output - _wanted(output, targets)).square().sum(-1)
-    return -F.log_softmax(output.mT, dim=1).gather(1, targets[:, None])[:, 0]
-
-
-def _wanted(output: Tensor, targets: Tensor) -> Tensor:
-    classes = not targets.is_floating_point()
-    return F.one_hot(targets, output.shape[-1]).to(output.dtype) if classes else targets

@@ -22,6 +22,7 @@ from alignkit.feedback import Projection
 from alignkit.inner_products import move_against
 from alignkit.jacobians import mean_jacobians
 from alignkit.layers import condenses
+from alignkit.losses import wanted_output
 from alignkit.masks import Masks
 from alignkit.members import Member
 from alignkit.network import Network, Pass
@@ -345,9 +346,7 @@ def output_cosine(network: Network, passed: Pass, reference: Pass) -> Tensor:
         if network.loss == "cross_entropy":
             loss = F.cross_entropy(output, targets, reduction="sum")
         else:
-            classes = not targets.is_floating_point()
-            wanted = F.one_hot(targets, network.outputs).to(output.dtype) if classes else targets
-            loss = 0.5 * F.mse_loss(output, wanted.mT, reduction="sum")
+            loss = 0.5 * F.mse_loss(output, wanted_output(passed.output, targets).mT, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, weight)
     return angles.frobenius_cosine(network.weight_gradient(last, passed.error, passed), gradient)
 

@@ -15,8 +15,9 @@ from alignkit import streams
 from alignkit.cohorts import EVALUATION_CHUNK, Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data import Dataset, Split, gather
+from alignkit.losses import sample_losses
 from alignkit.members import Member
-from alignkit.network import Network, Pass, sample_losses
+from alignkit.network import Network, Pass
 from alignkit.prealignment import prealign
 from alignkit.probe import Measures, Probe, schedule, step_measures
 from alignkit.rules import rule_class

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS, RUNS
-from alignkit.figures import save_svg
 from alignkit.store import Records
 from alignkit.study import Study
 
@@ -26,11 +24,6 @@ PRACTICES: dict[str, list[Any]] = {
 }
 FEEDBACK_RULES = ("dfa", "fa")
 FINAL_ANGLE = 66.0
-
-
-def svg_alone(figure: Figure, *, name: str) -> tuple[bytes, bytes]:
-    """What `save_figure` gives, without the PDF."""
-    return save_svg(figure, name=name), b"%PDF"
 
 
 def column(path: str) -> str:

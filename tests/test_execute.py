@@ -59,7 +59,7 @@ def test_without_an_interrupt_nothing_is_raised_and_a_thread_may_hold_too():
         try:
             with _interrupts_held():
                 pass
-        except BaseException as error:
+        except BaseException as error:  # an interrupt is none of Exception
             raised.append(error)
 
     thread = threading.Thread(target=hold)

@@ -53,7 +53,7 @@ def _small(name: str, folder) -> str:
 
 
 @pytest.fixture(scope="module")
-def paper(tmp_path_factory, without_pdf):
+def paper(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     for name in SMALL:
         run_study(_small(name, folder), folder / name, workers=1, device="cpu")

@@ -14,8 +14,8 @@ from alignkit import streams
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes
+from alignkit.losses import sample_losses
 from alignkit.members import Member
-from alignkit.network import sample_losses
 from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA

@@ -105,7 +105,7 @@ def records() -> Records:
 
 
 @pytest.fixture(scope="module")
-def written(records: Records, tmp_path_factory: pytest.TempPathFactory, without_pdf: None) -> Path:
+def written(records: Records, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(records, tmp_path_factory.mktemp("report"))
 
 

@@ -1,4 +1,7 @@
-"""What the entrances of the analysis refuse, and the mend that each message names."""
+"""What the entrances of the analysis refuse, and the mend that each message names.
+
+Some calls pass what their types forbid: that is the bad input, and why those types are ignored.
+"""
 
 from __future__ import annotations
 
@@ -69,9 +72,9 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: stats.paired_test([1.0, 2.0], alpha=2), ALPHA),
     (lambda: stats.paired_test([1.0] * 9, alpha=0.05, family_size=0), "family_size: .* at least 1; got 0"),
     (lambda: stats.minimum_seeds(0), "at least 1; got 0"),
-    (lambda: stats.minimum_seeds(1.5), "a whole number of at least 1; got 1.5"),  # type: ignore[arg-type]
+    (lambda: stats.minimum_seeds(1.5), "a whole number of at least 1; got 1.5"),  # type: ignore[arg-type]  # a fraction
     (lambda: stats.minimum_seeds(1, 0), ALPHA),
-    (lambda: stats.require_seeds("8"), "n_seeds: expected a whole number"),  # type: ignore[arg-type]
+    (lambda: stats.require_seeds("8"), "n_seeds: expected a whole number"),  # type: ignore[arg-type]  # a text
     (lambda: stats.sign_flip_p([1.0] * 40, draws=0), "draws: .* at least 1"),
     (lambda: stats.sign_flip_p([1.0] * 40, seed=-1), "seed: .* at least 0"),
     (lambda: evaluate(RECORDS, alpha=5), ALPHA),
