@@ -32,17 +32,17 @@ def length(vectors: Tensor) -> Tensor:
     return _products_of_rows(vectors)[0].sqrt_()
 
 
-def move_against(new: Tensor, old: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(new - old)·direction, |new - old|, |old| and |direction| along the last axis, [...] in float64.
+def update_products(new: Tensor, old: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(new - old)·gradient, |new - old|, |old| and |gradient| along the last axis, [...] in float64.
 
-    Squares are taken as they are, so that a float64 move below 1e-154 counts as none.
+    Squares are taken as they are, so that a float64 update below 1e-154 counts as none.
     """
-    if not _in_blocks(new, old, direction):
-        inner, moved, steepest = inner_and_lengths(new.double() - old.double(), direction)
-        return inner, moved, length(old), steepest
-    inner, *squares = _products_of_rows(new, old, direction, first_minus_second=True)
-    moved, before, steepest = (square.sqrt_() for square in squares)
-    return inner, moved, before, steepest
+    if not _in_blocks(new, old, gradient):
+        inner, update, steepest = inner_and_lengths(new.double() - old.double(), gradient)
+        return inner, update, length(old), steepest
+    inner, *squares = _products_of_rows(new, old, gradient, first_minus_second=True)
+    update, before, steepest = (square.sqrt_() for square in squares)
+    return inner, update, before, steepest
 
 
 def _in_blocks(*tensors: Tensor) -> bool:

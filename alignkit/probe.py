@@ -19,7 +19,7 @@ from alignkit import angles
 from alignkit.angles import Directions
 from alignkit.batched import matmul
 from alignkit.feedback import Projection
-from alignkit.inner_products import move_against
+from alignkit.inner_products import update_products
 from alignkit.jacobians import mean_jacobians
 from alignkit.layers import condenses
 from alignkit.losses import wanted_output
@@ -329,9 +329,9 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
         new, old, gradient = (
             views[layer, "weight"].flatten(1) for views in (network.parameters.views, before.views, bp_gradient.views)
         )
-        inner, moved, length, steepest = move_against(new, old, gradient)
-        cosines.append((-inner / (moved * steepest)).clamp(-1.0, 1.0))
-        ratios.append(torch.where(length > 0, moved / length, torch.nan))
+        inner, update, length, steepest = update_products(new, old, gradient)
+        cosines.append((-inner / (update * steepest)).clamp(-1.0, 1.0))
+        ratios.append(torch.where(length > 0, update / length, torch.nan))
     return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
 
 

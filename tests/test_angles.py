@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from alignkit import angles
-from alignkit.inner_products import BLOCK, LONGEST_DOT, inner_and_lengths, length, move_against
+from alignkit.inner_products import BLOCK, LONGEST_DOT, inner_and_lengths, length, update_products
 
 
 def _chance_sd(sources, references):
@@ -159,8 +159,8 @@ def test_blocks_give_what_whole_tensors_give(shape, dtype):
     generator = torch.Generator().manual_seed(11)
     new, old, direction = (torch.randn(shape, dtype=dtype, generator=generator) for _ in range(3))
     new[0] = old[0] + 1e-4 * direction[0]
-    wanted = move_against(new.clone().requires_grad_(), old, direction)  # the way that a GPU takes
-    found = move_against(new, old, direction)
+    wanted = update_products(new.clone().requires_grad_(), old, direction)  # the way that a GPU takes
+    found = update_products(new, old, direction)
     for own, other in zip(found, wanted, strict=True):
         assert own.shape == shape[:-1] and torch.allclose(own, other.detach(), rtol=1e-12, atol=1e-12)
     in_numpy = np.sqrt((old.double().numpy() ** 2).sum(-1))
@@ -183,8 +183,8 @@ def test_rows_of_a_larger_tensor_and_broadcast_ones_have_the_products_of_their_c
 def test_the_products_of_a_row_do_not_depend_on_the_other_rows(d):
     generator = torch.Generator().manual_seed(d)
     tensors = [torch.randn(70 if d < 999 else 5, d, generator=generator) for _ in range(3)]
-    of_all = torch.stack(move_against(*tensors), 1)
+    of_all = torch.stack(update_products(*tensors), 1)
     for row in (0, 1, 2, 4, len(of_all) - 1):
-        alone = torch.stack(move_against(*(tensor[row : row + 1].clone() for tensor in tensors)), 1)
-        later = torch.stack(move_against(*(tensor[row:] for tensor in tensors)), 1)
+        alone = torch.stack(update_products(*(tensor[row : row + 1].clone() for tensor in tensors)), 1)
+        later = torch.stack(update_products(*(tensor[row:] for tensor in tensors)), 1)
         assert torch.equal(alone[0], of_all[row]) and torch.equal(later, of_all[row:])
