@@ -44,6 +44,12 @@ class LayerShape:
     def size(self) -> int:
         return math.prod(self.output)
 
+    @property
+    def input_major(self) -> bool:
+        """Whether the weights lie in memory as [in, out]: products h_{l-1} W' are then up to a third faster, and those
+        that descend no slower. With few outputs, it is the other way round."""
+        return not self.convolution and self.options is not None
+
 
 def layer_shapes(settings: Settings, shape: tuple[int, ...], outputs: int) -> list[LayerShape]:
     """The layers of a network on data of `shape`. Raises `StudyError` where they cannot be stacked, or where the

@@ -71,7 +71,8 @@ class Network:
         self.hidden_sizes = [layer.size for layer in self.layers[:-1]]
         dtype = torch.float64 if first.training.dtype == "float64" else torch.float32
         first_of_output = len(self.layers) + 1 - first.training.output_layers
-        layout = Layout.of(parameter_shapes(self.layers), output_layer=first_of_output)
+        transposed = frozenset((index, "weight") for index, layer in enumerate(self.layers, 1) if layer.input_major)
+        layout = Layout.of(parameter_shapes(self.layers), output_layer=first_of_output, transposed=transposed)
         self.parameters = Parameters.zeros(layout, members=len(members), device=torch.device(device), dtype=dtype)
         self._transposed = [self.weight(layer).transpose(1, 2) for layer in range(1, len(self.layers) + 1)]
         self._initialise(members)
@@ -304,12 +305,20 @@ class Network:
             return gradient(h, delta, shape.weight, padding=shape.padding)
         return matmul(delta.transpose(1, 2), h)
 
+    def _as_stored(self, layer: int, weight: Tensor, delta: Tensor, passed: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        """What lies where `weight` does (a parameter of the layer, or its gradient), contiguous, and the two factors
+        of the gradient as it lies there."""
+        h = passed.inputs[layer - 1]
+        if self.layers[layer - 1].input_major:
+            return weight.transpose(1, 2), h.transpose(1, 2), delta
+        return weight, delta.transpose(1, 2), h
+
     def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
         weight = gradients.views[layer, "weight"]
         if self.layers[layer - 1].convolution:
             weight.copy_(self.weight_gradient(layer, delta, passed))
         else:
-            matmul_into(weight, delta.transpose(1, 2), passed.inputs[layer - 1])
+            matmul_into(*self._as_stored(layer, weight, delta, passed))
         gradients.views[layer, "bias"].copy_(self._bias_gradient(layer, delta))
 
     def _bias_gradient(self, layer: int, delta: Tensor) -> Tensor:
@@ -325,11 +334,11 @@ class Network:
             for name, change in moved.items():
                 self.parameters.views[layer, name].sub_(change)
             return
+        self.parameters.views[layer, "bias"].sub_(self._bias_gradient(layer, delta))
         if self.layers[layer - 1].convolution:
             weight.sub_(self.weight_gradient(layer, delta, passed))
         else:
-            subtract_product(weight, delta.transpose(1, 2), passed.inputs[layer - 1])
-        self.parameters.views[layer, "bias"].sub_(self._bias_gradient(layer, delta))
+            subtract_product(*self._as_stored(layer, weight, delta, passed))
 
 
 def _times(values: Tensor, rate: Tensor | None) -> Tensor:

@@ -21,22 +21,25 @@ Key = tuple[int, str]
 @dataclass(frozen=True)
 class Layout:
     """Where each parameter lies, counted in elements of one member: from `split` on, those of the output layer, and
-    of other layers that learn at its rate."""
+    of other layers that learn at its rate. Those that are `transposed` lie in memory as [in, out]."""
 
     shapes: dict[Key, tuple[int, ...]]
     starts: dict[Key, int]
     split: int
     size: int
+    transposed: frozenset[Key] = frozenset()
 
     @classmethod
-    def of(cls, shapes: dict[Key, tuple[int, ...]], *, output_layer: int) -> Layout:
+    def of(
+        cls, shapes: dict[Key, tuple[int, ...]], *, output_layer: int, transposed: frozenset[Key] = frozenset()
+    ) -> Layout:
         starts, position, split = {}, 0, 0
         for key in sorted(shapes, key=lambda key: key[0] >= output_layer):  # stable: the output layer last
             if key[0] < output_layer:
                 split = position + _padded(math.prod(shapes[key]))
             starts[key] = position
             position += _padded(math.prod(shapes[key]))
-        return cls(shapes, starts, split, position)
+        return cls(shapes, starts, split, position, transposed)
 
     @property
     def count(self) -> int:
@@ -90,6 +93,8 @@ class Parameters:
     def _view(self, key: Key) -> Tensor:
         shape, block = self.layout.shapes[key], self.blocks[key]
         strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        if key in self.layout.transposed:
+            strides = [1, shape[0]]
         # Not view(): for one member that would forget the row's length, which tells how members are aligned.
         return block.as_strided((self.members, *shape), (block.shape[1], *strides), block.storage_offset())
 
@@ -142,11 +147,10 @@ def _descend(parameters: Parameters, directions: Parameters, rates: tuple[Tensor
 
 def match_norms(gradients: Parameters, reference: Parameters) -> None:
     """Give every parameter's gradient the length of the reference's, in place; zero stays zero."""
-    for key, gradient in gradients.views.items():
-        own = length(gradient.flatten(1))
-        wanted = length(reference.views[key].flatten(1))
+    for key, gradient in gradients.blocks.items():
+        own, wanted = length(gradient), length(reference.blocks[key])
         factor = torch.where(own > 0, wanted / own, torch.zeros_like(own))
-        gradient *= factor.to(gradient.dtype).view(-1, *(1 for _ in gradient.shape[1:]))
+        gradient *= factor.to(gradient.dtype)[:, None]
 
 
 def per_member(values: Sequence[float], like: Tensor) -> Tensor:

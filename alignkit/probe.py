@@ -327,7 +327,7 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
     cosines, ratios = [], []
     for layer in range(1, len(network.hidden_sizes) + 1):
         new, old, gradient = (
-            views[layer, "weight"].flatten(1) for views in (network.parameters.views, before.views, bp_gradient.views)
+            parameters.blocks[layer, "weight"] for parameters in (network.parameters, before, bp_gradient)
         )
         inner, update, length, steepest = update_products(new, old, gradient)
         cosines.append((-inner / (update * steepest)).clamp(-1.0, 1.0))
@@ -338,17 +338,23 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
 def output_cosine(network: Network, passed: Pass, reference: Pass) -> Tensor:
     """The output-weight gradient that a rule's step uses against autograd's, [E]: 1, or the engine is wrong (or the
     `reference` pass is in another mode)."""
-    last = len(network.layers)
-    weight, bias = network.weight(last).detach().requires_grad_(), network.parameters.views[last, "bias"]
-    targets = reference.targets
-    with torch.enable_grad():
-        output = matmul(weight, reference.inputs[-1].mT, bias=bias[..., None])  # yᵀ [E, C, N]
+    last, targets = len(network.layers), reference.targets
+    with torch.inference_mode(False), torch.enable_grad():
+        weight, bias = network.weight(last).detach().requires_grad_(), network.parameters.views[last, "bias"]
+        h = _differentiable(reference.inputs[-1])
+        output = matmul(weight, h.mT, bias=bias[..., None])  # yᵀ [E, C, N]
         if network.loss == "cross_entropy":
             loss = F.cross_entropy(output, targets, reduction="sum")
         else:
-            loss = 0.5 * F.mse_loss(output, wanted_output(passed.output, targets).mT, reduction="sum")
+            wanted = _differentiable(wanted_output(passed.output, targets))
+            loss = 0.5 * F.mse_loss(output, wanted.mT, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, weight)
     return angles.frobenius_cosine(network.weight_gradient(last, passed.error, passed), gradient)
+
+
+def _differentiable(values: Tensor) -> Tensor:
+    """The values as autograd takes them: those made in inference mode, as a copy."""
+    return values.clone() if values.is_inference() else values
 
 
 def _or_zero(signal: Tensor | None, like: Tensor | None) -> Tensor:

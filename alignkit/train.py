@@ -20,7 +20,7 @@ from alignkit.members import Member
 from alignkit.network import Network, Pass
 from alignkit.prealignment import prealign
 from alignkit.probe import Measures, Probe, schedule, step_measures
-from alignkit.rules import rule_class
+from alignkit.rules import RULES, rule_class
 from alignkit.rules.bp import BP
 from alignkit.settings import Probe as ProbeOptions
 from alignkit.tails import training_mode
@@ -55,22 +55,24 @@ def train_cohort(
     watched = frozenset(checkpoints)
     wants_step = "step" in settings.probe.groups
     recorder = _Recorder(cohort, network, probe, dataset, signal="teaching" if rule.measured is rule else "bystander")
-    recorder.checkpoint(0, None)
+    quickest = torch.inference_mode if cohort.rule in RULES else torch.no_grad  # a user's own may differentiate
+    with quickest():
+        recorder.checkpoint(0, None)
 
-    batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.storage.device)
-    for step in range(1, cohort.steps + 1):
-        batch, labels = gather(dataset.train, next(batches))
-        passed = network.forward(batch, labels, training_mode(step), watch=True)
-        recorder.check(step - 1, passed)
-        measured = wants_step and step in watched
-        before = update.reference(passed) if measured else None
-        update.step(passed)
-        del batch, passed  # measuring needs the memory
-        if step in watched:
-            recorder.checkpoint(step, None if before is None else step_measures(network, *before))
-            del before  # before the next one is made
-        if progress is not None:
-            progress(step / cohort.steps)
+        batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.storage.device)
+        for step in range(1, cohort.steps + 1):
+            batch, labels = gather(dataset.train, next(batches))
+            passed = network.forward(batch, labels, training_mode(step), watch=True)
+            recorder.check(step - 1, passed)
+            measured = wants_step and step in watched
+            before = update.reference(passed) if measured else None
+            update.step(passed)
+            del batch, passed  # measuring needs the memory
+            if step in watched:
+                recorder.checkpoint(step, None if before is None else step_measures(network, *before))
+                del before  # before the next one is made
+            if progress is not None:
+                progress(step / cohort.steps)
     return recorder.tables()
 
 

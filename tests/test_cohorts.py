@@ -11,6 +11,7 @@ import torch
 from alignkit import data
 from alignkit.cohorts import Cohort, DataShape, cohorts, data_key, member_bytes
 from alignkit.plan import expand
+from alignkit.rules.base import Rule
 from alignkit.study import Study
 from alignkit.train import train_cohort
 
@@ -21,6 +22,18 @@ SHAPE = DataShape(DIGITS.shape, DIGITS.outputs, len(DIGITS.train))
 def cohort(count, *, rule="dfa", first=0, data_shape=SHAPE, **sections):
     study = Study.parse({"name": "t", "rules": [rule], "seeds": list(range(first, first + count)), **sections})
     return Cohort("c", rule, expand(study, fingerprint=lambda section: "digits").runs, data_shape)
+
+
+class ByAutograd(Rule):
+    """BP at the last hidden layer, by autograd."""
+
+    def teaching_signal(self, layer, passed, delta_above):
+        with torch.enable_grad():
+            h = passed.hidden[layer - 1].detach().requires_grad_()
+            weight, bias = (self.network.parameters.views[layer + 1, name] for name in ("weight", "bias"))
+            y = h @ weight.mT + bias[:, None]
+            loss = torch.nn.functional.cross_entropy(y.flatten(0, 1), passed.targets.flatten(), reduction="sum")
+            return torch.autograd.grad(loss, h)[0]
 
 
 def small(dataset, *, train=100):
@@ -94,6 +107,14 @@ def test_an_mlp_member_has_identical_records_alone_in_two_and_in_32(rule, settin
             order = frame.sort_values([c for c in ("step", "run_id", "layer") if c in frame]).reset_index(drop=True)
             wanted = wanted.sort_values([c for c in ("step", "run_id", "layer") if c in wanted]).reset_index(drop=True)
             pd.testing.assert_frame_equal(order, wanted, check_exact=True)
+
+
+def test_a_rule_of_one_s_own_may_differentiate():
+    settings = dict(network={"width": 16, "depth": 1}, training={"epochs": 1, "lr": 0.1}, probe={"samples": 33})
+    own, bp = (train_cohort(cohort(2, rule=rule, **settings), DIGITS) for rule in (f"{__name__}:ByAutograd", "bp"))
+    assert own["layers"]["signal_cosine"].to_numpy() == pytest.approx(1.0)
+    losses = [tables["checkpoints"]["train_loss"].to_numpy() for tables in (own, bp)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0][-1] < losses[0][0]
 
 
 @pytest.mark.parametrize(

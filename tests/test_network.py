@@ -16,7 +16,7 @@ from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes
 from alignkit.losses import sample_losses
 from alignkit.members import Member
-from alignkit.parameters import SGD, Adam, Parameters, match_norms, per_member
+from alignkit.parameters import SGD, Adam, match_norms, per_member
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
 from alignkit.rules.shallow import Shallow
@@ -302,7 +302,9 @@ def _same_path(ours, theirs):
 
 def test_norm_matching_keeps_directions_and_takes_lengths():
     net, x, targets = cohort_of(members_of(2, network={"width": 5}), shape=(3,))
-    own, reference = (Parameters(net.parameters.layout, torch.randn_like(net.parameters.storage)) for _ in range(2))
+    own, reference = net.parameters.like(), net.parameters.like()
+    for view in (*own.views.values(), *reference.views.values()):
+        view.normal_()
     own.views[1, "bias"].zero_()
     before = own.copy()
     match_norms(own, reference)

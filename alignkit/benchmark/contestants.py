@@ -85,7 +85,7 @@ class Engine:
             )
         self._step, self._wants_step = 0, "step" in settings.probe.groups
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self) -> None:
         """One step of training."""
         self._step += 1
@@ -96,7 +96,7 @@ class Engine:
             passed.total.sum().item()  # as the recorder checks it
         self._update.step(passed)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def measured_step(self) -> None:
         """One step, and all that measuring adds to it: everything of a checkpoint but losses and accuracies."""
         self._step += 1
@@ -108,7 +108,7 @@ class Engine:
         if before is not None:
             step_measures(self.network, *before)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def evaluate(self) -> None:
         """The losses and accuracies of a checkpoint, on one split of 1,000 samples."""
         evaluate(self.network, self._split, samples=1000)
@@ -132,20 +132,20 @@ def bare_products(sizes: Sequence[int], batch: int, *, members: int = 1, device:
     """The matrix products of one DFA step of a fully connected network and nothing else: the machine's limit.
 
     h W' at every layer, e B at every hidden one, and W -= delta' h: with S the number of weights, 4 N S operations
-    and the feedback's.
+    and the feedback's. Weights lie in memory as [in, out], which is the faster way.
     """
-    weights = [torch.zeros(members, o, i, device=device) for i, o in pairwise(sizes)]
+    weights = [torch.zeros(members, i, o, device=device) for i, o in pairwise(sizes)]
     feedback = [torch.ones(members, sizes[-1], d, device=device) for d in sizes[1:-1]]
     hidden = [torch.ones(members, batch, d, device=device) for d in sizes]
     out = [torch.empty(members, batch, d, device=device) for d in sizes]
 
     def step() -> None:
         for layer, weight in enumerate(weights):
-            torch.bmm(hidden[layer], weight.mT, out=out[layer + 1])
+            torch.bmm(hidden[layer], weight, out=out[layer + 1])
         for layer, matrix in enumerate(feedback, start=1):
             torch.bmm(hidden[-1], matrix, out=out[layer])
         for layer, weight in enumerate(weights):
-            weight.baddbmm_(hidden[layer + 1].mT, hidden[layer], alpha=-1e-9)
+            weight.baddbmm_(hidden[layer].mT, hidden[layer + 1], alpha=-1e-9)
 
     return step
 

@@ -13,7 +13,10 @@ from alignkit.network import Network, Pass
 
 
 class Rule(ABC):
-    """What teaches the hidden layers of a cohort. Owns what it needs beyond the network's weights."""
+    """What teaches the hidden layers of a cohort. Owns what it needs beyond the network's weights.
+
+    Rules of one's own are called without gradients, and may turn them on: `with torch.enable_grad(): ...`.
+    """
 
     linear_in_error = False
     """Whether signals and applied deltas are linear in the error, the rest of the pass given: a step may then multiply
