@@ -59,32 +59,37 @@ class DropoutUniforms:
     def __init__(self, seeds: Tensor, *, layer: int) -> None:
         self._keys = _mix64(seeds + _wrapped(layer * 0x632BE59BD9B4E019))
         self._block: int | None = None
-        self._of_block: list[tuple[Tensor, Tensor]] = []
+        self._of_block: tuple[Tensor, Tensor]
 
-    def draw(self, *, step: int | Tensor, count: int) -> Tensor:
-        """The draw of a step, `count` elements a member: int16 [E, count]; (value + 32768) / 65536 is uniform on
-        [0, 1). `step` may be an int64 tensor of one element on the device."""
-        first, second = self._drawn_keys(step)
-        word = _counter((count + 1) // 2, str(first.device)) + first  # [E, ceil(count / 2)]
+    def draw(self, *, step: int | Tensor, count: int, steps: int = 1) -> Tensor:
+        """The draws of `steps` steps from `step` on, `count` elements a member: int16 [steps, E, count]; (value +
+        32768) / 65536 is uniform on [0, 1).
+
+        A step may be an int64 tensor of one element on the device, if it is one alone. Several are a power of two,
+        up to 64, and the first a multiple of it.
+        """
+        first, second = self._drawn_keys(step, steps)
+        word = _counter((count + 1) // 2, str(first.device)) + first  # [steps, E, ceil(count / 2)]
         _fold(word, 16, 0xFFFF)
         word *= constant(0x7FEB352D, word)
         _fold(word, 15, 0x1FFFF)
         word ^= second
         word *= constant(-0x7B935975, word)
         _fold(word, 16, 0xFFFF)
-        return word.view(torch.int16)[:, :count]
+        return word.view(torch.int16)[..., :count]
 
-    def _drawn_keys(self, step: int | Tensor) -> tuple[Tensor, Tensor]:
-        """The two keys of a step, int32 [E, 1]. Where it is a number, those of many steps are worked out at once: there
-        are few members, so that the calls are all that they cost."""
+    def _drawn_keys(self, step: int | Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """The two keys of each step, int32 [steps, E, 1]. Where it is a number, those of many steps are worked out at
+        once: there are few members, so that the calls are all that they cost."""
         if isinstance(step, Tensor):
-            return self._keys_of(step * _STEP)
+            return self._keys_of(step.view(1, 1) * _STEP)
         block, place = divmod(step, _BLOCK)
         if block != self._block:
-            steps = [_wrapped((block * _BLOCK + each) * _STEP) for each in range(_BLOCK)]
-            moved = torch.tensor(steps, dtype=torch.int64, device=self._keys.device)[:, None]
-            self._block, self._of_block = block, list(zip(*self._keys_of(moved), strict=True))
-        return self._of_block[place]
+            moves = [_wrapped((block * _BLOCK + each) * _STEP) for each in range(_BLOCK)]
+            moved = torch.tensor(moves, dtype=torch.int64, device=self._keys.device)[:, None]
+            self._block, self._of_block = block, self._keys_of(moved)
+        first, second = self._of_block
+        return first[place : place + steps], second[place : place + steps]
 
     def _keys_of(self, moved: Tensor) -> tuple[Tensor, Tensor]:
         key = _mix64(self._keys + moved)
@@ -109,7 +114,7 @@ def _fold(word: Tensor, shift: int, mask: int) -> None:
 
 
 def dropout_mask(uniforms: Tensor, *, last_dropped: Tensor, scales: Tensor) -> Tensor:
-    """`scales` where the uniforms [E, count] are beyond the largest that is dropped (int32 [E, 1]), else 0.
+    """`scales` where the uniforms [..., E, count] are beyond the largest that is dropped (int32 [E, 1]), else 0.
 
     `scales` [E, 1], float32 or float64. Selects by the sign bit, which is several times faster than a comparison
     and a product.

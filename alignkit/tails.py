@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from alignkit.batched import constant, elementwise
 
 NORM_EPSILON = 1e-5
 RUNNING_MOMENTUM = 0.1
+MOST_STEPS_AHEAD, ELEMENTS_AHEAD = 8, 2**17
+"""How many steps' masks, and elements of them, a dropout layer makes at once."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,16 @@ class Activation:
         return self._function.pull_back(signal, cache, self._slopes)
 
 
+class _Normalised(NamedTuple):
+    """What a norm leaves for the way back: its input less the mean, and what that was multiplied by. `scale` has the
+    gain in it, and is None for layer norm, whose gain is another axis's."""
+
+    centred: Tensor
+    inverse_sd: Tensor
+    scale: Tensor | None
+    own_statistics: bool
+
+
 class Norm:
     """Batch norm (statistics over samples, and positions of a channel) or layer norm (over the units of
     a sample), with a gain and a shift per unit or channel, [E, d].
@@ -156,41 +168,41 @@ class Norm:
 
     def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
         own_statistics = self._kind == "layer" or mode.batch_statistics
-        mean = x.mean(self._axes, keepdim=True) if own_statistics else self._running_mean
+        mean = _mean(x, self._axes) if own_statistics else self._running_mean
         centred = x.sub_(mean) if self._comes_first else x - mean
         variance, value = self._running_variance, torch.empty_like(centred)
         if own_statistics:
-            variance = torch.mul(centred, centred, out=value).mean(self._axes, keepdim=True)
+            variance = _mean(torch.mul(centred, centred, out=value), self._axes)
             if self._kind == "batch" and mode.update_running:
                 self._learn_statistics(mean, variance, count=x.numel() // mean.numel())
         inverse_sd = torch.rsqrt(variance + constant(NORM_EPSILON, variance))
-        if self._kind == "batch":
-            torch.mul(centred, inverse_sd * self._gain, out=value)
-        else:
+        if self._kind == "layer":
             torch.mul(centred, inverse_sd, out=value).mul_(self._gain)
+            scale = None
+        else:
+            scale = inverse_sd * self._gain  # which samples share
+            torch.mul(centred, scale, out=value)
         value += self._shift
-        return value, (centred, inverse_sd, own_statistics)
+        return value, _Normalised(centred, inverse_sd, scale, own_statistics)
 
-    def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
+    def pull_back(self, signal: Tensor, cache: _Normalised, gradients: dict[str, Tensor] | None) -> Tensor:
         """With u the normalised input and s the signal times the gain, (s - mean s - u mean(s u)) / sd; the
         means are over what shares its statistics, and absent where those are constants."""
-        centred, inverse_sd, own_statistics = cache
-        if self._kind == "layer":
+        centred, inverse_sd, scale = cache.centred, cache.inverse_sd, cache.scale
+        if scale is None:
             return self._pull_back_layer(signal, centred * inverse_sd, inverse_sd, gradients)
-        scale = inverse_sd * self._gain
-        if not own_statistics and gradients is None:
+        if not cache.own_statistics and gradients is None:
             return signal * scale
+        shift, gain = (None if gradients is None else gradients[name].view_as(scale) for name in ("shift", "gain"))
         along = signal * centred
-        total, total_along = signal.sum(self._axes, keepdim=True), along.sum(self._axes, keepdim=True)
-        if gradients is not None:
-            torch.mul(total_along, inverse_sd, out=gradients["gain"].view_as(total_along))
-            gradients["shift"].copy_(total.view_as(self.shift))
-        if not own_statistics:
+        of_shift = torch.sum(signal, self._axes, keepdim=True, out=shift)
+        of_gain = torch.mul(along.sum(self._axes, keepdim=True), inverse_sd, out=gain)
+        if not cache.own_statistics:
             return signal * scale
-        # the formula with the gain and the sd, which samples share, gathered in `scale`
+        # the formula with the gain and one sd gathered in `scale`
         count = constant(signal.numel() // scale.numel(), signal)
-        torch.mul(centred, total_along * (inverse_sd * inverse_sd) / count, out=along)
-        along += total / count
+        torch.mul(centred, of_gain * inverse_sd / count, out=along)
+        along += of_shift / count
         return torch.sub(signal, along, out=along).mul_(scale)
 
     def _pull_back_layer(
@@ -200,17 +212,15 @@ class Norm:
             gradients["gain"].copy_((signal * normalised).sum(self._over_samples))
             gradients["shift"].copy_(signal.sum(self._over_samples))
         inner = signal * self._gain
-        along = (inner * normalised).mean(self._axes, keepdim=True)
-        return (inner - inner.mean(self._axes, keepdim=True) - normalised * along) * inverse_sd
+        return (inner - _mean(inner, self._axes) - normalised * _mean(inner * normalised, self._axes)) * inverse_sd
 
-    def is_elementwise(self, cache: Any) -> bool:
+    def is_elementwise(self, cache: _Normalised) -> bool:
         """Whether a pass treated every unit of every sample by itself: its statistics were constants."""
-        return not cache[2]
+        return not cache.own_statistics
 
-    def fixed(self, cache: Any) -> Any:
+    def fixed(self, cache: _Normalised) -> _Normalised:
         """The cache of a pass in which the statistics are constants; layer norm has no batch statistics."""
-        centred, inverse_sd, own_statistics = cache
-        return centred, inverse_sd, own_statistics and self._kind == "layer"
+        return cache._replace(own_statistics=cache.own_statistics and self._kind == "layer")
 
     def _learn_statistics(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
         share, unbiased = RUNNING_MOMENTUM, RUNNING_MOMENTUM * count / max(count - 1, 1)
@@ -231,15 +241,32 @@ class Dropout:
         kept = [(32767 - last) / 65536 for last in dropped]
         self._dropped = torch.tensor(dropped, dtype=torch.int32, device=seeds.device)[:, None]
         self._scales = torch.tensor([1.0 / k for k in kept], dtype=dtype, device=seeds.device)[:, None]
+        self._ahead: dict[int, tuple[int, Tensor]] = {}
+        """By elements a member (of a batch, of the probe): a step, and the masks from it on."""
 
     def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
         if mode.dropout_step is None:
             return x, None
-        shape = (*x.shape[:3], *(1 for _ in x.shape[3:]))
-        count = math.prod(shape[1:])
-        uniforms = self._uniforms.draw(step=mode.dropout_step, count=count)
-        mask = streams.dropout_mask(uniforms, last_dropped=self._dropped, scales=self._scales).view(shape)
+        mask = self._mask(mode.dropout_step, x.shape[1] * x.shape[2]).view(*x.shape[:3], *(1 for _ in x.shape[3:]))
         return x * mask, mask
+
+    def _mask(self, step: int | Tensor, count: int) -> Tensor:
+        """The mask of a step, `count` elements a member: [E, count]. Where it is small, those of a few steps are made
+        at once: the calls cost as much as the arithmetic."""
+        if isinstance(step, Tensor):
+            return self._masks(step, count, 1)[0]
+        steps = 1
+        while steps < MOST_STEPS_AHEAD and 2 * steps * len(self._scales) * count <= ELEMENTS_AHEAD:
+            steps *= 2
+        first = step - step % steps
+        known = self._ahead.get(count)
+        if known is None or known[0] != first:
+            known = self._ahead[count] = (first, self._masks(first, count, steps))
+        return known[1][step - first]
+
+    def _masks(self, step: int | Tensor, count: int, steps: int) -> Tensor:
+        uniforms = self._uniforms.draw(step=step, count=count, steps=steps)
+        return streams.dropout_mask(uniforms, last_dropped=self._dropped, scales=self._scales)
 
     def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
         return signal if cache is None else signal * cache
@@ -265,6 +292,12 @@ class MaxPool:
 
 
 Tail = list[Activation | Norm | Dropout | MaxPool]
+
+
+def _mean(values: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The mean over axes that stay, of length 1. A third of what `Tensor.mean` takes."""
+    total = values.sum(axes, keepdim=True)
+    return total.div_(constant(values.numel() // total.numel(), total))
 
 
 def _per_member(values: Tensor, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from alignkit import streams
 
 
 def _uniforms(seeds, *, layer=1, step=1, count=4096):
-    words = streams.DropoutUniforms(torch.tensor(seeds), layer=layer).draw(step=step, count=count)
+    words = streams.DropoutUniforms(torch.tensor(seeds), layer=layer).draw(step=step, count=count)[0]
     return (words.double() + 32768) / 65536
 
 
@@ -65,7 +65,7 @@ def test_dropout_uniforms_are_uncorrelated_along(axis):
 def test_a_member_s_masks_do_not_depend_on_the_others():
     alone = streams.DropoutUniforms(torch.tensor([7]), layer=1).draw(step=9, count=33)
     company = streams.DropoutUniforms(torch.tensor([3, 7, 11]), layer=1).draw(step=9, count=33)
-    assert torch.equal(alone[0], company[1])
+    assert torch.equal(alone[0, 0], company[0, 1])
 
 
 def test_a_draw_is_a_function_of_its_step_alone():
@@ -74,6 +74,11 @@ def test_a_draw_is_a_function_of_its_step_alone():
         drawn = draws.draw(step=step, count=33)
         alone = streams.DropoutUniforms(torch.tensor([3, 7]), layer=1).draw(step=torch.tensor([step]), count=33)
         assert torch.equal(drawn, alone)
+    for steps in (1, 2, 8, 64):
+        first = 1000 - 1000 % steps
+        drawn = draws.draw(step=first, count=33, steps=steps)
+        assert drawn.shape == (steps, 2, 33)
+        assert torch.equal(drawn[1000 - first], draws.draw(step=1000, count=33)[0])
 
 
 def test_large_and_negative_seeds_and_steps():
@@ -83,7 +88,7 @@ def test_large_and_negative_seeds_and_steps():
 
 
 def test_thresholds_drop_the_rate():
-    words = streams.DropoutUniforms(torch.arange(50), layer=0).draw(step=0, count=2000).int()
+    words = streams.DropoutUniforms(torch.arange(50), layer=0).draw(step=0, count=2000)[0].int()
     for rate in (0.0, 0.1, 0.5, 0.9):
         dropped = (words <= streams.last_dropped(rate)).double().mean().item()
         assert dropped == pytest.approx(rate, abs=0.006)
@@ -92,7 +97,7 @@ def test_thresholds_drop_the_rate():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_masks_are_the_scales_where_uniforms_reach_the_threshold(dtype):
-    words = streams.DropoutUniforms(torch.arange(4), layer=0).draw(step=0, count=999)
+    words = streams.DropoutUniforms(torch.arange(4), layer=0).draw(step=0, count=999)[0]
     words[:, :3] = torch.tensor([-32768, 32767, 0], dtype=torch.int16)
     dropped = torch.tensor([-32769, -1, 3000, 32766], dtype=torch.int32)[:, None]
     scales = torch.tensor([1.0, 2.0, 1.2, 65536.0], dtype=dtype)[:, None]
