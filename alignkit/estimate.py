@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import torch
 
+from alignkit.arithmetic import check_precisions, reproducible
 from alignkit.cohorts import Cohort, member_bytes
 from alignkit.data import Dataset, Split, Task
-from alignkit.execute import reproducible
 from alignkit.probe import schedule
 from alignkit.train import train_cohort
 
@@ -32,6 +32,7 @@ class Estimate:
 
 def estimate(planned: Sequence[Cohort], *, device: str) -> Estimate:
     """Times a few steps and one measurement of each kind of cohort on random data of the right shape."""
+    check_precisions((cohort.settings.training.matmul_precision for cohort in planned), device)
     seconds = measuring = 0.0
     kinds: dict[str, tuple[float, float]] = {}
     for cohort in planned:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from alignkit import analysis_plan, data, store
-from alignkit.allocator import keep_freed_memory
+from alignkit.arithmetic import check_precisions, reproducible
 from alignkit.cohorts import Cohort, DataShape, cohort_id, cohorts, data_key, member_bytes
 from alignkit.errors import AlignkitError, RecordsError, StudyError
 from alignkit.layers import layer_shapes
@@ -155,6 +155,8 @@ def execute(
 ) -> None:
     """Train what has no records yet below `directory`, one cohort after another or in `workers` processes."""
     planned = plan_cohorts(plan, device=device)
+    with _placed(plan.source):
+        check_precisions((cohort.settings.training.matmul_precision for cohort in planned), device)
     prepare(plan, directory)
     finished = store.finished_run_ids(directory)
     todo = [cohort for cohort in (_unfinished(cohort, finished) for cohort in planned) if cohort.runs]
@@ -262,25 +264,6 @@ def _own_rule(rule: str) -> Iterator[None]:
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise StudyError(f'rule "{rule}": {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})') from None
-
-
-@contextlib.contextmanager
-def reproducible(device: str) -> Iterator[None]:
-    """Arithmetic that is the same on every machine of a kind, inside.
-
-    On a CPU one thread, so that sums have one order; on a GPU no TF32, which rounds to ten bits.
-    """
-    threads = torch.get_num_threads()
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    if device.startswith("cpu"):
-        torch.set_num_threads(1)
-        keep_freed_memory()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 def _run_here(todo: Sequence[Cohort], directory: Path, device: str, tracker: _Tracker) -> None:

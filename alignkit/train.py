@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alignkit import streams
+from alignkit.arithmetic import multiplying_in
 from alignkit.cohorts import EVALUATION_CHUNK, Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data import Dataset, Split, gather
@@ -62,11 +63,13 @@ def train_cohort(
         batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.storage.device)
         for step in range(1, cohort.steps + 1):
             batch, labels = gather(dataset.train, next(batches))
-            passed = network.forward(batch, labels, training_mode(step), watch=True)
+            with multiplying_in(training.matmul_precision, str(device)):
+                passed = network.forward(batch, labels, training_mode(step), watch=True)
             recorder.check(step - 1, passed)
             measured = wants_step and step in watched
             before = update.reference(passed) if measured else None
-            update.step(passed)
+            with multiplying_in(training.matmul_precision, str(device)):
+                update.step(passed)
             del batch, passed  # measuring needs the memory
             if step in watched:
                 recorder.checkpoint(step, None if before is None else step_measures(network, *before))

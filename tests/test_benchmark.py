@@ -9,11 +9,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from alignkit.arithmetic import precisions_had
 from alignkit.benchmark import speed
 from alignkit.benchmark.contestants import Case, Engine, bare_products, engine_steps, operations
 from alignkit.benchmark.growth import exponent, growth
 from alignkit.benchmark.memory import cohort_memory
-from alignkit.benchmark.report import to_markdown, write_speed
+from alignkit.benchmark.report import row_text, to_markdown, write_speed
 from alignkit.benchmark.speed import Row, Speed
 from alignkit.benchmark.timing import Crew, Timing, interleaved
 from alignkit.cli import app
@@ -162,6 +163,13 @@ def test_profiles_are_shares():
     shares = speed.profile(TINY, steps=2)
     assert sum(share for _, share in shares) == pytest.approx(1.0) and len(shares) == 9
     assert all(0 <= share <= 1 for _, share in shares)
+
+
+@pytest.mark.skipif("bf16" not in precisions_had("cpu"), reason="this processor has no products of bf16 factors")
+def test_a_step_in_less_precision_is_timed_against_float32():
+    row = speed._precision_row(TINY, "bf16", "cpu", 0.01)
+    assert row.ratios == {"precision": row.timings["float32"].median / row.timings["bf16"].median}
+    assert "times as fast as in float32" in row_text(row)
 
 
 def _speed(median=2.0):

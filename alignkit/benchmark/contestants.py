@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alignkit.allocator import keep_freed_memory
+from alignkit.arithmetic import multiplying_in
 from alignkit.benchmark.timing import Steps
 from alignkit.cohorts import DataShape, most_members
 from alignkit.data import Split, gather
@@ -19,7 +20,7 @@ from alignkit.network import Network
 from alignkit.probe import Probe, step_measures
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
-from alignkit.settings import Settings
+from alignkit.settings import MatmulPrecision, Settings
 from alignkit.tails import training_mode
 from alignkit.train import evaluate
 from alignkit.update import Update
@@ -43,6 +44,7 @@ class Case:
     rule: str = "dfa"
     members: int | None = None
     device: str = "cpu"
+    precision: MatmulPrecision = "float32"
 
     @property
     def label(self) -> str:
@@ -55,7 +57,7 @@ class Case:
     @property
     def settings(self) -> Settings:
         widths = {} if self.shape else {"widths": self.sizes[1:-1]}
-        training = {"batch_size": self.batch, "lr": 1e-3}
+        training = {"batch_size": self.batch, "lr": 1e-3, "matmul_precision": self.precision}
         sections = {"network": {**widths, **self.network}, "training": training, "probe": self.probe}
         return Settings.model_validate(with_tags(sections))
 
@@ -90,11 +92,12 @@ class Engine:
         """One step of training."""
         self._step += 1
         batch, labels = gather(self._split, self._index)
-        passed = self.network.forward(batch, labels, training_mode(self._step), watch=True)
-        assert passed.total is not None
-        if not passed.total.is_cuda:
-            passed.total.sum().item()  # as the recorder checks it
-        self._update.step(passed)
+        with multiplying_in(self.case.precision, self.case.device):
+            passed = self.network.forward(batch, labels, training_mode(self._step), watch=True)
+            assert passed.total is not None
+            if not passed.total.is_cuda:
+                passed.total.sum().item()  # as the recorder checks it
+            self._update.step(passed)
 
     @torch.inference_mode()
     def measured_step(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignkit.arithmetic import precisions_had
 from alignkit.benchmark.contestants import (
     Case,
     Engine,
@@ -33,6 +34,7 @@ from alignkit.execute import plan_cohorts
 from alignkit.machine import device_name
 from alignkit.probe import schedule
 from alignkit.run import known_rates, open_study, study_plan
+from alignkit.settings import MatmulPrecision
 from alignkit.settings import Probe as ProbeOptions
 
 NETWORKS = (
@@ -132,6 +134,9 @@ def measure_speed(
         if device.startswith("cuda"):
             on_progress("the protocol's convolutional network")
             rows.append(_cnn_row(device, seconds))
+        on_progress("lower precision")
+        for precision in precisions_had(device)[1:]:
+            rows += [_precision_row(case, precision, device, seconds) for case in (NETWORKS[-1][0], PROTOCOL)]
         on_progress("measuring")
         rows += [*_measuring_rows(checkouts, device, seconds), _share_row(device, seconds), _quick_row(device)]
         on_progress("memory")
@@ -226,6 +231,16 @@ def _tail_row(device: str, seconds: float) -> Row:
     ratios = {"step": timings["batch norm, dropout"].median / timings["plain tail"].median}
     what = f"{SMALL.label} with batch norm and dropout, against its plain step"
     return Row("tail", what, 1, timings, ratios, ("step", "at most", 2.0))
+
+
+def _precision_row(case: Case, precision: MatmulPrecision, device: str, seconds: float) -> Row:
+    """What products of less precise factors gain, where a study asks for them."""
+    exact, low = (engine_steps(replace(_placed(case, device), precision=each)) for each in ("float32", precision))
+    timings = interleaved({"float32": exact, precision: low}, seconds=seconds)
+    ratios = {"precision": timings["float32"].median / timings[precision].median}
+    return Row(
+        f"{precision} {case.label}", f"DFA step in {precision}, {case.label}, batch {case.batch}", 1, timings, ratios
+    )
 
 
 def _cnn_row(device: str, seconds: float) -> Row:
