@@ -6,6 +6,7 @@ seed to seed. One number per seed does not, whatever happens inside a seed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,46 +124,56 @@ def seed_contrasts(
             f"{', '.join([factor, *within])} as factors. Name the factors alone"
         )
     low, high = _known_levels(table[factor], factor, levels)
-    at = level_column(table[factor])
-    chosen = at.isin([low, high])
-    others = pd.DataFrame({name: level_column(table.loc[chosen, name]) for name in within}, index=table.index[chosen])
-    others = others.loc[:, [name for name in within if others[name].nunique(dropna=False) > 1]]
-    cell = ["\x1f".join(map(str, row)) for row in others.itertuples(index=False, name=None)]
-    frame = pd.DataFrame({"seed": table.loc[chosen, seed], "at": at[chosen], "cell": cell})
-    frame["value"] = number_column(table.loc[chosen, response], response)
-    require_seed_column(table.loc[chosen, seed])
-    repeated = frame.duplicated(["seed", "at", "cell"])
+    at = level_column(table[factor]).to_numpy()
+    chosen = (at == low) | (at == high)
+    rows = table.loc[chosen, [seed, response, *within]]
+    texts = {name: level_column(rows[name]).tolist() for name in within}
+    others = {name: levels for name, levels in texts.items() if len(set(levels)) > 1}
+    cell = ["\x1f".join(map(str, row)) for row in zip(*others.values(), strict=True)] if others else [""] * len(rows)
+    values = number_column(rows[response], response)
+    require_seed_column(rows[seed])
+    numbers, seeds = pd.factorize(rows[seed], sort=True)
+    # a table [level, seed, cell] of the values, NaN where there is no run
+    names = sorted(set(cell))
+    columns = {name: column for column, name in enumerate(names)}
+    place = ((at[chosen] == high).astype(int), numbers, np.array([columns[name] for name in cell], dtype=int))
+    shape = (2, len(seeds), len(names))
+    repeated = pd.Index(np.ravel_multi_index(place, shape)).duplicated()
     if repeated.any():
-        row = frame[repeated].iloc[0]
+        first = int(repeated.argmax())
         raise AnalysisError(
-            f"expected one row per {seed} and cell; {seed} {row['seed']} has several at {factor} = {row['at']}. "
-            "Name every factor that varies in `within`, or summarise each run first"
+            f"expected one row per {seed} and cell; {seed} {rows[seed].iloc[first]} has several at {factor} = "
+            f"{at[chosen][first]}. Name every factor that varies in `within`, or summarise each run first"
         )
-    seeds = sorted(frame["seed"].unique())
-    before, after = (
-        frame[frame["at"] == text].pivot(index="seed", columns="cell", values="value").reindex(seeds)
-        for text in (low, high)
-    )
-    counterparts = [name for name in before.columns if name in after.columns]
-    if counterparts:
-        lone = _without_counterpart(frame["cell"], others, counterparts)
-        before, after = before[counterparts], after[counterparts]
+    runs = np.full(shape, np.nan)
+    runs[place] = values
+    tried = np.zeros((2, len(names)), dtype=bool)
+    tried[place[0], place[2]] = True
+    paired = tried[0] & tried[1]
+    if paired.any():
+        before, after = runs[:, :, paired]
         differences, method, warnings = _matched(before, after)
-        warnings += lone
+        warnings += _without_counterpart(paired[place[2]], cell, others, int(paired.sum()))
         # Both sides of a level's mean are the cells that were compared, and no others.
-        lost = before.isna() | after.isna()
-        before, after = before.mask(lost), after.mask(lost)
-        n_cells = len(counterparts)
+        lost = np.isnan(before) | np.isnan(after)
+        before, after = (np.where(lost, np.nan, side) for side in (before, after))
+        n_cells = int(paired.sum())
     else:
-        differences, method, warnings = _fraction(before, after, factor, frame, others)
+        before, after = (side[:, there] for side, there in zip(runs, tried, strict=True))
+        levels_of = dict(zip(cell, zip(*others.values(), strict=True), strict=True)) if others else {}
+        order = [name for there in tried for name, known in zip(names, there, strict=True) if known]
+        nuisance = {name: [str(levels_of[each][k]) for each in order] for k, name in enumerate(others)}
+        differences, method, warnings = _fraction(before, after, factor, nuisance)
         n_cells = before.shape[1] + after.shape[1]
-    means = pd.DataFrame({low: before.mean(axis="columns"), high: after.mean(axis="columns")})
-    dropped = differences.isna()
-    if dropped.any():
-        warnings.append(f"{_count(int(dropped.sum()), 'seed')} left out: no comparison remains there")
-    kept = differences[~dropped]
-    kept.index.name = means.index.name = seed
-    return SeedContrasts(factor, (low, high), response, kept, means[~dropped], n_cells, method, tuple(warnings))
+    index = pd.Index(seeds, name=seed)
+    kept = ~np.isnan(differences)
+    if not kept.all():
+        warnings.append(f"{_count(int((~kept).sum()), 'seed')} left out: no comparison remains there")
+    means = pd.DataFrame({low: _mean_of_cells(before), high: _mean_of_cells(after)}, index=index)
+    return SeedContrasts(
+        factor, (low, high), response, pd.Series(differences, index=index)[kept], means[kept], n_cells, method,
+        tuple(warnings),
+    )  # fmt: skip
 
 
 def paired_test(
@@ -283,55 +294,60 @@ def _known_levels(column: pd.Series, factor: str, levels: tuple[Any, Any]) -> tu
     return low, high
 
 
-def _matched(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.Series, str, list[str]]:
-    difference = after - before
-    lost, total = int(difference.isna().to_numpy().sum()), difference.size
+def _mean_of_cells(values: np.ndarray) -> np.ndarray:
+    """The mean along the last axis of what is not NaN; NaN where nothing is."""
+    present = ~np.isnan(values)
+    n = present.sum(axis=-1)
+    return np.where(n > 0, np.where(present, values, 0.0).sum(axis=-1) / np.maximum(n, 1), np.nan)
+
+
+def _matched(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
+    lost, total = int(np.isnan(after - before).sum()), before.size
     warnings = []
     if lost:
         warnings.append(f"{lost} of {_count(total, 'pair')} of runs left out: one or both values are missing")
-    method = f"per-seed mean over {_count(difference.shape[1], 'pair')} of matched cells"
-    return pd.Series(matched_differences(before.to_numpy(), after.to_numpy()), index=before.index), method, warnings
+    method = f"per-seed mean over {_count(before.shape[1], 'pair')} of matched cells"
+    return matched_differences(before, after), method, warnings
 
 
-def _without_counterpart(cells: pd.Series, others: pd.DataFrame, counterparts: Sequence[str]) -> list[str]:
-    """What the comparison of cells with their counterparts is not averaged over."""
-    compared = cells.isin(counterparts)
+def _without_counterpart(
+    compared: np.ndarray, cell: list[str], others: dict[str, list[str | None]], pairs: int
+) -> list[str]:
+    """What the comparison of cells with their counterparts is not averaged over; `compared` tells the runs in it."""
     if compared.all():
         return []
     absent = []
-    for name in others:
-        levels = level_order(others[name][compared])
-        absent += [f"{name} = {level}" for level in level_order(others[name]) if level not in levels]
+    for name, texts in others.items():
+        levels = level_order(itertools.compress(texts, compared))
+        absent += [f"{name} = {level}" for level in level_order(texts) if level not in levels]
     shown = ", ".join(absent[:6]) + (f" and {len(absent) - 6} more levels" if len(absent) > 6 else "")
-    lone, pairs = _count(cells[~compared].nunique(), "cell"), _count(len(counterparts), "pair")
+    lone = _count(len(set(itertools.compress(cell, ~compared))), "cell")
     return [
-        f"{lone} without a counterpart at the other level left aside: the effect is averaged over {pairs} of cells"
-        + (f", none at {shown}" if absent else "")
+        f"{lone} without a counterpart at the other level left aside: the effect is averaged over "
+        f"{_count(pairs, 'pair')} of cells" + (f", none at {shown}" if absent else "")
     ]
 
 
 def _fraction(
-    before: pd.DataFrame, after: pd.DataFrame, factor: str, frame: pd.DataFrame, others: pd.DataFrame
-) -> tuple[pd.Series, str, list[str]]:
-    cells = pd.concat([others, frame[["cell"]]], axis="columns").drop_duplicates("cell").set_index("cell")
-    cells = cells.loc[[*before.columns, *after.columns]]
-    values = np.hstack([before.to_numpy(), after.to_numpy()])
+    before: np.ndarray, after: np.ndarray, factor: str, others: dict[str, list[str]]
+) -> tuple[np.ndarray, str, list[str]]:
+    """The effect in every seed, of values [seed, cell] at the two levels; `others` are the cells' other levels."""
+    values = np.hstack([before, after])
     indicator = np.repeat([0.0, 1.0], [before.shape[1], after.shape[1]])
-    columns = [np.ones(len(cells))]
-    for name in cells:
-        levels = cells[name].map(str)
-        columns += [(levels == level).to_numpy(float) for level in sorted(levels.unique())[1:]]
+    columns = [np.ones(len(indicator))]
+    for levels in others.values():
+        columns += [np.array([each == level for each in levels], dtype=float) for level in sorted(set(levels))[1:]]
     nuisance = np.column_stack(columns)
     if _separable(indicator, nuisance) is None:
         raise AnalysisError(
             f'factor "{factor}": its levels cannot be told apart from those of other factors in these cells '
-            f"({', '.join(map(str, cells.columns)) or 'none'}). Add cells in which {factor} alone changes"
+            f"({', '.join(others) or 'none'}). Add cells in which {factor} alone changes"
         )
     absent = np.isnan(values)
     balanced = np.allclose(nuisance[indicator == 1].mean(axis=0), nuisance[indicator == 0].mean(axis=0))
-    n_cells = f"{len(cells)} cells"
+    n_cells = f"{len(indicator)} cells"
     if balanced and not absent.any():
-        difference = after.mean(axis="columns") - before.mean(axis="columns")
+        difference = after.mean(axis=1) - before.mean(axis=1)
         return difference, f"per-seed difference of level means over {n_cells} of a fraction", []
     why = (
         f"{int(absent.sum())} of {absent.size:,} values are missing"
@@ -344,7 +360,7 @@ def _fraction(
         present = ~np.isnan(row)
         residual = _separable(indicator[present], nuisance[present])
         effects.append(np.nan if residual is None else float(residual @ row[present] / (residual @ residual)))
-    return pd.Series(effects, index=before.index), f"per-seed main-effects least squares over {n_cells}", warnings
+    return np.array(effects), f"per-seed main-effects least squares over {n_cells}", warnings
 
 
 def _separable(indicator: np.ndarray, nuisance: np.ndarray) -> np.ndarray | None:
