@@ -97,7 +97,7 @@ def read_table(path: Path, table: str, *, checksum: str | None, mend: str) -> pd
     """The table of this name in a Parquet file, checked: its bytes, its columns and their types."""
     content = read_bytes(path, mend)
     try:
-        arrow = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        arrow = pq.read_table(pa.BufferReader(content), page_checksum_verification=True, use_threads=False)
         arrow.validate(full=True)
     except Exception as error:  # whatever a damaged file may bring forth in the decoder
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -122,7 +122,8 @@ def read_table(path: Path, table: str, *, checksum: str | None, mend: str) -> pd
         raise RecordsError(f"{path}: damaged (expected at least one row; got none). {mend}")
     plain = arrow.select(list(columns)).replace_schema_metadata()  # pandas reads its own part even to ignore it
     frame: pd.DataFrame = plain.to_pandas()
-    return frame.astype({name: kind for name, kind in columns.items() if kind == "Int64"})
+    nullable = {name: kind for name, kind in columns.items() if kind == "Int64"}
+    return frame.astype(nullable) if nullable else frame
 
 
 _FITS = {

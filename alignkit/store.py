@@ -94,7 +94,7 @@ def load(directory: str | Path) -> Records:
                 )
             holder[run_id] = folder
         for table, frame in frames.items():
-            parts[table].append(frame[frame["run_id"].isin(order)])
+            parts[table].append(frame)
         timing.append({"cohort": folder.name, "seconds": float("nan"), **seconds})
     if holder.keys().isdisjoint(order):
         raise RecordsError(
@@ -103,9 +103,10 @@ def load(directory: str | Path) -> Records:
     tables = {}
     for table in TABLES:
         frame = pd.concat(parts[table], ignore_index=True)
-        keys = [frame["run_id"].map(order), *(frame[key] for key in ("step", "layer") if key in frame)]
-        position = np.lexsort([key.to_numpy() for key in reversed(keys)])
-        tables[table] = frame.iloc[position].reset_index(drop=True)
+        place = np.array([order.get(run_id, -1) for run_id in frame["run_id"].tolist()])
+        keys = [place, *(frame[key].to_numpy() for key in ("step", "layer") if key in frame)]
+        position = np.lexsort(keys[::-1])
+        tables[table] = frame.iloc[position[place[position] >= 0]].reset_index(drop=True)
     planned = _planned_runs(plan, study)
     tables["runs"] = _with_plan_columns(tables["runs"], planned, plan["factors"])
     found = Records(
