@@ -48,9 +48,9 @@ def check_precisions(precisions: Iterable[MatmulPrecision], device: str) -> None
         if not _is_had(precision, device):
             had = [f'"{other}"' for other in precisions_had(device)]
             raise StudyError(
-                f"training.matmul_precision: expected what {device} multiplies in here, {' or '.join(had)}; got "
-                f'"{precision}". Take one of those, or a device that has it ("tf32": a GPU of 2020 or later; "bf16": a '
-                "processor with AMX)"
+                f"training.matmul_precision: expected {' or '.join(had)}, in which the {_kind(device)} here "
+                f'multiplies; got "{precision}". Take one of those, or another device ("tf32": a GPU of 2020 or later; '
+                '"bf16": a processor with AMX)'
             )
 
 

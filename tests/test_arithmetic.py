@@ -68,7 +68,7 @@ def test_products_are_float32_whatever_the_process_is_set_to():
 def test_a_precision_that_a_device_does_not_have_is_refused_before_anything_is_written(tmp_path):
     check_precisions(["float32"], "cpu")
     (tmp_path / "own.toml").write_text('name = "own"\nseeds = 1\n[training]\nmatmul_precision = "tf32"\n')
-    with pytest.raises(StudyError, match=r'own.*matmul_precision: expected what cpu multiplies in.*got "tf32"'):
+    with pytest.raises(StudyError, match=r'own.*matmul_precision: expected "float32".*got "tf32"'):
         run_study(str(tmp_path / "own.toml"), tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
 
