@@ -18,6 +18,7 @@ from alignkit.columns import MEASURE_COLUMNS
 from alignkit.figures import row_label
 from alignkit.report import write_report
 from alignkit.report.analysis import analyse
+from alignkit.report.method import facts
 from alignkit.report.sections import ALWAYS
 from alignkit.report.svg import inline_svg
 from alignkit.report.tables import latex_text
@@ -238,6 +239,15 @@ def test_definitions_are_those_of_recorded_measures(tmp_path: Path) -> None:
     text, _ = check(write_report(synthetic_records(designs=BARE, measures=("signal_cosine",), **QUICK), tmp_path))
     recorded = re.findall(r"<dt><code>(\w+)</code></dt>", text)
     assert recorded == ["signal_cosine"] and set(recorded) < set(MEASURE_COLUMNS)
+
+
+def test_the_method_says_of_products_of_less_precision(records: Records) -> None:
+    def training(**options: str) -> str:
+        study = records.study.model_copy(update={"training": records.study.training.model_copy(update=options)})
+        return dict(facts(analyse(dataclasses.replace(records, study=study))))["Training"]
+
+    assert "factors" not in training()
+    assert "float32 (products in training steps of bf16 factors)" in training(matmul_precision="bf16")
 
 
 def test_svg_ids_are_made_unique_and_prologue_goes() -> None:

@@ -155,6 +155,8 @@ def _training(study: Settings) -> str:
     text = f"{count(training.epochs, 'epoch')}, batches of {training.batch_size}, {optimiser}"
     text += f" with momentum {training.momentum:g}" if training.momentum else ""
     text += f", {training.loss.replace('_', ' ')}, {training.dtype}"
+    if training.matmul_precision != "float32":
+        text += f" (products in training steps of {training.matmul_precision} factors)"
     return text + (", updates at the length of BP's" if training.update == "norm_matched" else "")
 
 
