@@ -74,11 +74,16 @@ def _doubled(operand: Tensor) -> Tensor:
 
 def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
     """`function` of operands of one shape, every element taking the same code path."""
-    count = operands[0].numel()
-    if count % VECTOR_LOOP == 0 and all(operand.is_contiguous() for operand in operands):
+    if in_whole_vectors(*operands):
         return function(*operands)
+    count = operands[0].numel()
     padded = (F.pad(operand.flatten(), (0, -count % VECTOR_LOOP), value=1.0) for operand in operands)
     return function(*padded)[:count].view_as(operands[0])
+
+
+def in_whole_vectors(*operands: Tensor) -> bool:
+    """Whether vectorised loops over operands of one shape have no remainder."""
+    return operands[0].numel() % VECTOR_LOOP == 0 and all(operand.is_contiguous() for operand in operands)
 
 
 def constant(number: float, like: Tensor) -> Tensor:

@@ -263,9 +263,9 @@ class Network:
         """A signal at h_l, [E, N, d_l], carried back through the tail to z_l."""
         if self.layers[layer - 1].convolution:
             signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
-        own = None if tails is None else tails[layer - 1]
+        own, given = None if tails is None else tails[layer - 1], signal
         for stage, cache in zip(reversed(self.tails[layer - 1]), reversed(passed.caches[layer - 1]), strict=True):
-            signal = stage.pull_back(signal, cache, own)
+            signal = stage.pull_back(signal, cache, own, spare=signal is not given)
         return signal
 
     def transport(self, layer: int, delta: Tensor, *, weight: Tensor | None = None) -> Tensor:

@@ -70,12 +70,13 @@ class DropoutUniforms:
         """
         first, second = self._drawn_keys(step, steps)
         word = _counter((count + 1) // 2, str(first.device)) + first  # [steps, E, ceil(count / 2)]
-        _fold(word, 16, 0xFFFF)
+        shifted = torch.empty_like(word)  # one for all, that stays in the cache
+        _fold(word, 16, 0xFFFF, shifted)
         word *= constant(0x7FEB352D, word)
-        _fold(word, 15, 0x1FFFF)
+        _fold(word, 15, 0x1FFFF, shifted)
         word ^= second
         word *= constant(-0x7B935975, word)
-        _fold(word, 16, 0xFFFF)
+        _fold(word, 16, 0xFFFF, shifted)
         return word.view(torch.int16)[..., :count]
 
     def _drawn_keys(self, step: int | Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -106,9 +107,9 @@ def _counter(count: int, device: str) -> Tensor:
     return torch.arange(count, dtype=torch.int32, device=device) * -0x61C88647
 
 
-def _fold(word: Tensor, shift: int, mask: int) -> None:
-    """word ^= word >> shift, a logical shift."""
-    shifted = word >> constant(shift, word)
+def _fold(word: Tensor, shift: int, mask: int, shifted: Tensor) -> None:
+    """word ^= word >> shift, a logical shift, with `shifted` to work in."""
+    torch.bitwise_right_shift(word, constant(shift, word), out=shifted)
     shifted &= constant(mask, word)
     word ^= shifted
 

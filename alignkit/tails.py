@@ -1,10 +1,10 @@
 """The stages of a layer's tail: normalisation, activation, dropout, pooling.
 
-Each stage maps forward and pulls a signal back by hand-written derivatives (checked against autograd
-in the tests), over tensors with a leading ensemble axis: [E, N, d] after a fully connected op,
-[E, N, c, H, W] after a convolution. Only operations whose result for one member cannot depend on the
-others are used; that excludes `torch.sigmoid`, `gelu` and fused multiply-adds, whose vectorised and
-scalar code paths round differently.
+Each stage maps forward and pulls a signal back, in its memory where that is `spare`, by hand-written derivatives
+(checked against autograd in the tests), over tensors with a leading ensemble axis: [E, N, d] after a fully connected
+op, [E, N, c, H, W] after a convolution. Only operations whose result for one member cannot depend on the others are
+used; that excludes `torch.sigmoid`, `gelu` and fused multiply-adds, whose vectorised and scalar code paths round
+differently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit import streams
-from alignkit.batched import constant, elementwise
+from alignkit.batched import constant, elementwise, in_whole_vectors
 
 NORM_EPSILON = 1e-5
 RUNNING_MOMENTUM = 0.1
@@ -53,12 +53,13 @@ class ActivationFunction:
     """An activation of the pre-activation z and a signal pulled back through it, given the slopes [E] of the members.
 
     The derivative is worked out from `value`, which may then take the memory of z; or from z itself, where
-    `needs_input`.
+    `needs_input`. `pull_back_in_place`, where there is one, leaves the result in the signal's memory.
     """
 
     value: Callable[[Tensor, Tensor], Tensor]  # of z and the slopes
     pull_back: Callable[[Tensor, Tensor, Tensor], Tensor]  # of the signal, the value (or z) and the slopes
     needs_input: bool = False
+    pull_back_in_place: Callable[[Tensor, Tensor], Tensor] | None = None  # of the signal and the value
 
 
 def _sigmoid(z: Tensor) -> Tensor:
@@ -100,8 +101,16 @@ def _tanh(z: Tensor) -> Tensor:
 
 
 ACTIVATIONS = {
-    "tanh": ActivationFunction(lambda z, a: _tanh(z), lambda t, h, a: elementwise(torch.ops.aten.tanh_backward, t, h)),
-    "relu": ActivationFunction(lambda z, a: z.relu_(), lambda t, h, a: _where_positive(t, h)),
+    "tanh": ActivationFunction(
+        lambda z, a: _tanh(z),
+        lambda t, h, a: elementwise(torch.ops.aten.tanh_backward, t, h),
+        pull_back_in_place=lambda t, h: torch.ops.aten.tanh_backward.grad_input(t, h, grad_input=t),
+    ),
+    "relu": ActivationFunction(
+        lambda z, a: z.relu_(),
+        lambda t, h, a: _where_positive(t, h),
+        pull_back_in_place=lambda t, h: torch.ops.aten.threshold_backward.grad_input(t, h, 0.0, grad_input=t),
+    ),
     "leaky_relu": ActivationFunction(_leaky, _leaky_pull_back),
     "sigmoid": ActivationFunction(lambda z, a: _sigmoid(z), lambda t, h, a: t * (h * (1.0 - h))),
     "gelu": ActivationFunction(
@@ -129,7 +138,12 @@ class Activation:
         value = self._function.value(x, self._slopes)
         return value, x if self._function.needs_input else value
 
-    def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
+    def pull_back(
+        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, spare: bool = False
+    ) -> Tensor:
+        in_place = self._function.pull_back_in_place
+        if spare and in_place is not None and in_whole_vectors(signal, cache):
+            return in_place(signal, cache)
         return self._function.pull_back(signal, cache, self._slopes)
 
 
@@ -185,7 +199,9 @@ class Norm:
         value += self._shift
         return value, _Normalised(centred, inverse_sd, scale, own_statistics)
 
-    def pull_back(self, signal: Tensor, cache: _Normalised, gradients: dict[str, Tensor] | None) -> Tensor:
+    def pull_back(
+        self, signal: Tensor, cache: _Normalised, gradients: dict[str, Tensor] | None, *, spare: bool = False
+    ) -> Tensor:
         """With u the normalised input and s the signal times the gain, (s - mean s - u mean(s u)) / sd; the
         means are over what shares its statistics, and absent where those are constants."""
         centred, inverse_sd, scale = cache.centred, cache.inverse_sd, cache.scale
@@ -268,8 +284,12 @@ class Dropout:
         uniforms = self._uniforms.draw(step=step, count=count, steps=steps)
         return streams.dropout_mask(uniforms, last_dropped=self._dropped, scales=self._scales)
 
-    def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
-        return signal if cache is None else signal * cache
+    def pull_back(
+        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, spare: bool = False
+    ) -> Tensor:
+        if cache is None:
+            return signal
+        return signal.mul_(cache) if spare else signal * cache
 
 
 class MaxPool:
@@ -283,7 +303,9 @@ class MaxPool:
         value, indices = F.max_pool2d(images, self._size, self._stride, return_indices=True)
         return value.view(*x.shape[:2], *value.shape[1:]), (images, indices)
 
-    def pull_back(self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None) -> Tensor:
+    def pull_back(
+        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, spare: bool = False
+    ) -> Tensor:
         images, indices = cache
         back = torch.ops.aten.max_pool2d_with_indices_backward(
             signal.flatten(0, 1), images, [self._size] * 2, [self._stride] * 2, [0, 0], [1, 1], False, indices
