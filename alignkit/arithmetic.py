@@ -12,10 +12,10 @@ from alignkit.allocator import keep_freed_memory
 from alignkit.errors import StudyError
 from alignkit.settings import MatmulPrecision
 
-_torch: Any = torch.backends  # which types know nothing of what follows
+_backends: Any = torch.backends  # torch's annotations lack what follows
 _DECIDES = {
-    "cuda": (_torch.cuda.matmul, _torch.cudnn.conv),
-    "cpu": (_torch.mkldnn.matmul, _torch.mkldnn.conv),
+    "cuda": (_backends.cuda.matmul, _backends.cudnn.conv),
+    "cpu": (_backends.mkldnn.matmul, _backends.mkldnn.conv),
 }
 """Where torch keeps the precision of products and of convolutions, by kind of device."""
 

@@ -56,8 +56,9 @@ def train_cohort(
     watched = frozenset(checkpoints)
     wants_step = "step" in settings.probe.groups
     recorder = _Recorder(cohort, network, probe, dataset, signal="teaching" if rule.measured is rule else "bystander")
-    quickest = torch.inference_mode if cohort.rule in RULES else torch.no_grad  # a user's own may differentiate
-    with quickest():
+    # the quickest, but for a rule of the user's own, which may differentiate
+    undifferentiated = torch.inference_mode if cohort.rule in RULES else torch.no_grad
+    with undifferentiated():
         recorder.checkpoint(0, None)
 
         batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.storage.device)

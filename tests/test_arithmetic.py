@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignkit import data
-from alignkit.arithmetic import check_precisions, multiplying_in, reproducible
+from alignkit.arithmetic import check_precisions, multiplying_in, precisions_had, reproducible
 from alignkit.cohorts import Cohort, DataShape
 from alignkit.errors import StudyError
 from alignkit.members import Member
@@ -24,15 +24,8 @@ from alignkit.validation import validated, with_tags
 DIGITS = data.load(Study.parse({"name": "t"}).data)
 
 
-def _has(precision: str) -> bool:
-    try:
-        check_precisions([precision], "cpu")
-    except StudyError:
-        return False
-    return True
-
-
-needs_bf16 = pytest.mark.skipif(not _has("bf16"), reason="this processor has no products of bf16 factors")
+HAS_BF16 = "bf16" in precisions_had("cpu")
+needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no products of bf16 factors")
 
 
 def _rounding() -> float:
@@ -60,7 +53,7 @@ def test_products_are_float32_whatever_the_process_is_set_to():
         with reproducible("cpu"):
             assert _rounding() == 0.0
         assert _rounding() == allowed and torch.get_float32_matmul_precision() == "medium"
-        assert bool(allowed) == _has("bf16")
+        assert bool(allowed) == HAS_BF16
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -15,7 +15,8 @@ from statsmodels.stats.diagnostic import het_breuschpagan
 
 from alignkit.errors import AnalysisError
 from alignkit.stats.factorial import FactorialFit, fit_factorial, repeated_measures_f
-from alignkit.stats.paired import paired_test, seed_contrasts
+from alignkit.stats.paired import paired_test
+from alignkit.stats.per_seed import seed_contrasts
 
 ORACLES = Path(__file__).parent / "oracles"
 R: dict[str, Any] = json.loads((ORACLES / "factorial.json").read_text())

@@ -16,7 +16,8 @@ from scipy import stats
 from alignkit.errors import AnalysisError
 from alignkit.stats.marginal import MarginalFit, fit_gee
 from alignkit.stats.margins import marginal_contrasts
-from alignkit.stats.paired import paired_test, seed_contrasts
+from alignkit.stats.paired import paired_test
+from alignkit.stats.per_seed import seed_contrasts
 
 TABLE = Path(__file__).parent / "oracles" / "mixed_unbalanced.csv"
 

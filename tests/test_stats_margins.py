@@ -23,7 +23,8 @@ from alignkit.stats.margins import (
     simple_effects,
 )
 from alignkit.stats.multiplicity import holm
-from alignkit.stats.paired import paired_test, seed_contrasts
+from alignkit.stats.paired import paired_test
+from alignkit.stats.per_seed import seed_contrasts
 
 ORACLES = Path(__file__).parent / "oracles"
 R: dict[str, Any] = json.loads((ORACLES / "factorial.json").read_text())

@@ -19,7 +19,8 @@ from alignkit.errors import AnalysisError
 from alignkit.stats.factorial import fit_factorial
 from alignkit.stats.margins import marginal_contrasts, marginal_means
 from alignkit.stats.mixed import MixedFit, fit_mixed
-from alignkit.stats.paired import paired_test, seed_contrasts
+from alignkit.stats.paired import paired_test
+from alignkit.stats.per_seed import seed_contrasts
 
 ORACLES = Path(__file__).parent / "oracles"
 R: dict[str, Any] = json.loads((ORACLES / "mixed.json").read_text())

@@ -20,15 +20,8 @@ from alignkit.stats.contrasts import Contrast, contrast, contrast_frame, contras
 from alignkit.stats.equivalence import EquivalenceResult, equivalence_test
 from alignkit.stats.levels import level_order, level_text
 from alignkit.stats.multiplicity import benjamini_hochberg, holm
-from alignkit.stats.paired import (
-    PairedResult,
-    SeedContrasts,
-    minimum_seeds,
-    paired_test,
-    require_seeds,
-    seed_contrasts,
-    sign_flip_p,
-)
+from alignkit.stats.paired import PairedResult, minimum_seeds, paired_test, require_seeds, sign_flip_p
+from alignkit.stats.per_seed import SeedContrasts, seed_contrasts
 from alignkit.stats.summaries import digits_of, in_design, label_of, run_summaries, unit_of
 
 __all__ = [

@@ -85,11 +85,14 @@ def sign_flip_p_values(differences: np.ndarray, *, seed: int = 0, draws: int = D
 
 def matched_differences(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """The mean of `after` - `before` [..., seeds, cells] over the cells in which neither is missing; else NaN."""
-    difference = after - before
-    present = ~np.isnan(difference)
+    return mean_of_present(after - before)
+
+
+def mean_of_present(values: np.ndarray) -> np.ndarray:
+    """The mean along the last axis of what is not NaN; NaN where nothing is."""
+    present = ~np.isnan(values)
     n = present.sum(axis=-1)
-    total = np.where(present, difference, 0.0).sum(axis=-1)
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
+    return np.where(n > 0, np.where(present, values, 0.0).sum(axis=-1) / np.maximum(n, 1), np.nan)
 
 
 def _sign_flip_p(rows: np.ndarray, seed: int, draws: int) -> np.ndarray:

@@ -19,7 +19,8 @@ from alignkit.stats.arrays import EXACT_UP_TO, Moments, moments, t_interval, t_p
 from alignkit.stats.equivalence import equivalence_test
 from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column
-from alignkit.stats.paired import PairedResult, paired_test, seed_contrasts, sign_flip_p
+from alignkit.stats.paired import PairedResult, paired_test, sign_flip_p
+from alignkit.stats.per_seed import seed_contrasts
 from alignkit.stats.summaries import EXCESS, GAP, unit_of
 
 NAN = float("nan")

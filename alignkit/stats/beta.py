@@ -13,7 +13,8 @@ from scipy import special
 from alignkit.errors import AnalysisError
 from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column
-from alignkit.stats.paired import paired_test, seed_contrasts
+from alignkit.stats.paired import paired_test
+from alignkit.stats.per_seed import seed_contrasts
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from scipy import stats
 from alignkit.errors import AnalysisError
 from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column
-from alignkit.stats.paired import seed_contrasts
+from alignkit.stats.per_seed import seed_contrasts
 
 NAN = float("nan")
 

@@ -12,7 +12,8 @@ from alignkit.errors import AnalysisError
 from alignkit.stats.checks import names_of, require_choice, require_columns
 from alignkit.stats.levels import level_column, level_order, level_text
 from alignkit.stats.multiplicity import benjamini_hochberg, holm
-from alignkit.stats.paired import paired_test, seed_contrasts
+from alignkit.stats.paired import paired_test
+from alignkit.stats.per_seed import seed_contrasts
 
 NAN = float("nan")
 ADJUSTMENTS = {"holm": holm, "bh": benjamini_hochberg}

@@ -12,7 +12,8 @@ from scipy import stats
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.frames import one_row
 from alignkit.stats.levels import level_column
-from alignkit.stats.paired import minimum_seeds, paired_test, seed_contrasts
+from alignkit.stats.paired import minimum_seeds, paired_test
+from alignkit.stats.per_seed import seed_contrasts
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from alignkit.stats.association import (
     within_association,
 )
 from alignkit.stats.levels import level_column
-from alignkit.stats.paired import require_seeds, seed_contrasts, sign_flip_p
+from alignkit.stats.paired import require_seeds, sign_flip_p
+from alignkit.stats.per_seed import seed_contrasts
 
 NAN = float("nan")
 POINTS = 2000  # at which the law of one factor of a product is taken

@@ -16,7 +16,7 @@ from alignkit.stats.arrays import EXACT_UP_TO
 from alignkit.stats.beta import beta_contrast
 from alignkit.stats.levels import level_text
 from alignkit.stats.location import SEED_MODELS
-from alignkit.stats.paired import seed_contrasts
+from alignkit.stats.per_seed import seed_contrasts
 from alignkit.stats.transforms import Scale, alignment_scales
 
 NAN = float("nan")
