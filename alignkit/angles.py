@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batched import elementwise, matmul
-from alignkit.inner_products import inner_and_lengths, length
+from alignkit.inner_products import cosines_and_lengths, length, sums_of_samples
 
 
 class Directions:
@@ -33,11 +33,6 @@ class Directions:
             largest = torch.where(largest > 0, largest, 1.0)
             self._numbers, self.scale = vectors / largest, largest[..., 0]
         self._known_length: Tensor | None = None
-
-    @cached_property
-    def wide(self) -> Tensor:
-        """The vectors as they are, float64."""
-        return self.scaled if self.scale is None else self.vectors
 
     @cached_property
     def scaled(self) -> Tensor:
@@ -67,8 +62,7 @@ class Directions:
 
     def cosine(self, other: Directions) -> Tensor:
         """The cosine with another's vectors, one by one, [...]."""
-        inner, self._known_length, other._known_length = inner_and_lengths(self._numbers, other._numbers)
-        return (inner / (self._known_length * other._known_length)).clamp(-1.0, 1.0)
+        return cosines((self, other))[0]
 
     def angle_deg(self, other: Directions, cosine: Tensor | None = None) -> Tensor:
         """The angle with another's vectors, one by one, in degrees [...]: 2 atan2(|u - v|, |u + v|) of the unit
@@ -103,6 +97,17 @@ _NEAR = 0.9
 """Cosine beyond which an angle is not taken from it. Below, arccos loses a bit at most."""
 
 
+def cosines(*pairs: tuple[Directions, Directions]) -> list[Tensor]:
+    """The cosines of pairs of vectors, one by one, [...] each. Pairs of one shape are gone through together."""
+    directions = [each for pair in pairs for each in pair]
+    if len(pairs) > 1 and any(each.vectors.shape != directions[0].vectors.shape for each in directions):
+        return [cosines(pair)[0] for pair in pairs]
+    found, lengths = cosines_and_lengths(*(each._numbers for each in directions))
+    for each, known in zip(directions, lengths, strict=True):
+        each._known_length = known
+    return list(found)
+
+
 def cosine(u: Tensor, v: Tensor) -> Tensor:
     """cos(u, v) along the last axis, [...]."""
     return Directions(u).cosine(Directions(v))
@@ -125,13 +130,14 @@ def chance_sd(sources: Directions, references: Directions) -> Tensor:
     sum_nm cos(s_n, s_m) cos(g_n, g_m) / (N^2 d) to leading order in 1/d. `sources` [E, N, k],
     `references` [E, N, d]; samples without a direction in either are left out.
     """
-    defined = ~(sources.undefined | references.undefined)
+    lengths = sources.scaled_length * references.scaled_length
+    defined = (lengths > 0) & (lengths < torch.inf)
     s, g = sources.scaled, references.scaled
     if g.is_cuda or not defined.all():  # a GPU need not wait to know
         s, g = (torch.where(defined[..., None], x, 0.0) for x in (s, g))
+        lengths = torch.where(defined, lengths, 1.0)
     # the double sum is |sum_n s_n g_n'|^2 of unit vectors: the shorter ones, s, are divided by both lengths
-    lengths = torch.where(defined, sources.scaled_length * references.scaled_length, 1.0)
-    coupling = matmul((s / lengths[..., None]).mT, g).square().sum((1, 2))
+    coupling = matmul((s / lengths[..., None]).mT, g).square_().sum((1, 2))
     count = defined.sum(-1)
     variance = coupling / (count * count * g.shape[-1])
     return torch.sqrt(variance.clamp_min(0.0))  # no defined sample: 0/0, NaN
@@ -175,19 +181,23 @@ def masked_ceiling(basis: Tensor, references: Directions, mask: Tensor) -> Tenso
     return torch.where(references.undefined, torch.nan, torch.stack(found))
 
 
-def common_mode(signals: Directions) -> Tensor:
-    """N |mean_n t_n|^2 / sum_n |t_n|^2, [E]: the share of a signal that is the same for every sample."""
-    mean = signals.wide.mean(1)
-    return signals.wide.shape[1] * length(mean).square() / signals.length.square().sum(1)
-
-
 def effective_rank(hidden: Tensor) -> Tensor:
-    """(tr G)^2 / tr G^2 of the centred Gram matrix of activations [E, N, d]: [E]."""
-    centred = hidden.to(torch.float64, copy=True)
-    centred -= centred.mean(1, keepdim=True)
-    if hidden.shape[1] <= hidden.shape[2]:
-        gram = matmul(centred, centred.mT)
-    else:
-        gram = matmul(centred.mT, centred)
-    trace = gram.diagonal(dim1=1, dim2=2).sum(-1)
-    return trace * trace / gram.square_().sum((1, 2))
+    """(tr G)^2 / tr G^2 of the centred Gram matrix of activations [E, N, d]: [E].
+
+    G is multiplied in the activations' own precision: both traces are sums of squares, in which nothing cancels.
+    """
+    means = sums_of_samples(hidden) / hidden.shape[1]
+    centred = hidden - means[:, None].to(hidden.dtype)
+    trace, square = _traces(centred)
+    if trace.is_cuda or not ((trace > 1e-25) & (trace < 1e25)).all():
+        # by a power of two, which rounds nothing: no square under- or overflows then
+        largest = centred.abs().amax((1, 2), keepdim=True)
+        trace, square = _traces(centred / (largest / (2.0 * torch.frexp(largest).mantissa)))
+    return trace * trace / square
+
+
+def _traces(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """tr G and tr G^2, [E] in float64, of G the Gram matrix of samples [E, N, d] (or of units: they are the same)."""
+    wide = centred.shape[1] <= centred.shape[2]
+    gram = (matmul(centred, centred.mT) if wide else matmul(centred.mT, centred)).double()
+    return gram.diagonal(dim1=1, dim2=2).sum(-1), gram.square_().sum((1, 2))

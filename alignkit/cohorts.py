@@ -128,9 +128,9 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     widths = [layer.size + _units(layer) for layer in hidden]  # of a signal and a delta
     signals = sum(widths) if compares_steps or stores_gradients else sum(map(_units, hidden)) + max(widths)
     trained = training.batch_size * (inputs + sum(dropping) + number * signals) + moving * parameters
-    # one layer of two walks, with the deltas above it, and vectors in float64: on a CPU only those of which more than
-    # inner products are taken (see inner_products.py)
-    wide_signals = 5 if gpu else 4 * bool({"common_mode", "ceiling", "chance"} & set(probe.groups))
+    # one layer of two walks, with the deltas above it, and vectors in float64: on a CPU only one, of which more than
+    # inner products are taken, and what comes of it (see inner_products.py); scaled copies of all, if they are float64
+    wide_signals = 5 if gpu else number // 2 * bool({"ceiling", "chance"} & set(probe.groups))
     wide = max(max(3 * gpu * _units(layer), wide_signals * layer.size) for layer in hidden)
     gram = "rank" in probe.groups and probe.samples <= max(layer.size for layer in layers)
     vectors = probe.samples * 8 * (wide + 2 * gram * probe.samples)

@@ -36,8 +36,8 @@ def mean_jacobians(network: Network, passed: Pass, bp: BP) -> list[Tensor]:
         if above is None:
             found.append(matmul(network.weight(depth) * gates.mean(1, keepdim=True), weight))
         else:
-            both = matmul(above.mT, gates) / gates.shape[1]
-            found.append(matmul(matmul(network.weight(depth), both * network.weight(layer + 1)), weight))
+            both = matmul(gates.mT, above) * network.weight(layer + 1).mT  # as those weights lie in memory
+            found.append(matmul(matmul(network.weight(depth) / gates.shape[1], both.mT), weight))
         above = gates
     found.reverse()
     missing = depth - 1 - len(found)

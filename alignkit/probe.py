@@ -19,11 +19,12 @@ from alignkit import angles
 from alignkit.angles import Directions
 from alignkit.batched import matmul
 from alignkit.feedback import Projection
-from alignkit.inner_products import update_products
+from alignkit.inner_products import length, sums_of_samples, update_products
 from alignkit.jacobians import mean_jacobians
 from alignkit.layers import condenses
 from alignkit.losses import wanted_output
 from alignkit.masks import Masks
+from alignkit.measures import Measures, columns
 from alignkit.members import Member
 from alignkit.network import Network, Pass
 from alignkit.parameters import Parameters
@@ -31,9 +32,6 @@ from alignkit.rules.base import Rule
 from alignkit.rules.bp import BP
 from alignkit.settings import Probe as ProbeOptions
 from alignkit.tails import EVALUATION, Mode
-
-Measures = dict[str, np.ndarray]
-"""Columns of `layers` by name, each [E, hidden layers]; what was not asked for is absent."""
 
 
 def schedule(options: ProbeOptions, *, steps_per_epoch: int, epochs: int) -> list[int]:
@@ -61,8 +59,9 @@ def probe_mode(name: str, *, step: int) -> Mode:
 
 class LayerSignals:
     """What the measures of one hidden layer see: the rule's signal t and the BP signal g at h_l, the two pulled
-    back to z_l, each [E, N, d], and the rule's delta above (None where it is zero). `passes` are those that the two
-    come from: one and the same, but for masks, unless the study takes the reference in another mode."""
+    back to z_l, each [E, N, d], the rule's delta above (None where it is zero), and the output errors. `passes` are
+    those that the two come from: one and the same, but for masks, unless the study takes the reference in another
+    mode."""
 
     def __init__(
         self,
@@ -72,29 +71,24 @@ class LayerSignals:
         signals: tuple[Tensor, Tensor],
         deltas: tuple[Tensor, Tensor],
         above: Tensor | None,
+        errors: Directions,
     ) -> None:
-        self.layer, self.passes, self.above = layer, passes, above
+        self.layer, self.passes, self.above, self.errors = layer, passes, above, errors
         self.passed = passes[0]
         self.t, self.g = (Directions(signal) for signal in signals)
+        self.delta_t, self.delta_g = (Directions(delta.flatten(2)) for delta in deltas)
         self.raw_deltas = deltas
 
     @cached_property
-    def delta_t(self) -> Directions:
-        return Directions(self.raw_deltas[0].flatten(2))
+    def cosines(self) -> tuple[Tensor, Tensor]:
+        """cos(t_n, g_n) and that of the deltas, [E, N] each, NaN where undefined."""
+        signal, delta = angles.cosines((self.t, self.g), (self.delta_t, self.delta_g))
+        return signal, delta
 
     @cached_property
-    def delta_g(self) -> Directions:
-        return Directions(self.raw_deltas[1].flatten(2))
-
-    @cached_property
-    def undefined(self) -> Tensor:
-        """Samples [E, N] with no direction in either place."""
-        return self.cosines.isnan()
-
-    @cached_property
-    def cosines(self) -> Tensor:
+    def cosine(self) -> Tensor:
         """cos(t_n, g_n) [E, N], NaN where undefined."""
-        return self.t.cosine(self.g)
+        return self.cosines[0]
 
 
 class Probe:
@@ -111,6 +105,7 @@ class Probe:
         self._reference_masks = network.masks if masks == "shared" else None
         if masks == "independent":
             self._reference_masks = Masks.of(members, network.layers, like, draw=1)
+        self._undefined = torch.full((len(members),), torch.nan, dtype=torch.float64, device=like.device)
 
     def measure(self, step: int) -> tuple[Measures, np.ndarray]:
         """The chosen measures of the networks as they are, and `output_cosine` [E]."""
@@ -122,10 +117,11 @@ class Probe:
             reference = network.forward(self._x, self._targets, mode)
         self_test = output_cosine(network, passed, reference)
         reference = dataclasses.replace(reference, masks=self._reference_masks)
-        chosen = [measure for group, measure in MEASURES_OF.items() if group in groups]
+        chosen = [find for group, find in FOUND_FOR.items() if group in groups]
         jacobians = mean_jacobians(network, passed, self._reference) if "jacobian" in groups else None
-        found: dict[str, list[Tensor]] = {}
+        layers: list[dict[str, Tensor]] = []
         above: Tensor | None = passed.error
+        errors = Directions(passed.error)
         own, other = network.walk(passed, self._rule), network.walk(reference, self._reference)
         # a layer is measured as soon as it is reached, and forgotten before the next: its signals are in the cache
         for layer in range(len(network.hidden_sizes), 0, -1):
@@ -136,27 +132,25 @@ class Probe:
                 signals=(_or_zero(t, g), _or_zero(g, None)),
                 deltas=(_or_zero(delta_t, delta_g), _or_zero(delta_g, None)),
                 above=above,
+                errors=errors,
             )
             above = delta_t
-            for measure in chosen:
-                for name, values in measure(self, signals).items():
-                    found.setdefault(name, []).insert(0, values)
+            found: dict[str, Tensor] = {}
+            for find in chosen:
+                found.update(find(self, signals))
             if jacobians is not None:
-                cosine = self._jacobian_cosine(layer, jacobians[layer - 1])
-                found.setdefault("jacobian_cosine", []).insert(0, cosine)
+                found["jacobian_cosine"] = self._jacobian_cosine(layer, jacobians[layer - 1])
+            layers.insert(0, found)
             del signals, t, g, delta_t, delta_g
-        return _columns(found), self_test.cpu().numpy()
+        return columns(layers, groups), self_test.cpu().numpy()
 
-    # What the measures of a layer return has one number a member, [E], or one a sample, [E, N]: these `OF_SAMPLES`
-    # brings together, those of all layers at once.
+    # What a layer's measures need: numbers of samples, [E, N], and of networks, [E]. `measures.columns` does the rest.
 
     def _signal(self, s: LayerSignals) -> dict[str, Tensor]:
-        angle = s.t.angle_deg(s.g, s.cosines)
-        of_cosines = dict.fromkeys(("signal_cosine", "signal_cosine_sd", "undefined"), s.cosines)
-        return {**of_cosines, "signal_angle_deg": angle}
+        return {"cosine": s.cosine, "angle_deg": s.t.angle_deg(s.g, s.cosine)}
 
     def _delta(self, s: LayerSignals) -> dict[str, Tensor]:
-        return {"delta_cosine": s.delta_t.cosine(s.delta_g)}
+        return {"delta_cosine": s.cosines[1]}
 
     def _gradient(self, s: LayerSignals) -> dict[str, Tensor]:
         if s.layer == 1 and self._condensed_inputs is not None:
@@ -181,12 +175,11 @@ class Probe:
         return r.to(self._x.dtype).contiguous().expand(len(self._members), *r.shape)
 
     def _size(self, s: LayerSignals) -> dict[str, Tensor]:
-        gain = torch.where(s.undefined, torch.nan, s.t.length / s.g.length)
-        gate = torch.where(s.t.length > 0, s.delta_t.length / s.t.length, torch.nan)
-        return {"signal_gain": gain, "projection": gain * s.cosines, "gate": gate}
+        lengths = {"t_length": s.t.length, "g_length": s.g.length, "delta_length": s.delta_t.length}
+        return {"cosine": s.cosine, **lengths}
 
     def _common_mode(self, s: LayerSignals) -> dict[str, Tensor]:
-        return {"common_mode": angles.common_mode(s.t)}
+        return {"cosine": s.cosine, "t_length": s.t.length, "t_sum_length": length(sums_of_samples(s.t.vectors))}
 
     def _rank(self, s: LayerSignals) -> dict[str, Tensor]:
         return {"effective_rank": angles.effective_rank(s.passed.hidden[s.layer - 1])}
@@ -196,7 +189,7 @@ class Probe:
         projection = self._projection(s.layer)
         above = self._network.layers[s.layer :]
         if projection is None or (projection.from_error and any(layer.convolution for layer in above)):
-            return {"weight_cosine": _undefined(s.g.vectors)}
+            return {"weight_cosine": self._undefined}
         stands_for = self._network.weight(s.layer + 1)
         if projection.from_error:
             stands_for = self._network.weight(len(self._network.layers))
@@ -207,12 +200,12 @@ class Probe:
     def _ceiling(self, s: LayerSignals) -> dict[str, Tensor]:
         projection = self._projection(s.layer)
         if projection is None:
-            return {"ceiling_cosine": torch.full_like(s.cosines, torch.nan)}
+            return {"ceiling": torch.full_like(s.cosine, torch.nan)}
         basis, masks = self._basis(s.layer, projection), s.passed.masks
         if masks is not None and s.layer in masks.signals:
             mask = masks.signal(s.layer, torch.ones_like(s.passed.hidden[s.layer - 1]))
-            return {"ceiling_cosine": angles.masked_ceiling(basis, s.g, mask)}
-        return {"ceiling_cosine": angles.ceiling(basis, s.g)}
+            return {"ceiling": angles.masked_ceiling(basis, s.g, mask)}
+        return {"ceiling": angles.ceiling(basis, s.g)}
 
     def _projection(self, layer: int) -> Projection | None:
         return self._rule.projection(layer) if self._rule.enters(layer) else None
@@ -227,26 +220,32 @@ class Probe:
         return known[2]
 
     def _chance(self, s: LayerSignals) -> dict[str, Tensor]:
-        observed = s.cosines.nanmean(1)
-        if not self._rule.enters(s.layer):
-            return {"chance_z": _undefined(s.g.vectors), "chance_p": _undefined(s.g.vectors)}
+        mean, sd, p = self._null(s)
+        return {"cosine": s.cosine, "null_mean": mean, "null_sd": sd, "null_p": p}
+
+    def _null(self, s: LayerSignals) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and sd of the mean cosine under redrawn feedback, and where it was redrawn, the p of the one that is."""
         projection = self._projection(s.layer)
-        source = s.passed.error if projection is not None and projection.from_error else s.above
+        source = None if s.above is None else Directions(s.above.flatten(2))
+        if projection is not None and projection.from_error:
+            source = s.errors
         if self._closed_form and projection is not None and source is not None:
-            z = observed / angles.chance_sd(Directions(source.flatten(2)), s.g)
-            return {"chance_z": z, "chance_p": angles.normal_p(z)}
+            sd = angles.chance_sd(source, s.g)
+            return torch.zeros_like(sd), sd, self._undefined
         redrawn = []
-        for draw in range(1, self._options.redraws + 1):
+        for draw in range(1, self._options.redraws + 1 if self._rule.enters(s.layer) else 1):
             signal = self._rule.redrawn_signal(s.layer, s.passed, s.above, draw=draw)
-            if signal is not None and s.passed.masks is not None:
-                signal = s.passed.masks.signal(s.layer, signal)
             if signal is None:
-                return {"chance_z": _undefined(s.g.vectors), "chance_p": _undefined(s.g.vectors)}
+                break
+            if s.passed.masks is not None:
+                signal = s.passed.masks.signal(s.layer, signal)
             redrawn.append(Directions(signal).cosine(s.g).nanmean(1))
-        null = torch.stack(redrawn, 1)  # [E, K]
+        if not redrawn:
+            return self._undefined, self._undefined, self._undefined
+        null, observed = torch.stack(redrawn, 1), s.cosine.nanmean(1)  # [E, K], [E]
         beyond = (null.abs() >= observed[:, None].abs()).sum(1)
         p = torch.where(observed.isnan(), torch.nan, (beyond + 1.0) / (null.shape[1] + 1.0))
-        return {"chance_z": (observed - null.mean(1)) / _nan_sd(null), "chance_p": p}
+        return null.mean(1), _nan_sd(null), p
 
     @cached_property
     def _closed_form(self) -> bool:
@@ -258,11 +257,11 @@ class Probe:
     def _jacobian_cosine(self, layer: int, jacobian: Tensor) -> Tensor:
         projection = self._projection(layer)
         if projection is None or not projection.from_error:
-            return _undefined(jacobian)
+            return self._undefined
         return angles.frobenius_cosine(projection.matrix, jacobian)
 
 
-MEASURES_OF: dict[str, Callable[[Probe, LayerSignals], dict[str, Tensor]]] = {
+FOUND_FOR: dict[str, Callable[[Probe, LayerSignals], dict[str, Tensor]]] = {
     "signal": Probe._signal,
     "delta": Probe._delta,
     "gradient": Probe._gradient,
@@ -280,46 +279,6 @@ def _nan_sd(values: Tensor) -> Tensor:
     count = (~values.isnan()).sum(-1)
     centred = values - values.nanmean(-1, keepdim=True)
     return torch.sqrt((centred * centred).nansum(-1) / (count - 1).clamp_min(0))
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.nanmean(-1)
-
-
-def _median(values: Tensor) -> Tensor:
-    return values.nanquantile(0.5, dim=-1)
-
-
-def _missing(values: Tensor) -> Tensor:
-    return values.isnan().sum(-1)
-
-
-OF_SAMPLES: dict[str, Callable[[Tensor], Tensor]] = {
-    "signal_cosine": _mean,
-    "signal_cosine_sd": _nan_sd,
-    "signal_angle_deg": _mean,
-    "undefined": _missing,
-    "delta_cosine": _mean,
-    "signal_gain": _median,
-    "projection": _mean,
-    "gate": _median,
-    "ceiling_cosine": _mean,
-}
-"""What becomes of the samples' values at a layer: a function along the last axis."""
-
-
-def _columns(found: dict[str, list[Tensor]]) -> Measures:
-    """The columns of what was found layer by layer, each [E] or [E, N]; a call for all that one function makes."""
-    alike: dict[Callable[[Tensor], Tensor] | None, list[str]] = {}
-    for name, layers in found.items():
-        alike.setdefault(OF_SAMPLES[name] if layers[0].dim() == 2 else None, []).append(name)
-    columns = {}
-    for function, names in alike.items():
-        values = torch.stack([layer for name in names for layer in found[name]], 1)
-        array = (values if function is None else function(values)).cpu().numpy()
-        depth = len(found[names[0]])
-        columns.update({name: array[:, place * depth : (place + 1) * depth] for place, name in enumerate(names)})
-    return columns
 
 
 def step_measures(network: Network, before: Parameters, bp_gradient: Parameters) -> Measures:
@@ -363,7 +322,3 @@ def _or_zero(signal: Tensor | None, like: Tensor | None) -> Tensor:
         return signal
     assert like is not None, "BP always has a signal"
     return torch.zeros_like(like)
-
-
-def _undefined(like: Tensor) -> Tensor:
-    return torch.full((like.shape[0],), torch.nan, dtype=torch.float64, device=like.device)

@@ -17,10 +17,11 @@ from alignkit.cohorts import EVALUATION_CHUNK, Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data import Dataset, Split, gather
 from alignkit.losses import sample_losses
+from alignkit.measures import Measures
 from alignkit.members import Member
 from alignkit.network import Network, Pass
 from alignkit.prealignment import prealign
-from alignkit.probe import Measures, Probe, schedule, step_measures
+from alignkit.probe import Probe, schedule, step_measures
 from alignkit.rules import RULES, rule_class
 from alignkit.rules.bp import BP
 from alignkit.settings import Probe as ProbeOptions

@@ -11,7 +11,14 @@ import torch
 from scipy import stats
 
 from alignkit import angles
-from alignkit.inner_products import BLOCK, LONGEST_DOT, inner_and_lengths, length, update_products
+from alignkit.inner_products import (
+    BLOCK,
+    LONGEST_DOT,
+    cosines_and_lengths,
+    length,
+    sums_of_samples,
+    update_products,
+)
 
 
 def _chance_sd(sources, references):
@@ -84,20 +91,30 @@ def test_no_use_of_the_feedback_beats_the_ceiling():
     assert (angles.cosine(sources @ matrix, g).abs() <= ceiling + 1e-12).all()
 
 
-def test_common_mode_spans_zero_to_one():
-    same = torch.ones(1, 6, 3)
-    opposite = torch.tensor([1.0, -1.0]).view(1, 2, 1).expand(1, 2, 3)
-    assert angles.common_mode(angles.Directions(same)).item() == pytest.approx(1.0)
-    assert angles.common_mode(angles.Directions(opposite)).item() == pytest.approx(0.0)
-    assert math.isnan(angles.common_mode(angles.Directions(torch.zeros(1, 4, 3))).item())
-
-
 @pytest.mark.parametrize("samples,width", [(50, 8), (8, 50)])
 def test_effective_rank_of_equal_directions_is_their_number(samples, width):
     k = 4
     basis = torch.eye(max(samples, width))[:k]
     h = torch.cat([basis, -basis])[:, :width] if samples > width else torch.cat([basis, -basis])[:samples, :width]
     assert angles.effective_rank(h[None]).item() == pytest.approx(k)
+
+
+@pytest.mark.parametrize("dtype,extremes", [(torch.float32, (1e-30, 1e30)), (torch.float64, (1e-180, 1e180))])
+@pytest.mark.parametrize("shape", [(9, 30), (30, 9), (33, 17)])
+def test_effective_rank_is_that_of_the_covariance_at_every_scale_and_in_any_company(shape, dtype, extremes):
+    generator = torch.Generator().manual_seed(5)
+    h = (torch.randn(3, *shape, generator=generator) * torch.rand(shape[1], generator=generator) + 0.3).to(dtype)
+    found = angles.effective_rank(h)
+    for member, activations in enumerate(h.double().numpy()):
+        eigenvalues = np.linalg.eigvalsh(np.cov(activations.T))
+        wanted = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
+        assert found[member].item() == pytest.approx(wanted, rel=2e-6 if dtype == torch.float32 else 1e-10)
+    assert torch.equal(angles.effective_rank(h[1:2].clone()), found[1:2])
+    for scale in extremes:
+        scaled = torch.stack([h[0], h[1] * scale, torch.full_like(h[2], 0.25)])
+        again = angles.effective_rank(scaled)
+        assert torch.equal(again[0], found[0])  # a company that has to be scaled changes no bit
+        assert again[1].item() == pytest.approx(found[1].item(), rel=1e-6) and again[2].isnan()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -140,14 +157,31 @@ def test_lengths_keep_their_scale(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("d", [1, 10, LONGEST_DOT, LONGEST_DOT + 1])
-def test_inner_products_are_summed_in_float64_in_one_piece_or_not(d, dtype):
-    u, v = torch.randn(2, 3, d, dtype=dtype, generator=torch.Generator().manual_seed(d))
-    found = inner_and_lengths(u, v)
+def test_cosines_and_lengths_are_summed_in_float64_in_one_piece_or_not(d, dtype):
+    vectors = torch.randn(4, 3, d, dtype=dtype, generator=torch.Generator().manual_seed(d))
+    vectors[1, 0] = 0.0
+    cosines, lengths = cosines_and_lengths(*vectors)
+    assert cosines.dtype == lengths.dtype == torch.float64
     for n in range(3):
-        a, b = u[n].tolist(), v[n].tolist()
-        wanted = (math.fsum(map(operator.mul, a, b)), math.hypot(*a), math.hypot(*b))
-        assert [values[n].item() for values in found] == pytest.approx(wanted, rel=1e-12, abs=1e-12)
-        assert all(values.dtype == torch.float64 for values in found)
+        rows = [vector[n].tolist() for vector in vectors]
+        assert lengths[:, n].tolist() == pytest.approx([math.hypot(*row) for row in rows], rel=1e-12)
+        for pair in range(2):
+            u, v = rows[2 * pair : 2 * pair + 2]
+            wanted = math.fsum(map(operator.mul, u, v)) / (math.hypot(*u) * math.hypot(*v)) if any(v) else math.nan
+            assert cosines[pair, n].item() == pytest.approx(wanted, rel=1e-12, abs=1e-12, nan_ok=True)
+    as_on_a_gpu = cosines_and_lengths(*(vector.clone().requires_grad_() for vector in vectors))
+    for found, other in zip((cosines, lengths), as_on_a_gpu, strict=True):
+        assert torch.allclose(found, other.detach(), rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (33, 5), (12, 64), (130, 257)])
+def test_sums_of_samples_are_in_float64_and_do_not_depend_on_company(shape):
+    values = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1)) + 3.0
+    found = sums_of_samples(values)
+    wanted = [[math.fsum(column) for column in member.T] for member in values.double().numpy()]
+    assert found.numpy() == pytest.approx(np.array(wanted), rel=1e-14)
+    for member in range(5):
+        assert torch.equal(sums_of_samples(values[member : member + 1].clone())[0], found[member])
 
 
 SHAPES = {"blocks of rows": (3, BLOCK // 20 + 7, 20), "pieces": (2, 3 * LONGEST_DOT + 5), "one row": (1, 1, 9)}
@@ -165,18 +199,16 @@ def test_blocks_give_what_whole_tensors_give(shape, dtype):
         assert own.shape == shape[:-1] and torch.allclose(own, other.detach(), rtol=1e-12, atol=1e-12)
     in_numpy = np.sqrt((old.double().numpy() ** 2).sum(-1))
     assert np.allclose(found[2], in_numpy, rtol=1e-12) and torch.equal(length(old), found[2])
-    inner, own, _ = inner_and_lengths(old, direction)
-    assert torch.equal(own, found[2]) and inner.dtype == torch.float64
+    assert torch.equal(cosines_and_lengths(old, direction)[1][0], found[2])
 
 
 def test_rows_of_a_larger_tensor_and_broadcast_ones_have_the_products_of_their_copies():
     generator = torch.Generator().manual_seed(12)
     whole = torch.randn(4, 3 * LONGEST_DOT, generator=generator)
     part, row = whole[:, 5 : LONGEST_DOT + 50], torch.randn(LONGEST_DOT + 45, generator=generator)
-    for found, wanted in zip(
-        inner_and_lengths(part, row), inner_and_lengths(part.clone(), row.repeat(4, 1)), strict=True
-    ):
-        assert torch.equal(found, wanted)
+    wanted = cosines_and_lengths(part.clone(), row.repeat(4, 1))
+    for found, of_copies in zip(cosines_and_lengths(part, row), wanted, strict=True):
+        assert torch.equal(found, of_copies)
 
 
 @pytest.mark.parametrize("d", [1, 7, 33, 64, 255, LONGEST_DOT - 1, 2 * LONGEST_DOT, 2 * LONGEST_DOT + 5])
