@@ -188,11 +188,13 @@ def effective_rank(hidden: Tensor) -> Tensor:
     """
     means = sums_of_samples(hidden) / hidden.shape[1]
     centred = hidden - means[:, None].to(hidden.dtype)
-    trace, square = _traces(centred)
-    if trace.is_cuda or not ((trace > 1e-25) & (trace < 1e25)).all():
-        # by a power of two, which rounds nothing: no square under- or overflows then
-        largest = centred.abs().amax((1, 2), keepdim=True)
-        trace, square = _traces(centred / (largest / (2.0 * torch.frexp(largest).mantissa)))
+    if not centred.is_cuda:  # a GPU need not wait to know
+        trace, square = _traces(centred)
+        if ((trace > 1e-25) & (trace < 1e25)).all():
+            return trace * trace / square
+    # by a power of two, which rounds nothing: no square under- or overflows then
+    largest = centred.abs().amax((1, 2), keepdim=True)
+    trace, square = _traces(centred / (largest / (2.0 * torch.frexp(largest).mantissa)))
     return trace * trace / square
 
 

@@ -1,5 +1,5 @@
-"""The mean Jacobians of a network's outputs by its hidden layers: the non-linear version of the products of weights
-that feedback stands for."""
+"""What a layer's feedback stands for: the product of the weights above it, and the mean Jacobian of the outputs, its
+non-linear version."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from torch import Tensor
 from alignkit.batched import matmul
 from alignkit.network import Network, Pass
 from alignkit.rules.bp import BP
+
+
+def weight_products(network: Network) -> list[Tensor | None]:
+    """W_L … W_{l+1}, [E, C, d_l] for each hidden layer; None where a convolution lies between."""
+    product: Tensor | None = network.weight(len(network.layers))
+    found = [product]
+    for layer in range(len(network.layers) - 1, 1, -1):
+        if network.layers[layer - 1].convolution:
+            product = None
+        elif product is not None:
+            product = matmul(product, network.weight(layer))
+        found.append(product)
+    return found[::-1]
 
 
 def mean_jacobians(network: Network, passed: Pass, bp: BP) -> list[Tensor]:

@@ -20,7 +20,7 @@ from alignkit.angles import Directions
 from alignkit.batched import matmul
 from alignkit.feedback import Projection
 from alignkit.inner_products import length, sums_of_samples, update_products
-from alignkit.jacobians import mean_jacobians
+from alignkit.jacobians import mean_jacobians, weight_products
 from alignkit.layers import condenses
 from alignkit.losses import wanted_output
 from alignkit.masks import Masks
@@ -61,7 +61,7 @@ class LayerSignals:
     """What the measures of one hidden layer see: the rule's signal t and the BP signal g at h_l, the two pulled
     back to z_l, each [E, N, d], the rule's delta above (None where it is zero), and the output errors. `passes` are
     those that the two come from: one and the same, but for masks, unless the study takes the reference in another
-    mode."""
+    mode. `compares_deltas`: whether their cosine is asked for."""
 
     def __init__(
         self,
@@ -72,20 +72,21 @@ class LayerSignals:
         deltas: tuple[Tensor, Tensor],
         above: Tensor | None,
         errors: Directions,
+        compares_deltas: bool,
     ) -> None:
         self.layer, self.passes, self.above, self.errors = layer, passes, above, errors
         self.passed = passes[0]
         self.t, self.g = (Directions(signal) for signal in signals)
         self.delta_t, self.delta_g = (Directions(delta.flatten(2)) for delta in deltas)
-        self.raw_deltas = deltas
+        self.raw_deltas, self._compares_deltas = deltas, compares_deltas
 
     @cached_property
-    def cosines(self) -> tuple[Tensor, Tensor]:
-        """cos(t_n, g_n) and that of the deltas, [E, N] each, NaN where undefined."""
-        signal, delta = angles.cosines((self.t, self.g), (self.delta_t, self.delta_g))
-        return signal, delta
+    def cosines(self) -> list[Tensor]:
+        """cos(t_n, g_n), and the deltas' where it is asked for, [E, N] each, NaN where undefined: from one sweep."""
+        deltas = [(self.delta_t, self.delta_g)] if self._compares_deltas else []
+        return angles.cosines((self.t, self.g), *deltas)
 
-    @cached_property
+    @property
     def cosine(self) -> Tensor:
         """cos(t_n, g_n) [E, N], NaN where undefined."""
         return self.cosines[0]
@@ -119,6 +120,7 @@ class Probe:
         reference = dataclasses.replace(reference, masks=self._reference_masks)
         chosen = [find for group, find in FOUND_FOR.items() if group in groups]
         jacobians = mean_jacobians(network, passed, self._reference) if "jacobian" in groups else None
+        products = weight_products(network) if "weight" in groups else None
         layers: list[dict[str, Tensor]] = []
         above: Tensor | None = passed.error
         errors = Directions(passed.error)
@@ -133,6 +135,7 @@ class Probe:
                 deltas=(_or_zero(delta_t, delta_g), _or_zero(delta_g, None)),
                 above=above,
                 errors=errors,
+                compares_deltas="delta" in groups,
             )
             above = delta_t
             found: dict[str, Tensor] = {}
@@ -140,6 +143,8 @@ class Probe:
                 found.update(find(self, signals))
             if jacobians is not None:
                 found["jacobian_cosine"] = self._jacobian_cosine(layer, jacobians[layer - 1])
+            if products is not None:
+                found["weight_cosine"] = self._weight_cosine(layer, products[layer - 1])
             layers.insert(0, found)
             del signals, t, g, delta_t, delta_g
         return columns(layers, groups), self_test.cpu().numpy()
@@ -183,19 +188,6 @@ class Probe:
 
     def _rank(self, s: LayerSignals) -> dict[str, Tensor]:
         return {"effective_rank": angles.effective_rank(s.passed.hidden[s.layer - 1])}
-
-    def _weight(self, s: LayerSignals) -> dict[str, Tensor]:
-        """DFA's B_l against W_L … W_{l+1}, another rule's B_{l+1} against W_{l+1}."""
-        projection = self._projection(s.layer)
-        above = self._network.layers[s.layer :]
-        if projection is None or (projection.from_error and any(layer.convolution for layer in above)):
-            return {"weight_cosine": self._undefined}
-        stands_for = self._network.weight(s.layer + 1)
-        if projection.from_error:
-            stands_for = self._network.weight(len(self._network.layers))
-            for layer in range(len(self._network.layers) - 1, s.layer, -1):
-                stands_for = matmul(stands_for, self._network.weight(layer))
-        return {"weight_cosine": angles.frobenius_cosine(projection.matrix, stands_for)}
 
     def _ceiling(self, s: LayerSignals) -> dict[str, Tensor]:
         projection = self._projection(s.layer)
@@ -260,6 +252,15 @@ class Probe:
             return self._undefined
         return angles.frobenius_cosine(projection.matrix, jacobian)
 
+    def _weight_cosine(self, layer: int, product: Tensor | None) -> Tensor:
+        """DFA's B_l against W_L … W_{l+1}, another rule's B_{l+1} against W_{l+1}."""
+        projection = self._projection(layer)
+        if projection is not None and not projection.from_error:
+            product = self._network.weight(layer + 1)
+        if projection is None or product is None:
+            return self._undefined
+        return angles.frobenius_cosine(projection.matrix, product)
+
 
 FOUND_FOR: dict[str, Callable[[Probe, LayerSignals], dict[str, Tensor]]] = {
     "signal": Probe._signal,
@@ -268,7 +269,6 @@ FOUND_FOR: dict[str, Callable[[Probe, LayerSignals], dict[str, Tensor]]] = {
     "size": Probe._size,
     "common_mode": Probe._common_mode,
     "rank": Probe._rank,
-    "weight": Probe._weight,
     "ceiling": Probe._ceiling,
     "chance": Probe._chance,
 }
