@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from alignkit.layers import LayerShape, condenses, layer_shapes, parameter_shapes, resolve_options
 from alignkit.parameters import Layout
@@ -66,7 +67,7 @@ class Cohort:
     def steps(self) -> int:
         return self.steps_per_epoch * self.settings.training.epochs
 
-    @property
+    @cached_property
     def cost(self) -> float:
         """A rough price in arithmetic operations, launch overheads included: for shares, not for times."""
         layers = layer_shapes(self.settings, self.data.shape, self.data.outputs)

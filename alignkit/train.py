@@ -16,7 +16,7 @@ from alignkit.arithmetic import multiplying_in
 from alignkit.cohorts import EVALUATION_CHUNK, Cohort
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data import Dataset, Split, gather
-from alignkit.losses import sample_losses
+from alignkit.losses import is_right, sample_losses
 from alignkit.measures import Measures
 from alignkit.members import Member
 from alignkit.network import Network, Pass
@@ -105,7 +105,7 @@ def evaluate(network: Network, split: Split, *, samples: int = 0) -> tuple[np.nd
         wanted = wanted.expand(members, *wanted.shape)
         loss += sample_losses(network.loss, output, wanted).double().sum(1)
         if classes:
-            correct += (output.argmax(-1) == wanted).sum(1)
+            correct += is_right(output, wanted).sum(1)
     accuracy = correct / count if classes else torch.full_like(loss, torch.nan)
     return (loss / count).cpu().numpy(), accuracy.cpu().numpy()
 
@@ -196,41 +196,37 @@ class _Recorder:
         )
 
     def _checkpoints(self) -> pd.DataFrame:
-        mode = self._cohort.settings.probe.mode
-        frames = []
-        for step, _, output_cosine, evaluated in self._rows:
-            ids = [run.run_id for run in self._cohort.runs]
-            columns = {
-                "run_id": ids,
-                "step": step,
-                "epoch": self._epoch(step),
-                "mode": mode,
-                "output_cosine": output_cosine,
-            }
-            frames.append(pd.DataFrame({**columns, **evaluated}))
-        return pd.concat(frames, ignore_index=True)[list(CHECKPOINTS)]
+        members, steps = len(self._cohort.runs), self._steps
+        evaluated = {name: np.concatenate([row[3][name] for row in self._rows]) for name in self._rows[0][3]}
+        columns = {
+            "run_id": [run.run_id for run in self._cohort.runs] * len(steps),
+            "step": np.repeat(steps, members),
+            "epoch": np.repeat(steps / self._cohort.steps_per_epoch, members),
+            "mode": self._cohort.settings.probe.mode,
+            "output_cosine": np.concatenate([row[2] for row in self._rows]),
+            **evaluated,
+        }
+        return pd.DataFrame(columns)[list(CHECKPOINTS)]
 
     def _layers(self) -> pd.DataFrame:
         shapes = self._network.layers[:-1]
-        members, layers = len(self._cohort.runs), len(shapes)
-        frames = []
-        for step, measures, _, _ in self._rows:
-            columns: dict[str, Any] = {
-                "run_id": np.repeat([run.run_id for run in self._cohort.runs], layers),
-                "step": step,
-                "epoch": self._epoch(step),
-                "layer": np.tile(np.arange(1, layers + 1), members),
-                "layer_name": np.tile([shape.name for shape in shapes], members),
-                "width": np.tile([shape.size for shape in shapes], members),
-                "signal": self._signal,
-            }
-            absent = np.full(members * layers, np.nan)
-            for name in MEASURE_COLUMNS:
-                columns[name] = measures[name].reshape(-1) if name in measures else absent
-            if "undefined" not in measures:
-                columns["undefined"] = np.zeros(members * layers, dtype=np.int64)
-            frames.append(pd.DataFrame(columns))
-        return pd.concat(frames, ignore_index=True)[list(LAYERS)]
+        members, layers, steps = len(self._cohort.runs), len(shapes), self._steps
+        shape = (members, layers)
+        columns: dict[str, Any] = {
+            "run_id": np.tile(np.repeat([run.run_id for run in self._cohort.runs], layers), len(steps)),
+            "step": np.repeat(steps, members * layers),
+            "epoch": np.repeat(steps / self._cohort.steps_per_epoch, members * layers),
+            "layer": np.tile(np.arange(1, layers + 1), members * len(steps)),
+            "layer_name": np.tile([shape.name for shape in shapes], members * len(steps)),
+            "width": np.tile([shape.size for shape in shapes], members * len(steps)),
+            "signal": self._signal,
+        }
+        absent = {name: np.full(shape, np.nan) for name in MEASURE_COLUMNS}
+        absent["undefined"] = np.zeros(shape, dtype=np.int64)
+        for name, nothing in absent.items():
+            columns[name] = np.stack([measures.get(name, nothing) for _, measures, _, _ in self._rows]).reshape(-1)
+        return pd.DataFrame(columns)[list(LAYERS)]
 
-    def _epoch(self, step: int) -> float:
-        return step / self._cohort.steps_per_epoch
+    @property
+    def _steps(self) -> np.ndarray:
+        return np.array([row[0] for row in self._rows])

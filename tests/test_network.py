@@ -14,7 +14,7 @@ from alignkit import streams
 from alignkit.errors import StudyError
 from alignkit.initialisation import initial_values
 from alignkit.layers import layer_shapes
-from alignkit.losses import sample_losses
+from alignkit.losses import is_right, sample_losses
 from alignkit.members import Member
 from alignkit.parameters import SGD, Adam, match_norms, per_member
 from alignkit.rules.bp import BP
@@ -90,6 +90,18 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
             of_layer = gradients.of_layer(layer)
             close(of_layer["gain"][member], lambda r, layer=layer: r.norms[layer].weight.grad)
             close(of_layer["shift"][member], lambda r, layer=layer: r.norms[layer].bias.grad)
+
+
+@pytest.mark.parametrize("equal", [False, True], ids=["all differ", "some are equal"])
+def test_an_answer_is_right_where_the_first_of_the_largest_outputs_is_the_target_s(equal):
+    generator = torch.Generator().manual_seed(7)
+    output = torch.randn(2, 3, 60, generator=generator).mT  # samples last in memory, as a network leaves them
+    if equal:
+        output[0, :20] = 0.0
+        output[1, :5] = torch.nan
+    targets = torch.randint(3, (60,), generator=generator).expand(2, 60)
+    wanted = output.contiguous().numpy().argmax(-1) == targets.numpy()
+    assert np.array_equal(is_right(output, targets), wanted)
 
 
 @pytest.mark.parametrize("rule", [BP, DFA, Shallow])
