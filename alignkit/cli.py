@@ -206,7 +206,7 @@ def plan(
 ) -> None:
     """Show what a study would run, what that would cost on this machine, and how many seeds its claims need."""
     from alignkit.defects import defects
-    from alignkit.execute import choose_device, default_workers, plan_cohorts
+    from alignkit.execute import check_device, choose_device, default_workers, plan_cohorts
     from alignkit.plan import seed_notes
     from alignkit.run import known_rates, open_study, study_plan
 
@@ -221,6 +221,7 @@ def plan(
         print_power(planned, pilot_records, effect)
         return
     stages = [("the study", plan_cohorts(planned, device=device))]
+    check_device(planned, device)
     if source.study.pilot is not None and rates is None:
         from alignkit.pilot import pilot_plan
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from alignkit.arithmetic import check_precisions, reproducible
+from alignkit.arithmetic import reproducible
 from alignkit.cohorts import Cohort, member_bytes
 from alignkit.data import Dataset, Split, Task
 from alignkit.probe import schedule
@@ -32,7 +32,6 @@ class Estimate:
 
 def estimate(planned: Sequence[Cohort], *, device: str) -> Estimate:
     """Times a few steps and one measurement of each kind of cohort on random data of the right shape."""
-    check_precisions((cohort.settings.training.matmul_precision for cohort in planned), device)
     seconds = measuring = 0.0
     kinds: dict[str, tuple[float, float]] = {}
     for cohort in planned:

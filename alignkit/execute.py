@@ -110,6 +110,12 @@ def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
     return cohorts(plan, shapes, device=kind)
 
 
+def check_device(plan: Plan, device: str) -> None:
+    """Raise `StudyError` where the device itself, not just one of its kind, lacks what the plan needs."""
+    with _placed(plan.source):
+        check_precisions((run.settings.training.matmul_precision for run in plan.runs), device)
+
+
 @contextlib.contextmanager
 def _placed(place: str) -> Iterator[None]:
     """Name the study, and the cell at fault, in front of an error."""
@@ -155,8 +161,7 @@ def execute(
 ) -> None:
     """Train what has no records yet below `directory`, one cohort after another or in `workers` processes."""
     planned = plan_cohorts(plan, device=device)
-    with _placed(plan.source):
-        check_precisions((cohort.settings.training.matmul_precision for cohort in planned), device)
+    check_device(plan, device)
     prepare(plan, directory)
     finished = store.finished_run_ids(directory)
     todo = [cohort for cohort in (_unfinished(cohort, finished) for cohort in planned) if cohort.runs]

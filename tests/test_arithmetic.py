@@ -9,6 +9,7 @@ import torch
 
 from alignkit import data
 from alignkit.arithmetic import check_precisions, multiplying_in, precisions_had, reproducible
+from alignkit.cli import plan
 from alignkit.cohorts import Cohort, DataShape
 from alignkit.errors import StudyError
 from alignkit.members import Member
@@ -60,10 +61,14 @@ def test_products_are_float32_whatever_the_process_is_set_to():
 
 def test_a_precision_that_a_device_does_not_have_is_refused_before_anything_is_written(tmp_path):
     check_precisions(["float32"], "cpu")
-    (tmp_path / "own.toml").write_text('name = "own"\nseeds = 1\n[training]\nmatmul_precision = "tf32"\n')
-    with pytest.raises(StudyError, match=r'own.*matmul_precision: expected "float32".*got "tf32"'):
-        run_study(str(tmp_path / "own.toml"), tmp_path / "out", device="cpu")
+    study = tmp_path / "own.toml"
+    study.write_text('name = "own"\nseeds = 1\n[training]\nmatmul_precision = "tf32"\n')
+    refused = pytest.raises(StudyError, match=r'own.toml: training.matmul_precision: expected "float32".*got "tf32"')
+    with refused:
+        run_study(str(study), tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+    with refused:
+        plan(str(study), device="cpu")
 
 
 def test_low_precision_is_for_float32():
