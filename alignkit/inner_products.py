@@ -15,11 +15,12 @@ LONGEST_DOT = 2**13
 BLOCK = 2**16
 """Elements that are turned into float64 at a time: half a megabyte, which stays in a core's second cache."""
 
-Crosses = tuple[slice, slice]
-"""Which of several arrays to multiply with which others."""
-NONE: Crosses = (slice(0), slice(0))
-PAIRS: Crosses = (slice(0, None, 2), slice(1, None, 2))
-FIRST_WITH_LAST: Crosses = (slice(1), slice(-1, None))
+Products = tuple[tuple[slice, slice], ...]
+"""Which of several arrays to multiply with which others of them."""
+SQUARES: Products = ((slice(None), slice(None)),)
+PAIRS: Products = ((slice(0, None, 2), slice(1, None, 2)), *SQUARES)
+FIRST_WITH_LAST: Products = ((slice(1), slice(-1, None)), *SQUARES)
+WITH_IMAGES: Products = ((slice(1), slice(-1, None)), (slice(2), slice(2, None)))
 
 
 def cosines_and_lengths(*vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +46,7 @@ def length(vectors: Tensor) -> Tensor:
     if not _in_blocks(vectors):
         return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
     with np.errstate(all="ignore"):
-        return torch.from_numpy(np.sqrt(_products_of_rows((vectors,), NONE)[0]))
+        return torch.from_numpy(np.sqrt(_products_of_rows((vectors,), SQUARES)[0]))
 
 
 def update_products(new: Tensor, old: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -63,6 +64,13 @@ def update_products(new: Tensor, old: Tensor, gradient: Tensor) -> tuple[Tensor,
     return inner, update, before, steepest
 
 
+def products_with_images(u: Tensor, v: Tensor, image_of_u: Tensor, image_of_v: Tensor) -> Tensor:
+    """Of tensors [E, N, d], the sums over samples of u·Mv, u·Mu and v·Mv, [3, E] in float64: on a CPU."""
+    with np.errstate(all="ignore"):
+        found = _products_of_rows((u, v, image_of_u, image_of_v), WITH_IMAGES)
+        return torch.from_numpy(found.sum(-1))
+
+
 def sums_of_samples(values: Tensor) -> Tensor:
     """The sum over the second axis of [E, N, d], [E, d] in float64."""
     if not _in_blocks(values):
@@ -76,30 +84,30 @@ def _in_blocks(*tensors: Tensor) -> bool:
     return not any(tensor.is_cuda or tensor.requires_grad for tensor in tensors)
 
 
-def _products_of_rows(tensors: tuple[Tensor, ...], crosses: Crosses, *, first_minus_second: bool = False) -> np.ndarray:
-    """Inner products along the last axis of tensors [..., d], [products, ...]: the crosses, then of each with itself.
-    With `first_minus_second`, that difference takes the place of the first."""
+def _products_of_rows(tensors: tuple[Tensor, ...], which: Products, *, first_minus_second: bool = False) -> np.ndarray:
+    """Inner products along the last axis of tensors [..., d], [products, ...]. With `first_minus_second`, that
+    difference takes the place of the first."""
     if any(tensor.shape != tensors[0].shape for tensor in tensors):
         tensors = torch.broadcast_tensors(*tensors)
     shape = tensors[0].shape
     arrays = [tensor.numpy().reshape(shape[:-1].numel(), shape[-1]) for tensor in tensors]
-    return _products(arrays, crosses, first_minus_second).reshape(-1, *shape[:-1])
+    return _products(arrays, which, first_minus_second).reshape(-1, *shape[:-1])
 
 
-def _products(arrays: list[np.ndarray], crosses: Crosses, first_minus_second: bool) -> np.ndarray:
+def _products(arrays: list[np.ndarray], which: Products, first_minus_second: bool) -> np.ndarray:
     """`_products_of_rows` of arrays [rows, d]: [products, rows]."""
     rows, d = arrays[0].shape
     if d <= LONGEST_DOT:
-        return _products_of_groups([array[None] for array in arrays], crosses, first_minus_second)[:, 0]
+        return _products_of_groups([array[None] for array in arrays], which, first_minus_second)[:, 0]
     whole = d - d % LONGEST_DOT  # in pieces, whose products are summed
     pieces = [array[:, :whole].reshape(rows, -1, LONGEST_DOT) for array in arrays]
-    found = _products_of_groups(pieces, crosses, first_minus_second).sum(-1)
+    found = _products_of_groups(pieces, which, first_minus_second).sum(-1)
     if whole < d:
-        found += _products([array[:, whole:] for array in arrays], crosses, first_minus_second)
+        found += _products([array[:, whole:] for array in arrays], which, first_minus_second)
     return found
 
 
-def _products_of_groups(arrays: list[np.ndarray], crosses: Crosses, first_minus_second: bool) -> np.ndarray:
+def _products_of_groups(arrays: list[np.ndarray], which: Products, first_minus_second: bool) -> np.ndarray:
     """The same of arrays [groups, rows, d]: [products, groups, rows]."""
     shape = arrays[0].shape
     if all(array.flags.c_contiguous for array in arrays):  # one group does as well, in fewer calls
@@ -107,8 +115,9 @@ def _products_of_groups(arrays: list[np.ndarray], crosses: Crosses, first_minus_
     groups, rows, d = arrays[0].shape
     at_a_time = max(1, min(rows, BLOCK // (len(arrays) * max(d, 1))))
     blocks = np.empty((len(arrays), at_a_time, d))
-    crossed = len(blocks[crosses[0]])
-    found = np.empty((crossed + len(arrays), groups, rows))
+    ends = np.cumsum([len(arrays[left]) for left, _ in which]).tolist()
+    places = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    found = np.empty((ends[-1], groups, rows))
     for group in range(groups):
         for start in range(0, rows, at_a_time):
             chosen = slice(start, min(start + at_a_time, rows))
@@ -117,7 +126,6 @@ def _products_of_groups(arrays: list[np.ndarray], crosses: Crosses, first_minus_
                 np.copyto(block, array[group, chosen])
             if first_minus_second:
                 wide[0] -= wide[1]
-            if crossed:
-                np.vecdot(wide[crosses[0]], wide[crosses[1]], out=found[:crossed, group, chosen])
-            np.vecdot(wide, wide, out=found[crossed:, group, chosen])
+            for place, (left, right) in zip(places, which, strict=True):
+                np.vecdot(wide[left], wide[right], out=found[place, group, chosen])
     return found.reshape(-1, *shape[:-1])

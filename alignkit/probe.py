@@ -19,9 +19,9 @@ from alignkit import angles
 from alignkit.angles import Directions
 from alignkit.batched import matmul
 from alignkit.feedback import Projection
+from alignkit.gradient_cosines import GradientCosines
 from alignkit.inner_products import length, sums_of_samples, update_products
 from alignkit.jacobians import mean_jacobians, weight_products
-from alignkit.layers import condenses
 from alignkit.losses import wanted_output
 from alignkit.masks import Masks
 from alignkit.measures import Measures, columns
@@ -101,6 +101,8 @@ class Probe:
         self._options = members[0].settings.probe
         self._x = x.expand(len(members), *x.shape)
         self._targets = targets.expand(len(members), *targets.shape)
+        modes = (self._options.mode, self._options.reference_mode)
+        self._gradient_cosines = GradientCosines(network, members, self._x, modes)
         self._bases: dict[int, tuple[Tensor, int, Tensor]] = {}
         masks, like = self._options.reference_masks, network.parameters.storage
         self._reference_masks = network.masks if masks == "shared" else None
@@ -158,26 +160,8 @@ class Probe:
         return {"delta_cosine": s.cosines[1]}
 
     def _gradient(self, s: LayerSignals) -> dict[str, Tensor]:
-        if s.layer == 1 and self._condensed_inputs is not None:
-            own, reference = (matmul(self._condensed_inputs, delta) for delta in s.raw_deltas)
-        else:
-            own, reference = (
-                self._network.weight_gradient(s.layer, delta, passed)
-                for delta, passed in zip(s.raw_deltas, s.passes, strict=True)
-            )
-        return {"gradient_cosine": angles.frobenius_cosine(own, reference)}
-
-    @cached_property
-    def _condensed_inputs(self) -> Tensor | None:
-        """Inputs of the first layer in as many coordinates as there are samples, [E, N, N] (transposed), where it sees
-        the same ones each time and has more of them. With x = rᵀq and orthonormal rows of q, the gradients are
-        δᵀx = (rδ)ᵀq: their inner products are those of rδ."""
-        dropped = self._members[0].settings.network.input_dropout > 0
-        drawn = dropped and "train" in (self._options.mode, self._options.reference_mode)
-        if drawn or not condenses(self._network.layers[0], self._x.shape[1]):
-            return None
-        _, r = torch.linalg.qr(self._x[0].flatten(1).double().mT, mode="r")
-        return r.to(self._x.dtype).contiguous().expand(len(self._members), *r.shape)
+        cosine = self._gradient_cosines.at(s.layer, s.raw_deltas, s.passes, (s.delta_t, s.delta_g))
+        return {"gradient_cosine": cosine}
 
     def _size(self, s: LayerSignals) -> dict[str, Tensor]:
         lengths = {"t_length": s.t.length, "g_length": s.g.length, "delta_length": s.delta_t.length}
