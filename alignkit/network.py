@@ -45,9 +45,10 @@ class Pass:
 
 
 class Teaches(Protocol):
-    """What `Network.backward` and `descend` ask of a rule."""
+    """What the walks ask of a rule."""
 
     linear_in_error: bool
+    makes_its_signals: bool
 
     def signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None: ...
 
@@ -181,33 +182,34 @@ class Network:
                 h = h.flatten(2)
         return self._weight_op(len(self.layers), h)
 
-    def backward(
-        self, passed: Pass, rule: Teaches, gradients: Parameters | None = None
-    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    def backward(self, passed: Pass, rule: Teaches) -> tuple[list[Tensor | None], list[Tensor | None]]:
         """Walk down from the error under a rule.
 
         Returns the teaching signals t_l [E, N, d_l] and the deltas, t_l pulled back to z_l and changed
-        there where the rule does so, both in the order of the hidden layers; None stands for zero. With
-        `gradients`, also writes the update directions there, summed over the batch.
+        there where the rule does so, both in the order of the hidden layers; None stands for zero.
         """
-        tails = None if gradients is None else [gradients.of_layer(layer + 1) for layer in range(len(self.tails))]
-        signals, deltas = (list(reversed(found)) for found in zip(*self.walk(passed, rule, tails), strict=True))
-        if gradients is not None:
-            for layer, delta in enumerate((*deltas, passed.error), start=1):
-                if delta is not None:
-                    self._write_gradients(layer, delta, passed, gradients)
-                else:
-                    for view in gradients.of_layer(layer).values():
-                        view.zero_()
-                if passed.masks is not None:
-                    passed.masks.freeze(layer, gradients.of_layer(layer))
+        signals, deltas = (list(reversed(found)) for found in zip(*self.walk(passed, rule), strict=True))
         return signals, deltas
+
+    def write_gradients(self, passed: Pass, rule: Teaches, gradients: Parameters) -> None:
+        """Walk down from the error under a rule, and write its update directions, summed over the batch."""
+        tails = [gradients.of_layer(layer + 1) for layer in range(len(self.tails))]
+        deltas = [passed.error, *(delta for _, delta in self.walk(passed, rule, tails, in_place=True))]
+        for layer in range(1, len(self.layers) + 1):
+            delta = deltas.pop()
+            if delta is not None:
+                self._write_gradients(layer, delta, passed, gradients)
+            else:
+                for view in gradients.of_layer(layer).values():
+                    view.zero_()
+            if passed.masks is not None:
+                passed.masks.freeze(layer, gradients.of_layer(layer))
 
     def descend(self, passed: Pass, rule: Teaches, rates: tuple[Tensor, Tensor]) -> None:
         """One step of plain gradient descent under a rule, with the hidden layers' and the output layer's
         `rates` [E, 1] for gradients summed over the batch.
 
-        The same as `backward` and then W -= rate * gradient, but the update goes into the weights in one
+        The same as `write_gradients` and then W -= rate * gradient, but the update goes into the weights in one
         product a layer: no gradient is stored. Under a rule that is linear in the error, the error takes the
         hidden layers' rate, so that no delta has to.
         """
@@ -218,7 +220,7 @@ class Network:
         if rule.linear_in_error and all(rate is left[0] for rate in left[:-1]):
             walked = replace(passed, error=_times(passed.error, left[0]))
             left[:-1] = [None] * (len(left) - 1)
-        deltas = [passed.error, *(delta for _, delta in self.walk(walked, rule, self._tail_gradients))]
+        deltas = [passed.error, *(delta for _, delta in self.walk(walked, rule, self._tail_gradients, in_place=True))]
         for layer, rate in enumerate(left, start=1):
             delta = deltas.pop()
             if delta is None:
@@ -229,10 +231,10 @@ class Network:
                     self.parameters.views[layer, name].sub_(_times(gradient, rate))
 
     def walk(
-        self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None = None
+        self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None = None, *, in_place: bool = False
     ) -> Iterator[tuple[Tensor | None, Tensor | None]]:
         """Each hidden layer's signal and delta, as in `backward`, from the last one down; gradients of norms' gains
-        and shifts go into `tails`."""
+        and shifts go into `tails`. With `in_place`, a delta may take its signal's memory."""
         delta: Tensor | None = passed.error
         for layer in range(len(self.layers) - 1, 0, -1):
             signal = rule.signal(layer, passed, delta)
@@ -244,7 +246,8 @@ class Network:
                 )
             if signal is not None and passed.masks is not None:
                 signal = passed.masks.signal(layer, signal)
-            delta = None if signal is None else self._pull_back(layer, signal, passed, tails)
+            spare = in_place and rule.makes_its_signals
+            delta = None if signal is None else self._pull_back(layer, signal, passed, tails, spare=spare)
             yield signal, None if delta is None else rule.applied_delta(layer, delta)
             del signal  # its memory, still in the cache, serves the next one
 
@@ -259,13 +262,15 @@ class Network:
         ]
         return replace(passed, caches=caches)
 
-    def _pull_back(self, layer: int, signal: Tensor, passed: Pass, tails: list[dict[str, Tensor]] | None) -> Tensor:
-        """A signal at h_l, [E, N, d_l], carried back through the tail to z_l."""
+    def _pull_back(
+        self, layer: int, signal: Tensor, passed: Pass, tails: list[dict[str, Tensor]] | None, *, spare: bool = False
+    ) -> Tensor:
+        """A signal at h_l, [E, N, d_l], carried back through the tail to z_l, in its own memory if that is `spare`."""
         if self.layers[layer - 1].convolution:
             signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
-        own, given = None if tails is None else tails[layer - 1], signal
+        own, kept = None if tails is None else tails[layer - 1], None if spare else signal
         for stage, cache in zip(reversed(self.tails[layer - 1]), reversed(passed.caches[layer - 1]), strict=True):
-            signal = stage.pull_back(signal, cache, own, spare=signal is not given)
+            signal = stage.pull_back(signal, cache, own, spare=signal is not kept)
         return signal
 
     def transport(self, layer: int, delta: Tensor, *, weight: Tensor | None = None) -> Tensor:
@@ -294,7 +299,7 @@ class Network:
             for stage, cache in zip(self.tails[layer - 1], passed.caches[layer - 1], strict=True)
         ):
             return None
-        return self._pull_back(layer, torch.ones_like(passed.hidden[layer - 1]), passed, None).flatten(2)
+        return self._pull_back(layer, torch.ones_like(passed.hidden[layer - 1]), passed, None, spare=True).flatten(2)
 
     def weight_gradient(self, layer: int, delta: Tensor, passed: Pass) -> Tensor:
         """The gradient of W_l, of the weights' shape, summed over the batch, from a delta at z_l."""

@@ -38,7 +38,7 @@ def _engine_steps(network: Network, rule: DFA, x: Tensor, labels: Tensor, *, lr:
     optimiser = SGD(network.parameters, rates=(rate, rate), momentum=0.0)
     gradients = network.parameters.like()
     for step in range(1, steps + 1):
-        network.backward(network.forward(x, labels, training_mode(step)), rule, gradients)
+        network.write_gradients(network.forward(x, labels, training_mode(step)), rule, gradients)
         optimiser.step(gradients)
 
 

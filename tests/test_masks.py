@@ -68,7 +68,7 @@ def test_descent_is_a_gradient_step_under_masks():
     rates = (per_member([0.1, 0.2], x), per_member([0.05, 0.1], x))
     net.descend(net.forward(x, targets, training_mode(1)), DFA(net, members), rates)
     gradients = twin.parameters.like()
-    twin.backward(twin.forward(x, targets, training_mode(1)), DFA(twin, members), gradients)
+    twin.write_gradients(twin.forward(x, targets, training_mode(1)), DFA(twin, members), gradients)
     SGD(twin.parameters, rates=rates, momentum=0.0).step(gradients)
     assert torch.allclose(net.parameters.storage, twin.parameters.storage, rtol=0, atol=1e-13)
 

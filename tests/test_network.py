@@ -60,7 +60,8 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
     net.forward(x, targets, TRAINING)  # running statistics that differ from their start
     passed = net.forward(x, targets, mode)
     gradients = net.parameters.like()
-    signals, _ = net.backward(passed, BP(net, members), gradients)
+    signals, _ = net.backward(passed, BP(net, members))
+    net.write_gradients(passed, BP(net, members), gradients)
     for member in range(2):
         inputs = passed.inputs[0][member]
         inputs = inputs.unflatten(-1, SHAPE) if passed.inputs[0].dim() == 3 else inputs
@@ -113,7 +114,7 @@ def test_to_descend_in_place_is_to_subtract_the_gradient(network, rule):
     for step in range(1, 4):
         net.descend(net.forward(x, targets, training_mode(step)), rule(net, members), rates)
         gradients = other.parameters.like()
-        other.backward(other.forward(x, targets, training_mode(step)), rule(other, members), gradients)
+        other.write_gradients(other.forward(x, targets, training_mode(step)), rule(other, members), gradients)
         SGD(other.parameters, rates=rates, momentum=0.0).step(gradients)
     _close(net.parameters.storage, other.parameters.storage, 1e-12)
 
@@ -387,7 +388,7 @@ def test_the_last_layers_learn_at_the_output_layer_s_rate():
         before, gradients = net.parameters.copy(), net.parameters.like()
         rule = DFA(net, members)
         passed = net.forward(x, targets, training_mode(1))
-        net.backward(passed, rule, gradients)
+        net.write_gradients(passed, rule, gradients)
         Update(net, rule, BP(net, members), members).step(passed)
         for (layer, name), view in net.parameters.views.items():
             rate = 0.2 if layer <= 2 else 0.01 / 6

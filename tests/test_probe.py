@@ -254,7 +254,7 @@ def test_step_measures_are_the_last_update_s():
     members = members_of(2, network={"width": 6})
     net, x, targets = cohort_of(members, shape=(5,))
     bp, gradients = BP(net, members), net.parameters.like()
-    net.backward(net.forward(x, targets, training_mode(1)), bp, gradients)
+    net.write_gradients(net.forward(x, targets, training_mode(1)), bp, gradients)
     before = net.parameters.copy()
     SGD(net.parameters, rates=(per_member([0.1, 0.2], x), per_member([0.1, 0.2], x)), momentum=0.0).step(gradients)
     measured = step_measures(net, before, gradients)
@@ -314,7 +314,7 @@ def test_the_first_layer_s_gradient_cosine_from_samples_is_that_of_the_gradients
     passed = net.forward(x[:1].expand_as(x), targets[:1].expand_as(targets), probe_mode(mode, step=0))
     gradients = [net.parameters.like() for _ in range(2)]
     for own, teacher in zip(gradients, (rule, BP(net, members)), strict=True):
-        net.backward(passed, teacher, own)
+        net.write_gradients(passed, teacher, own)
     for layer in (1, 2):
         wanted = angles.frobenius_cosine(*(own.views[layer, "weight"] for own in gradients))
         assert measured["gradient_cosine"][:, layer - 1] == pytest.approx(wanted.numpy(), abs=2e-6)

@@ -40,7 +40,7 @@ def _train(rule_of, before_step, **network):
     gradients = net.parameters.like()
     for step in range(1, STEPS + 1):
         before_step(net, rule)
-        net.backward(net.forward(x, targets, training_mode(step)), rule, gradients)
+        net.write_gradients(net.forward(x, targets, training_mode(step)), rule, gradients)
         optimiser.step(gradients)
     return net.parameters.storage
 
@@ -89,7 +89,7 @@ def test_every_rule_has_the_output_layer_s_true_gradient():
     found = []
     for name in RULES:
         gradients = net.parameters.like()
-        net.backward(passed, rule_class(name)(net, members), gradients)
+        net.write_gradients(passed, rule_class(name)(net, members), gradients)
         found.append(gradients.views[len(net.layers), "weight"].clone())
     assert all(torch.equal(found[0], other) for other in found[1:])
 
@@ -98,7 +98,7 @@ def test_shallow_moves_the_output_layer_alone():
     members = members_of(2, network={"width": 6, "norm": "batch"})
     net, x, targets = cohort_of(members, shape=(5,))
     gradients = net.parameters.like()
-    net.backward(net.forward(x, targets, training_mode(1)), Shallow(net, members), gradients)
+    net.write_gradients(net.forward(x, targets, training_mode(1)), Shallow(net, members), gradients)
     hidden, output = hidden_and_output(gradients)
     assert (hidden == 0).all() and (output != 0).any()
 
@@ -146,7 +146,8 @@ def _turned(network, shape, angle_deg, *, members=2):
     found = []
     for rule in (BP(net, cohort), ImposedAngle(net, cohort)):
         gradients = net.parameters.like()
-        found.append((*net.backward(passed, rule, gradients), gradients))
+        net.write_gradients(passed, rule, gradients)
+        found.append((*net.backward(passed, rule), gradients))
     return net, *found
 
 
@@ -448,7 +449,77 @@ def test_a_step_is_the_learning_rates_times_the_gradient_whether_linear_in_the_e
     rates = per_member([0.1, 0.2], x), per_member([0.3, 0.0], x)
     net.descend(net.forward(x, targets, training_mode(1)), rule_of(net, members), rates)
     gradients = other.parameters.like()
-    other.backward(other.forward(x, targets, training_mode(1)), rule_of(other, members), gradients)
+    other.write_gradients(other.forward(x, targets, training_mode(1)), rule_of(other, members), gradients)
     SGD(other.parameters, rates=rates, momentum=0.0).step(gradients)
     assert not SignOfError.linear_in_error
     assert torch.allclose(net.parameters.storage, other.parameters.storage, rtol=1e-12, atol=1e-12)
+
+
+TAILS = {
+    "tanh": {},
+    "relu": {"activation": "relu", "dropout": 0.3, "norm": "batch"},
+    "leaky": {
+        "activation": "leaky_relu",
+        "order": ["activation", "dropout", "norm", "pool"],
+        "norm": "layer",
+        "dropout": 0.3,
+    },
+    "linear": {"activation": "linear"},
+    "masked": {"signal_masked": 0.5, "frozen": 0.2},
+    "convolutions": {"kind": "cnn", "channels": [4, 2], "kernel": 3, "padding": 1, "pool": 2, "hidden": [8]},
+}
+
+
+@pytest.mark.parametrize("network", TAILS.values(), ids=TAILS)
+@pytest.mark.parametrize("rule_of", [*BUILT_IN, SignOfError])
+def test_signals_that_are_worked_in_leave_the_same_deltas(rule_of, network):
+    widths = {} if "kind" in network else {"width": 32, "depth": 3}
+    members = members_of(2, network={**widths, **network}, feedback={"angle_deg": 30.0}, dtype="float32")
+    net, x, targets = cohort_of(members, shape=(2, 8, 8))
+    passed, rule = net.forward(x, targets, training_mode(1)), rule_of(net, members)
+    kept = [delta for _, delta in net.walk(passed, rule)]
+    error = passed.error.clone()
+    for wanted, (_, found) in zip(kept, net.walk(passed, rule, in_place=True), strict=True):
+        assert (found is None) == (wanted is None) and (found is None or torch.equal(found, wanted))
+    assert torch.equal(passed.error, error)
+    again = [delta for _, delta in net.walk(passed, rule)]
+    assert all(now is before or torch.equal(now, before) for now, before in zip(again, kept, strict=True))
+
+
+@pytest.mark.parametrize("rule_of", BUILT_IN)
+def test_what_says_that_it_makes_its_signals_keeps_none(rule_of):
+    members = members_of(2, network={"width": 6, "depth": 3}, feedback={"angle_deg": 30.0})
+    net, x, targets = cohort_of(members, shape=(5,))
+    passed, rule = net.forward(x, targets, training_mode(1)), rule_of(net, members)
+    assert rule.makes_its_signals
+    first, second = ([signal for signal, _ in net.walk(passed, rule)] for _ in range(2))
+    held = [passed.error, passed.output, *passed.inputs, *passed.hidden, net.parameters.storage]
+    held += [getattr(rule, "matrices", [])[layer] for layer in range(len(getattr(rule, "matrices", [])))]
+    memories = {tensor.untyped_storage().data_ptr() for tensor in held}
+    for one, other in zip(first, second, strict=True):
+        if rule_of is Shallow:
+            assert one is other is None
+        else:
+            own = {signal.untyped_storage().data_ptr() for signal in (one, other)}
+            assert len(own) == 2 and not own & memories
+
+
+class KeepsItsSignals(DFA):
+    """A rule of one's own may hand over what it goes on using."""
+
+    def __init__(self, network, members):
+        super().__init__(network, members)
+        self.kept = {}
+
+    def teaching_signal(self, layer, passed, delta_above):
+        return self.kept.setdefault(layer, super().teaching_signal(layer, passed, delta_above))
+
+
+def test_a_step_leaves_alone_the_signals_of_a_rule_that_may_keep_them():
+    members = members_of(2, network={"width": 32, "depth": 2}, dtype="float32")
+    net, x, targets = cohort_of(members, shape=(5,))
+    passed, rule = net.forward(x, targets, training_mode(1)), KeepsItsSignals(net, members)
+    assert not rule.makes_its_signals
+    before = [rule.teaching_signal(layer, passed, None).clone() for layer in (1, 2)]
+    net.descend(passed, rule, (per_member([0.1, 0.1], x), per_member([0.1, 0.1], x)))
+    assert all(torch.equal(rule.kept[layer], signal) for layer, signal in zip((1, 2), before, strict=True))

@@ -22,9 +22,14 @@ class Rule(ABC):
     """Whether signals and applied deltas are linear in the error, the rest of the pass given: a step may then multiply
     the error by the learning rate. Every class says it of itself, since a subclass may be another rule."""
 
+    makes_its_signals = False
+    """Whether every teaching signal is a tensor of its own, made for the call and kept by nobody: a step may then work
+    in its memory. Likewise."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.linear_in_error = cls.__dict__.get("linear_in_error", False)
+        for claim in ("linear_in_error", "makes_its_signals"):
+            setattr(cls, claim, cls.__dict__.get(claim, False))
 
     def __init__(self, network: Network, members: Sequence[Member]) -> None:
         self.network, self.members = network, members

@@ -16,6 +16,7 @@ class BP(Rule):
     its DFA twin learns from, and that teaches nothing here."""
 
     linear_in_error = True
+    makes_its_signals = True
 
     @cached_property
     def measured(self) -> Rule:

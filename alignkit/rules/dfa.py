@@ -17,6 +17,7 @@ class DFA(Rule):
     """t_l = e B_l, with B_l [C, d_l] fixed. `matrices[l - 1]` is B_l of all members, [E, C, d_l]."""
 
     linear_in_error = True
+    makes_its_signals = True
 
     def __init__(self, network: Network, members: Sequence[Member]) -> None:
         super().__init__(network, members)

@@ -16,6 +16,7 @@ class FA(Rule):
     """t_l = delta_{l+1} B_{l+1}, with B_{l+1} of the shape of W_{l+1}: `matrices[l - 1]`, [E, …]."""
 
     linear_in_error = True
+    makes_its_signals = True
 
     def __init__(self, network: Network, members: Sequence[Member]) -> None:
         super().__init__(network, members)

@@ -42,6 +42,7 @@ class ImposedAngle(Rule):
     """
 
     linear_in_error = True
+    makes_its_signals = True
 
     def __init__(self, network: Network, members: Sequence[Member]) -> None:
         super().__init__(network, members)

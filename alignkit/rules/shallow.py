@@ -12,6 +12,7 @@ class Shallow(Rule):
     """t_l = 0: the hidden layers keep their initial weights."""
 
     linear_in_error = True
+    makes_its_signals = True
 
     def enters(self, layer: int) -> bool:
         return True  # wherever feedback enters under other rules, there is none
