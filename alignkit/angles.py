@@ -190,12 +190,17 @@ def effective_rank(hidden: Tensor) -> Tensor:
     centred = hidden - means[:, None].to(hidden.dtype)
     if not centred.is_cuda:  # a GPU need not wait to know
         trace, square = _traces(centred)
-        if ((trace > 1e-25) & (trace < 1e25)).all():
+        if squares_well(trace).all():
             return trace * trace / square
     # by a power of two, which rounds nothing: no square under- or overflows then
     largest = centred.abs().amax((1, 2), keepdim=True)
     trace, square = _traces(centred / (largest / (2.0 * torch.frexp(largest).mantissa)))
     return trace * trace / square
+
+
+def squares_well(sums: Tensor) -> Tensor:
+    """Whether sums of squares are so far from float32's ends that no square that counts under- or overflowed."""
+    return (sums > 1e-25) & (sums < 1e25)
 
 
 def _traces(centred: Tensor) -> tuple[Tensor, Tensor]:

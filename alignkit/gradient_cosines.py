@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from alignkit.angles import Directions, frobenius_cosine
+from alignkit.angles import Directions, frobenius_cosine, squares_well
 from alignkit.batched import matmul
 from alignkit.inner_products import products_with_images
 from alignkit.layers import condenses
@@ -67,17 +67,18 @@ def from_samples(h: Tensor, own: Directions, reference: Directions) -> Tensor:
     """The cosine of ownᵀh and referenceᵀh, [E], of h [E, N, d'] and deltas [E, N, d] that are float32, on a CPU.
 
     With K = hhᵀ, the inner product of two gradients is the sum over samples of δ̃_n · (Kδ)_n. Rounding weighs more in it
-    than in the gradients where samples cancel, and where the cosine is near 1: these networks' gradients are made.
+    than in the gradients where samples cancel, where the cosine is near 1, and where float32 ends: these networks'
+    gradients are made.
     """
     gram = matmul(h, h.mT)
     deltas = own.vectors, reference.vectors
     inner, *squares = products_with_images(*deltas, *(matmul(gram, delta) for delta in deltas))
     cosines = inner / (squares[0] * squares[1]).sqrt()
     norms = gram.diagonal(dim1=1, dim2=2).double()
-    doubtful = cosines.abs() > _NEAR
+    doubtful = (cosines.abs() > _NEAR) | ~squares_well(norms.sum(1))
     for square, delta in zip(squares, (own, reference), strict=True):
         alone = (norms * delta.length.square()).sum(1)  # sum_n |δ_n|² |h_n|²
-        doubtful |= square < _LEAST_SHARE * alone
+        doubtful |= ~squares_well(square) | (square < _LEAST_SHARE * alone)
     if doubtful.any():
         kept = h[doubtful]
         cosines[doubtful] = frobenius_cosine(*(matmul(delta[doubtful].mT, kept) for delta in deltas))

@@ -45,6 +45,14 @@ def test_cosines_from_samples_are_those_of_the_gradients(inputs, outputs):
     assert found[3].item() == pytest.approx(1.0, abs=1e-15) and found[4].isnan()
 
 
+@pytest.mark.parametrize("scales", [(1e-25, 1.0), (1e25, 1e-10), (1.0, 1e-35), (1e-10, 1e-20), (1e12, 1e12)])
+def test_cosines_from_samples_hold_to_the_ends_of_float32(scales):
+    h, own, reference = _layer(64, 32)
+    wanted = _cosines(h, own, reference)
+    found = _cosines(h * scales[0], own * scales[1], reference)
+    assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-3 if min(scales) < 1e-30 else 2e-6, nan_ok=True)
+
+
 @pytest.mark.parametrize("inputs,outputs", [(64, 32), (33, 17)])
 def test_cosines_from_samples_do_not_depend_on_company(inputs, outputs):
     tensors = _layer(inputs, outputs)
