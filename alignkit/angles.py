@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batched import elementwise, matmul
-from alignkit.inner_products import cosines_and_lengths, length, sums_of_samples
+from alignkit.inner_products import cosine_and_lengths, length, sums_of_samples
 
 
 class Directions:
@@ -62,7 +62,8 @@ class Directions:
 
     def cosine(self, other: Directions) -> Tensor:
         """The cosine with another's vectors, one by one, [...]."""
-        return cosines((self, other))[0]
+        cosine, self._known_length, other._known_length = cosine_and_lengths(self._numbers, other._numbers)
+        return cosine
 
     def angle_deg(self, other: Directions, cosine: Tensor | None = None) -> Tensor:
         """The angle with another's vectors, one by one, in degrees [...]: 2 atan2(|u - v|, |u + v|) of the unit
@@ -95,17 +96,6 @@ class Directions:
 
 _NEAR = 0.9
 """Cosine beyond which an angle is not taken from it. Below, arccos loses a bit at most."""
-
-
-def cosines(*pairs: tuple[Directions, Directions]) -> list[Tensor]:
-    """The cosines of pairs of vectors, one by one, [...] each. Pairs of one shape are gone through together."""
-    directions = [each for pair in pairs for each in pair]
-    if len(pairs) > 1 and any(each.vectors.shape != directions[0].vectors.shape for each in directions):
-        return [cosines(pair)[0] for pair in pairs]
-    found, lengths = cosines_and_lengths(*(each._numbers for each in directions))
-    for each, known in zip(directions, lengths, strict=True):
-        each._known_length = known
-    return list(found)
 
 
 def cosine(u: Tensor, v: Tensor) -> Tensor:

@@ -126,8 +126,8 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
         for dropping in (False, True)
     )
     inputs = number * math.prod(data.shape)
-    widths = [layer.size + _units(layer) for layer in hidden]  # of a signal and a delta
-    signals = sum(widths) if compares_steps or stores_gradients else sum(map(_units, hidden)) + max(widths)
+    widths = [_walked(layer) for layer in hidden]
+    signals = sum(map(_units, hidden)) + max(widths)
     trained = training.batch_size * (inputs + sum(dropping) + number * signals) + moving * parameters
     # one layer of two walks, with the deltas above it, and vectors in float64: on a CPU only one, of which more than
     # inner products are taken, and what comes of it (see inner_products.py); scaled copies of all, if they are float64
@@ -170,6 +170,15 @@ def _pass_bytes(layer: LayerShape, number: int, *, dropping: bool) -> int:
     stages += 2 * bool(dropping and options.dropout and not layer.convolution)
     pooled = (number + 8) * layer.size if layer.pool else 0  # values, and the indices that they came from
     return number * units * stages + pooled
+
+
+def _walked(layer: LayerShape) -> int:
+    """Elements of a signal and its delta, per sample: one of the two where the activation is pulled back in place."""
+    options = layer.options
+    assert options is not None and options.activation is not None
+    in_place = ACTIVATIONS[options.activation].pull_back_in_place is not None
+    alone = options.norm == "none" and layer.pool is None
+    return _units(layer) if in_place and alone else layer.size + _units(layer)
 
 
 def _units(layer: LayerShape) -> int:

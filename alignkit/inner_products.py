@@ -18,27 +18,23 @@ BLOCK = 2**16
 Products = tuple[tuple[slice, slice], ...]
 """Which of several arrays to multiply with which others of them."""
 SQUARES: Products = ((slice(None), slice(None)),)
-PAIRS: Products = ((slice(0, None, 2), slice(1, None, 2)), *SQUARES)
 FIRST_WITH_LAST: Products = ((slice(1), slice(-1, None)), *SQUARES)
 WITH_IMAGES: Products = ((slice(1), slice(-1, None)), (slice(2), slice(2, None)))
 
 
-def cosines_and_lengths(*vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Of u, v, u', v', … [..., d], the cosines of each pair, [pairs, ...], NaN where one is zero, and the lengths of
-    all, [vectors, ...]: along the last axis, in float64."""
-    if not _in_blocks(*vectors):
-        wide = [each.double() for each in vectors]
-        inner = torch.stack([(u * v).sum(-1) for u, v in zip(wide[::2], wide[1::2], strict=True)])
-        lengths = torch.stack([length(each) for each in wide])
-        return (inner / (lengths[::2] * lengths[1::2])).clamp_(-1.0, 1.0), lengths
-    pairs = len(vectors) // 2
+def cosine_and_lengths(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """cos(u, v), |u| and |v| along the last axis, [...] in float64, of tensors [..., d]; NaN where one is zero."""
+    if not _in_blocks(u, v):
+        u, v = u.double(), v.double()
+        own, other = length(u), length(v)
+        return ((u * v).sum(-1) / (own * other)).clamp_(-1.0, 1.0), own, other
     with np.errstate(all="ignore"):  # what is not finite is counted where it is used
-        found = _products_of_rows(vectors, PAIRS)
-        cosines, norms = found[:pairs], found[pairs:]
-        np.sqrt(norms, out=norms)
-        cosines /= norms[::2] * norms[1::2]
-        np.clip(cosines, -1.0, 1.0, out=cosines)
-    return torch.from_numpy(cosines), torch.from_numpy(norms)
+        found = _products_of_rows((u, v), FIRST_WITH_LAST)
+        np.sqrt(found[1:], out=found[1:])
+        found[:1] /= found[1] * found[2]
+        np.clip(found[:1], -1.0, 1.0, out=found[:1])
+    cosine, own, other = torch.from_numpy(found)
+    return cosine, own, other
 
 
 def length(vectors: Tensor) -> Tensor:

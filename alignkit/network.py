@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -188,13 +189,13 @@ class Network:
         Returns the teaching signals t_l [E, N, d_l] and the deltas, t_l pulled back to z_l and changed
         there where the rule does so, both in the order of the hidden layers; None stands for zero.
         """
-        signals, deltas = (list(reversed(found)) for found in zip(*self.walk(passed, rule), strict=True))
-        return signals, deltas
+        found = list(self.walk(passed, rule))
+        return found[-2::-2], found[::-2]
 
     def write_gradients(self, passed: Pass, rule: Teaches, gradients: Parameters) -> None:
         """Walk down from the error under a rule, and write its update directions, summed over the batch."""
         tails = [gradients.of_layer(layer + 1) for layer in range(len(self.tails))]
-        deltas = [passed.error, *(delta for _, delta in self.walk(passed, rule, tails, in_place=True))]
+        deltas = [passed.error, *islice(self.walk(passed, rule, tails, in_place=True), 1, None, 2)]
         for layer in range(1, len(self.layers) + 1):
             delta = deltas.pop()
             if delta is not None:
@@ -220,7 +221,7 @@ class Network:
         if rule.linear_in_error and all(rate is left[0] for rate in left[:-1]):
             walked = replace(passed, error=_times(passed.error, left[0]))
             left[:-1] = [None] * (len(left) - 1)
-        deltas = [passed.error, *(delta for _, delta in self.walk(walked, rule, self._tail_gradients, in_place=True))]
+        deltas = [passed.error, *islice(self.walk(walked, rule, self._tail_gradients, in_place=True), 1, None, 2)]
         for layer, rate in enumerate(left, start=1):
             delta = deltas.pop()
             if delta is None:
@@ -232,10 +233,13 @@ class Network:
 
     def walk(
         self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None = None, *, in_place: bool = False
-    ) -> Iterator[tuple[Tensor | None, Tensor | None]]:
-        """Each hidden layer's signal and delta, as in `backward`, from the last one down; gradients of norms' gains
-        and shifts go into `tails`. With `in_place`, a delta may take its signal's memory."""
+    ) -> Iterator[Tensor | None]:
+        """Each hidden layer's signal and then its delta, as in `backward`, from the last layer down.
+
+        Gradients of norms' gains and shifts go into `tails`. With `in_place`, a delta may take its signal's memory.
+        """
         delta: Tensor | None = passed.error
+        spare = in_place and rule.makes_its_signals
         for layer in range(len(self.layers) - 1, 0, -1):
             signal = rule.signal(layer, passed, delta)
             if signal is not None and signal.shape != passed.hidden[layer - 1].shape:
@@ -246,10 +250,10 @@ class Network:
                 )
             if signal is not None and passed.masks is not None:
                 signal = passed.masks.signal(layer, signal)
-            spare = in_place and rule.makes_its_signals
+            yield signal
             delta = None if signal is None else self._pull_back(layer, signal, passed, tails, spare=spare)
-            yield signal, None if delta is None else rule.applied_delta(layer, delta)
             del signal  # its memory, still in the cache, serves the next one
+            yield None if delta is None else rule.applied_delta(layer, delta)
 
     def with_fixed_statistics(self, passed: Pass) -> Pass:
         """The same pass for derivatives that hold batch statistics constant, so that samples are uncoupled."""

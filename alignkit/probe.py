@@ -58,38 +58,28 @@ def probe_mode(name: str, *, step: int) -> Mode:
 
 
 class LayerSignals:
-    """What the measures of one hidden layer see: the rule's signal t and the BP signal g at h_l, the two pulled
-    back to z_l, each [E, N, d], the rule's delta above (None where it is zero), and the output errors. `passes` are
-    those that the two come from: one and the same, but for masks, unless the study takes the reference in another
-    mode. `compares_deltas`: whether their cosine is asked for."""
+    """What the measures of one hidden layer's signals see: the rule's t and the BP signal g at h_l, [E, N, d], the pass
+    that t comes from, the rule's delta above (None where it is zero), and the output errors."""
 
     def __init__(
-        self,
-        layer: int,
-        passes: tuple[Pass, Pass],
-        *,
-        signals: tuple[Tensor, Tensor],
-        deltas: tuple[Tensor, Tensor],
-        above: Tensor | None,
-        errors: Directions,
-        compares_deltas: bool,
+        self, layer: int, passed: Pass, signals: tuple[Tensor, Tensor], *, above: Tensor | None, errors: Directions
     ) -> None:
-        self.layer, self.passes, self.above, self.errors = layer, passes, above, errors
-        self.passed = passes[0]
+        self.layer, self.passed, self.above, self.errors = layer, passed, above, errors
         self.t, self.g = (Directions(signal) for signal in signals)
-        self.delta_t, self.delta_g = (Directions(delta.flatten(2)) for delta in deltas)
-        self.raw_deltas, self._compares_deltas = deltas, compares_deltas
 
     @cached_property
-    def cosines(self) -> list[Tensor]:
-        """cos(t_n, g_n), and the deltas' where it is asked for, [E, N] each, NaN where undefined: from one sweep."""
-        deltas = [(self.delta_t, self.delta_g)] if self._compares_deltas else []
-        return angles.cosines((self.t, self.g), *deltas)
-
-    @property
     def cosine(self) -> Tensor:
         """cos(t_n, g_n) [E, N], NaN where undefined."""
-        return self.cosines[0]
+        return self.t.cosine(self.g)
+
+
+class LayerDeltas:
+    """What the measures of one hidden layer's deltas see: the rule's and back-propagation's at z_l, and the passes that
+    they come from: one and the same, but for masks, unless the study takes the reference in another mode."""
+
+    def __init__(self, layer: int, passes: tuple[Pass, Pass], deltas: tuple[Tensor, Tensor]) -> None:
+        self.layer, self.passes, self.deltas = layer, passes, deltas
+        self.own, self.reference = (Directions(delta.flatten(2)) for delta in deltas)
 
 
 class Probe:
@@ -120,35 +110,35 @@ class Probe:
             reference = network.forward(self._x, self._targets, mode)
         self_test = output_cosine(network, passed, reference)
         reference = dataclasses.replace(reference, masks=self._reference_masks)
-        chosen = [find for group, find in FOUND_FOR.items() if group in groups]
         jacobians = mean_jacobians(network, passed, self._reference) if "jacobian" in groups else None
         products = weight_products(network) if "weight" in groups else None
         layers: list[dict[str, Tensor]] = []
         above: Tensor | None = passed.error
         errors = Directions(passed.error)
-        own, other = network.walk(passed, self._rule), network.walk(reference, self._reference)
-        # a layer is measured as soon as it is reached, and forgotten before the next: its signals are in the cache
+        own = network.walk(passed, self._rule, in_place=True)
+        other = network.walk(reference, self._reference, in_place=True)
+        of_signals = [find for group, find in OF_SIGNALS.items() if group in groups]
+        of_deltas = [find for group, find in OF_DELTAS.items() if group in groups]
+        # What a walk has just made is in the cache: it is measured at once, and deltas take their signals' memory.
         for layer in range(len(network.hidden_sizes), 0, -1):
-            (t, delta_t), (g, delta_g) = next(own), next(other)
-            signals = LayerSignals(
-                layer,
-                (passed, reference),
-                signals=(_or_zero(t, g), _or_zero(g, None)),
-                deltas=(_or_zero(delta_t, delta_g), _or_zero(delta_g, None)),
-                above=above,
-                errors=errors,
-                compares_deltas="delta" in groups,
-            )
-            above = delta_t
+            t, g = next(own), next(other)
+            assert g is not None, "BP always has a signal"
+            signals = LayerSignals(layer, passed, (_or_zero(t, g), g), above=above, errors=errors)
             found: dict[str, Tensor] = {}
-            for find in chosen:
+            for find in of_signals:
                 found.update(find(self, signals))
+            del signals, t, g
+            above, delta = next(own), next(other)
+            assert delta is not None
+            deltas = LayerDeltas(layer, (passed, reference), (_or_zero(above, delta), delta))
+            for find_of_deltas in of_deltas:
+                found.update(find_of_deltas(self, deltas))
             if jacobians is not None:
                 found["jacobian_cosine"] = self._jacobian_cosine(layer, jacobians[layer - 1])
             if products is not None:
                 found["weight_cosine"] = self._weight_cosine(layer, products[layer - 1])
             layers.insert(0, found)
-            del signals, t, g, delta_t, delta_g
+            del deltas, delta
         return columns(layers, groups), self_test.cpu().numpy()
 
     # What a layer's measures need: numbers of samples, [E, N], and of networks, [E]. `measures.columns` does the rest.
@@ -156,16 +146,17 @@ class Probe:
     def _signal(self, s: LayerSignals) -> dict[str, Tensor]:
         return {"cosine": s.cosine, "angle_deg": s.t.angle_deg(s.g, s.cosine)}
 
-    def _delta(self, s: LayerSignals) -> dict[str, Tensor]:
-        return {"delta_cosine": s.cosines[1]}
+    def _delta(self, d: LayerDeltas) -> dict[str, Tensor]:
+        return {"delta_cosine": d.own.cosine(d.reference)}
 
-    def _gradient(self, s: LayerSignals) -> dict[str, Tensor]:
-        cosine = self._gradient_cosines.at(s.layer, s.raw_deltas, s.passes, (s.delta_t, s.delta_g))
-        return {"gradient_cosine": cosine}
+    def _delta_size(self, d: LayerDeltas) -> dict[str, Tensor]:
+        return {"delta_length": d.own.length}
+
+    def _gradient(self, d: LayerDeltas) -> dict[str, Tensor]:
+        return {"gradient_cosine": self._gradient_cosines.at(d.layer, d.deltas, d.passes, (d.own, d.reference))}
 
     def _size(self, s: LayerSignals) -> dict[str, Tensor]:
-        lengths = {"t_length": s.t.length, "g_length": s.g.length, "delta_length": s.delta_t.length}
-        return {"cosine": s.cosine, **lengths}
+        return {"cosine": s.cosine, "t_length": s.t.length, "g_length": s.g.length}
 
     def _common_mode(self, s: LayerSignals) -> dict[str, Tensor]:
         return {"cosine": s.cosine, "t_length": s.t.length, "t_sum_length": length(sums_of_samples(s.t.vectors))}
@@ -246,15 +237,18 @@ class Probe:
         return angles.frobenius_cosine(projection.matrix, product)
 
 
-FOUND_FOR: dict[str, Callable[[Probe, LayerSignals], dict[str, Tensor]]] = {
+OF_SIGNALS: dict[str, Callable[[Probe, LayerSignals], dict[str, Tensor]]] = {
     "signal": Probe._signal,
-    "delta": Probe._delta,
-    "gradient": Probe._gradient,
     "size": Probe._size,
     "common_mode": Probe._common_mode,
     "rank": Probe._rank,
     "ceiling": Probe._ceiling,
     "chance": Probe._chance,
+}
+OF_DELTAS: dict[str, Callable[[Probe, LayerDeltas], dict[str, Tensor]]] = {
+    "delta": Probe._delta,
+    "size": Probe._delta_size,
+    "gradient": Probe._gradient,
 }
 
 
@@ -300,9 +294,6 @@ def _differentiable(values: Tensor) -> Tensor:
     return values.clone() if values.is_inference() else values
 
 
-def _or_zero(signal: Tensor | None, like: Tensor | None) -> Tensor:
+def _or_zero(signal: Tensor | None, like: Tensor) -> Tensor:
     """A signal, or the zero that None stands for."""
-    if signal is not None:
-        return signal
-    assert like is not None, "BP always has a signal"
-    return torch.zeros_like(like)
+    return torch.zeros_like(like) if signal is None else signal

@@ -14,7 +14,7 @@ from alignkit import angles
 from alignkit.inner_products import (
     BLOCK,
     LONGEST_DOT,
-    cosines_and_lengths,
+    cosine_and_lengths,
     length,
     sums_of_samples,
     update_products,
@@ -157,21 +157,19 @@ def test_lengths_keep_their_scale(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("d", [1, 10, LONGEST_DOT, LONGEST_DOT + 1])
-def test_cosines_and_lengths_are_summed_in_float64_in_one_piece_or_not(d, dtype):
-    vectors = torch.randn(4, 3, d, dtype=dtype, generator=torch.Generator().manual_seed(d))
-    vectors[1, 0] = 0.0
-    cosines, lengths = cosines_and_lengths(*vectors)
-    assert cosines.dtype == lengths.dtype == torch.float64
+def test_a_cosine_and_lengths_are_summed_in_float64_in_one_piece_or_not(d, dtype):
+    u, v = torch.randn(2, 3, d, dtype=dtype, generator=torch.Generator().manual_seed(d))
+    v[0] = 0.0
+    found = cosine_and_lengths(u, v)
+    assert all(values.dtype == torch.float64 for values in found)
     for n in range(3):
-        rows = [vector[n].tolist() for vector in vectors]
-        assert lengths[:, n].tolist() == pytest.approx([math.hypot(*row) for row in rows], rel=1e-12)
-        for pair in range(2):
-            u, v = rows[2 * pair : 2 * pair + 2]
-            wanted = math.fsum(map(operator.mul, u, v)) / (math.hypot(*u) * math.hypot(*v)) if any(v) else math.nan
-            assert cosines[pair, n].item() == pytest.approx(wanted, rel=1e-12, abs=1e-12, nan_ok=True)
-    as_on_a_gpu = cosines_and_lengths(*(vector.clone().requires_grad_() for vector in vectors))
-    for found, other in zip((cosines, lengths), as_on_a_gpu, strict=True):
-        assert torch.allclose(found, other.detach(), rtol=1e-12, atol=1e-12, equal_nan=True)
+        a, b = u[n].tolist(), v[n].tolist()
+        cosine = math.fsum(map(operator.mul, a, b)) / (math.hypot(*a) * math.hypot(*b)) if any(b) else math.nan
+        wanted = (cosine, math.hypot(*a), math.hypot(*b))
+        assert [each[n].item() for each in found] == pytest.approx(wanted, rel=1e-12, abs=1e-12, nan_ok=True)
+    as_on_a_gpu = cosine_and_lengths(u.clone().requires_grad_(), v)
+    for own, other in zip(found, as_on_a_gpu, strict=True):
+        assert torch.allclose(own, other.detach(), rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1), (33, 5), (12, 64), (130, 257)])
@@ -199,15 +197,15 @@ def test_blocks_give_what_whole_tensors_give(shape, dtype):
         assert own.shape == shape[:-1] and torch.allclose(own, other.detach(), rtol=1e-12, atol=1e-12)
     in_numpy = np.sqrt((old.double().numpy() ** 2).sum(-1))
     assert np.allclose(found[2], in_numpy, rtol=1e-12) and torch.equal(length(old), found[2])
-    assert torch.equal(cosines_and_lengths(old, direction)[1][0], found[2])
+    assert torch.equal(cosine_and_lengths(old, direction)[1], found[2])
 
 
 def test_rows_of_a_larger_tensor_and_broadcast_ones_have_the_products_of_their_copies():
     generator = torch.Generator().manual_seed(12)
     whole = torch.randn(4, 3 * LONGEST_DOT, generator=generator)
     part, row = whole[:, 5 : LONGEST_DOT + 50], torch.randn(LONGEST_DOT + 45, generator=generator)
-    wanted = cosines_and_lengths(part.clone(), row.repeat(4, 1))
-    for found, of_copies in zip(cosines_and_lengths(part, row), wanted, strict=True):
+    wanted = cosine_and_lengths(part.clone(), row.repeat(4, 1))
+    for found, of_copies in zip(cosine_and_lengths(part, row), wanted, strict=True):
         assert torch.equal(found, of_copies)
 
 
