@@ -155,7 +155,7 @@ class Probe:
     def _gradient(self, d: LayerDeltas) -> dict[str, Tensor]:
         return {"gradient_cosine": self._gradient_cosines.at(d.layer, d.deltas, d.passes, (d.own, d.reference))}
 
-    def _size(self, s: LayerSignals) -> dict[str, Tensor]:
+    def _signal_size(self, s: LayerSignals) -> dict[str, Tensor]:
         return {"cosine": s.cosine, "t_length": s.t.length, "g_length": s.g.length}
 
     def _common_mode(self, s: LayerSignals) -> dict[str, Tensor]:
@@ -239,7 +239,7 @@ class Probe:
 
 OF_SIGNALS: dict[str, Callable[[Probe, LayerSignals], dict[str, Tensor]]] = {
     "signal": Probe._signal,
-    "size": Probe._size,
+    "size": Probe._signal_size,
     "common_mode": Probe._common_mode,
     "rank": Probe._rank,
     "ceiling": Probe._ceiling,
