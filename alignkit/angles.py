@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batched import elementwise, matmul
-from alignkit.inner_products import cosine_and_lengths, length, sums_of_samples
+from alignkit.inner_products import centred, cosine_and_lengths, length
 
 
 class Directions:
@@ -176,15 +176,14 @@ def effective_rank(hidden: Tensor) -> Tensor:
 
     G is multiplied in the activations' own precision: both traces are sums of squares, in which nothing cancels.
     """
-    means = sums_of_samples(hidden) / hidden.shape[1]
-    centred = hidden - means[:, None].to(hidden.dtype)
-    if not centred.is_cuda:  # a GPU need not wait to know
-        trace, square = _traces(centred)
+    spread = centred(hidden)
+    if not spread.is_cuda:  # a GPU need not wait to know
+        trace, square = _traces(spread)
         if squares_well(trace).all():
             return trace * trace / square
     # by a power of two, which rounds nothing: no square under- or overflows then
-    largest = centred.abs().amax((1, 2), keepdim=True)
-    trace, square = _traces(centred / (largest / (2.0 * torch.frexp(largest).mantissa)))
+    largest = spread.abs().amax((1, 2), keepdim=True)
+    trace, square = _traces(spread / (largest / (2.0 * torch.frexp(largest).mantissa)))
     return trace * trace / square
 
 
@@ -193,8 +192,8 @@ def squares_well(sums: Tensor) -> Tensor:
     return (sums > 1e-25) & (sums < 1e25)
 
 
-def _traces(centred: Tensor) -> tuple[Tensor, Tensor]:
+def _traces(spread: Tensor) -> tuple[Tensor, Tensor]:
     """tr G and tr G^2, [E] in float64, of G the Gram matrix of samples [E, N, d] (or of units: they are the same)."""
-    wide = centred.shape[1] <= centred.shape[2]
-    gram = (matmul(centred, centred.mT) if wide else matmul(centred.mT, centred)).double()
+    wide = spread.shape[1] <= spread.shape[2]
+    gram = (matmul(spread, spread.mT) if wide else matmul(spread.mT, spread)).double()
     return gram.diagonal(dim1=1, dim2=2).sum(-1), gram.square_().sum((1, 2))

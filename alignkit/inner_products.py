@@ -75,6 +75,28 @@ def sums_of_samples(values: Tensor) -> Tensor:
         return torch.from_numpy(np.add.reduce(values.numpy(), axis=1, dtype=np.float64))
 
 
+def centred(values: Tensor) -> Tensor:
+    """[E, N, d] less the mean over its second axis, worked out in float64 and then rounded to the values' own type: a
+    mean that is rounded first would leave the same rest in every sample. What is the same in all samples becomes 0."""
+    if not _in_blocks(values):
+        shifted = values.double() - values[:, :1].double()
+        return (shifted - shifted.mean(1, keepdim=True)).to(values.dtype)
+    array = values.numpy()
+    found = np.empty_like(array)
+    members, samples, d = array.shape
+    at_a_time = max(1, min(members, BLOCK // max(samples * d, 1)))
+    block = np.empty((at_a_time, samples, d))
+    with np.errstate(all="ignore"):
+        for start in range(0, members, at_a_time):
+            chosen = slice(start, min(start + at_a_time, members))
+            wide = block[: chosen.stop - start]
+            np.copyto(wide, array[chosen])
+            wide -= array[chosen, :1]
+            wide -= np.add.reduce(wide, axis=1, keepdims=True) / samples
+            found[chosen] = wide
+    return torch.from_numpy(found)
+
+
 def _in_blocks(*tensors: Tensor) -> bool:
     """Whether numpy can take them: they lie on a CPU, and nothing is differentiated by them."""
     return not any(tensor.is_cuda or tensor.requires_grad for tensor in tensors)

@@ -30,7 +30,7 @@ def is_right(output: Tensor, targets: Tensor) -> Tensor:
     if not output.is_cuda:  # a GPU need not wait to know
         values = output.mT  # samples last, as they lie in memory: argmax takes a hundred times as long as amax there
         largest = values.amax(1, keepdim=True)
-        if int((values == largest).sum()) == largest.numel():  # none are equal
+        if ((values == largest).sum(1) == 1).all():  # none are equal, and none is NaN
             return (values.gather(1, targets[:, None]) == largest)[:, 0]
     return output.argmax(-1) == targets
 

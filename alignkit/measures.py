@@ -58,7 +58,7 @@ def _delta(found: Found) -> Measures:
 def _size(found: Found) -> Measures:
     cosines, t, g, delta = (found[name] for name in ("cosine", "t_length", "g_length", "delta_length"))
     gains = np.where(np.isnan(cosines), np.nan, t / g)
-    gates = np.where(t > 0, delta / t, np.nan)
+    gates = np.where((t > 0) & np.isfinite(delta), delta / t, np.nan)
     return {"signal_gain": _median(gains), "projection": _mean(gains * cosines), "gate": _median(gates)}
 
 

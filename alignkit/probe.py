@@ -199,16 +199,16 @@ class Probe:
         if self._closed_form and projection is not None and source is not None:
             sd = angles.chance_sd(source, s.g)
             return torch.zeros_like(sd), sd, self._undefined
-        redrawn = []
+        undefined, redrawn = (self._undefined,) * 3, []
         for draw in range(1, self._options.redraws + 1 if self._rule.enters(s.layer) else 1):
             signal = self._rule.redrawn_signal(s.layer, s.passed, s.above, draw=draw)
             if signal is None:
-                break
+                return undefined
             if s.passed.masks is not None:
                 signal = s.passed.masks.signal(s.layer, signal)
             redrawn.append(Directions(signal).cosine(s.g).nanmean(1))
         if not redrawn:
-            return self._undefined, self._undefined, self._undefined
+            return undefined
         null, observed = torch.stack(redrawn, 1), s.cosine.nanmean(1)  # [E, K], [E]
         beyond = (null.abs() >= observed[:, None].abs()).sum(1)
         p = torch.where(observed.isnan(), torch.nan, (beyond + 1.0) / (null.shape[1] + 1.0))

@@ -14,6 +14,7 @@ from alignkit import angles
 from alignkit.inner_products import (
     BLOCK,
     LONGEST_DOT,
+    centred,
     cosine_and_lengths,
     length,
     sums_of_samples,
@@ -132,6 +133,33 @@ def test_the_cosine_of_large_arrays_is_that_of_small_ones(dtype):
     ]
     assert found[:3].numpy() == pytest.approx(wanted, abs=1e-14)
     assert found[2] == 1.0 and found[3].isnan()
+
+
+@pytest.mark.parametrize("common", [1.0, 300.0])
+def test_effective_rank_of_units_that_hardly_vary_is_not_that_of_rounding(common):
+    """Saturated units: a step of float32 or none from their common value."""
+    generator, top = torch.Generator().manual_seed(0), torch.tensor(common)
+    h = torch.where(torch.rand(1, 128, 64, generator=generator) < 0.25, torch.nextafter(top, torch.tensor(0.0)), top)
+    assert angles.effective_rank(h).item() == pytest.approx(angles.effective_rank(h.double()).item(), rel=1e-5)
+    assert angles.effective_rank(h).item() > 40
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_activations_that_are_the_same_for_every_sample_have_no_rank(dtype):
+    h = torch.randn(3, 1, 21, generator=torch.Generator().manual_seed(2)).to(dtype).expand(3, 33, 21).contiguous()
+    assert angles.effective_rank(h).isnan().all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (33, 5), (12, 64), (130, 257), (300, 300)])
+def test_values_are_centred_in_float64_and_not_by_their_company(shape):
+    values = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1)) + 3.0
+    found = centred(values)
+    wide = values.double().numpy()
+    wanted = wide - np.array([[math.fsum(column) / shape[0] for column in member.T] for member in wide])[:, None]
+    assert found.dtype == values.dtype and found.numpy() == pytest.approx(wanted, rel=1e-7, abs=1e-14)
+    assert torch.allclose(centred(values.clone().requires_grad_()).detach(), found, rtol=1e-6, atol=1e-14)
+    for member in range(5):
+        assert torch.equal(centred(values[member : member + 1].clone())[0], found[member])
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def test_missing_samples_are_left_out_and_counted(missing):
 
 def test_a_gate_is_taken_over_the_samples_that_have_a_signal():
     layers = _found()
-    layers[0]["t_length"][0, 3:] = 0.0
+    layers[0]["t_length"][0, 3:-2] = 0.0
+    layers[0]["delta_length"][0, -2:] = torch.inf  # what is not finite has no length either
     gate = columns(layers, ["size"])["gate"]
     wanted = np.median((layers[0]["delta_length"] / layers[0]["t_length"])[0, :3].numpy())
     assert gate[0, 0] == pytest.approx(wanted, rel=1e-12)

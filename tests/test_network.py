@@ -105,6 +105,11 @@ def test_an_answer_is_right_where_the_first_of_the_largest_outputs_is_the_target
     assert np.array_equal(is_right(output, targets), wanted)
 
 
+def test_an_answer_among_equal_outputs_is_not_right_by_another_network_s_nans():
+    output = torch.tensor([[[torch.nan] * 2] * 4, [[0.0, 0.0]] * 4])  # as many none as twos
+    assert not is_right(output, torch.ones(2, 4, dtype=torch.int64))[1].any()
+
+
 @pytest.mark.parametrize("rule", [BP, DFA, Shallow])
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_to_descend_in_place_is_to_subtract_the_gradient(network, rule):
