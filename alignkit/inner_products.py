@@ -91,7 +91,8 @@ def centred(values: Tensor) -> Tensor:
             chosen = slice(start, min(start + at_a_time, members))
             wide = block[: chosen.stop - start]
             np.copyto(wide, array[chosen])
-            wide -= array[chosen, :1]
+            if array.dtype == np.float64:  # whose sums would round: of samples that are the same, too
+                wide -= array[chosen, :1]
             wide -= np.add.reduce(wide, axis=1, keepdims=True) / samples
             found[chosen] = wide
     return torch.from_numpy(found)
