@@ -131,7 +131,7 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     trained = training.batch_size * (inputs + sum(dropping) + number * signals) + moving * parameters
     # one layer of two walks, with the deltas above it, and vectors in float64: on a CPU only one, of which more than
     # inner products are taken, and what comes of it (see inner_products.py); scaled copies of all, if they are float64
-    wide_signals = 5 if gpu else number // 2 * bool({"ceiling", "chance"} & set(probe.groups))
+    wide_signals = 5 if gpu else (2 if number == 4 else 4) * bool({"ceiling", "chance"} & set(probe.groups))
     wide = max(max(3 * gpu * _units(layer), wide_signals * layer.size) for layer in hidden)
     gram = "rank" in probe.groups and probe.samples <= max(layer.size for layer in layers)
     vectors = probe.samples * 8 * (wide + 2 * gram * probe.samples)

@@ -61,7 +61,8 @@ def update_products(new: Tensor, old: Tensor, gradient: Tensor) -> tuple[Tensor,
 
 
 def products_with_images(u: Tensor, v: Tensor, image_of_u: Tensor, image_of_v: Tensor) -> Tensor:
-    """Of tensors [E, N, d], the sums over samples of u·Mv, u·Mu and v·Mv, [3, E] in float64: on a CPU."""
+    """Of u, v and their images Mu, Mv under some map, all [E, N, d], the sums over samples of u·Mv, u·Mu and v·Mv,
+    [3, E] in float64: on a CPU."""
     with np.errstate(all="ignore"):
         found = _products_of_rows((u, v, image_of_u, image_of_v), WITH_IMAGES)
         return torch.from_numpy(found.sum(-1))

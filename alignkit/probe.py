@@ -212,7 +212,8 @@ class Probe:
         null, observed = torch.stack(redrawn, 1), s.cosine.nanmean(1)  # [E, K], [E]
         beyond = (null.abs() >= observed[:, None].abs()).sum(1)
         p = torch.where(observed.isnan(), torch.nan, (beyond + 1.0) / (null.shape[1] + 1.0))
-        return null.mean(1), _nan_sd(null), p
+        mean = null.mean(1)
+        return mean, ((null - mean[:, None]).square().sum(1) / (null.shape[1] - 1)).sqrt(), p
 
     @cached_property
     def _closed_form(self) -> bool:
@@ -252,13 +253,6 @@ OF_DELTAS: dict[str, Callable[[Probe, LayerDeltas], dict[str, Tensor]]] = {
 }
 
 
-def _nan_sd(values: Tensor) -> Tensor:
-    """The sample standard deviation (ddof 1) along the last axis of what is not NaN."""
-    count = (~values.isnan()).sum(-1)
-    centred = values - values.nanmean(-1, keepdim=True)
-    return torch.sqrt((centred * centred).nansum(-1) / (count - 1).clamp_min(0))
-
-
 def step_measures(network: Network, before: Parameters, bp_gradient: Parameters) -> Measures:
     """Measures of the last update, from the parameters before it and the BP gradient of its batch."""
     cosines, ratios = [], []
@@ -266,9 +260,9 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
         new, old, gradient = (
             parameters.blocks[layer, "weight"] for parameters in (network.parameters, before, bp_gradient)
         )
-        inner, update, length, steepest = update_products(new, old, gradient)
-        cosines.append((-inner / (update * steepest)).clamp(-1.0, 1.0))
-        ratios.append(torch.where(length > 0, update / length, torch.nan))
+        inner, moved, weight, steepest = update_products(new, old, gradient)
+        cosines.append((-inner / (moved * steepest)).clamp(-1.0, 1.0))
+        ratios.append(torch.where(weight > 0, moved / weight, torch.nan))
     return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -122,6 +122,15 @@ def _batches(members: list[Member], samples: int, batch_size: int, device: torch
         epoch += 1
 
 
+class _Row(NamedTuple):
+    """What one checkpoint found of all members."""
+
+    step: int
+    measures: Measures
+    output_cosine: np.ndarray
+    evaluated: dict[str, np.ndarray]
+
+
 class _Recorder:
     """Collects a cohort's rows while it trains."""
 
@@ -130,7 +139,7 @@ class _Recorder:
         self._cohort, self._network, self._probe, self._dataset = cohort, network, probe, dataset
         device = network.parameters.storage.device
         self._diverged_step = torch.zeros(len(cohort.runs), dtype=torch.int64, device=device)
-        self._rows: list[tuple[int, Measures, np.ndarray, dict[str, np.ndarray]]] = []
+        self._rows: list[_Row] = []
 
     def check(self, step: int, passed: Pass | None = None) -> None:
         """Note the members whose parameters stopped being finite at this step (a loss that is not finite makes
@@ -158,7 +167,7 @@ class _Recorder:
                 values[diverged] = np.nan
         if "undefined" in measures:
             measures["undefined"][diverged] = self._cohort.settings.probe.samples
-        self._rows.append((step, measures, output_cosine, self._evaluated(samples)))
+        self._rows.append(_Row(step, measures, output_cosine, self._evaluated(samples)))
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return {"runs": self._runs(), "checkpoints": self._checkpoints(), "layers": self._layers()}
@@ -197,13 +206,15 @@ class _Recorder:
 
     def _checkpoints(self) -> pd.DataFrame:
         members, steps = len(self._cohort.runs), self._steps
-        evaluated = {name: np.concatenate([row[3][name] for row in self._rows]) for name in self._rows[0][3]}
+        evaluated = {
+            name: np.concatenate([row.evaluated[name] for row in self._rows]) for name in self._rows[0].evaluated
+        }
         columns = {
             "run_id": [run.run_id for run in self._cohort.runs] * len(steps),
             "step": np.repeat(steps, members),
             "epoch": np.repeat(steps / self._cohort.steps_per_epoch, members),
             "mode": self._cohort.settings.probe.mode,
-            "output_cosine": np.concatenate([row[2] for row in self._rows]),
+            "output_cosine": np.concatenate([row.output_cosine for row in self._rows]),
             **evaluated,
         }
         return pd.DataFrame(columns)[list(CHECKPOINTS)]
@@ -224,9 +235,9 @@ class _Recorder:
         absent = {name: np.full(shape, np.nan) for name in MEASURE_COLUMNS}
         absent["undefined"] = np.zeros(shape, dtype=np.int64)
         for name, nothing in absent.items():
-            columns[name] = np.stack([measures.get(name, nothing) for _, measures, _, _ in self._rows]).reshape(-1)
+            columns[name] = np.stack([row.measures.get(name, nothing) for row in self._rows]).reshape(-1)
         return pd.DataFrame(columns)[list(LAYERS)]
 
     @property
     def _steps(self) -> np.ndarray:
-        return np.array([row[0] for row in self._rows])
+        return np.array([row.step for row in self._rows])
