@@ -82,8 +82,15 @@ def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
 
 
 def in_whole_vectors(*operands: Tensor) -> bool:
-    """Whether vectorised loops over operands of one shape have no remainder."""
-    return operands[0].numel() % VECTOR_LOOP == 0 and all(operand.is_contiguous() for operand in operands)
+    """Whether vectorised loops over operands of one shape have no remainder: each lies in one piece, all in the same
+    order."""
+    if operands[0].numel() % VECTOR_LOOP:
+        return False
+    if all(operand.is_contiguous() for operand in operands):
+        return True
+    shape, strides = operands[0].shape, operands[0].stride()
+    last = sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+    return last == operands[0].numel() - 1 and all(operand.stride() == strides for operand in operands)
 
 
 def constant(number: float, like: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ non-linear version."""
 from __future__ import annotations
 
 import dataclasses
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def _walked(network: Network, passed: Pass, bp: BP, layers: int) -> list[Tensor]
     for output in range(network.outputs):
         one = torch.zeros_like(passed.error)
         one[..., output] = 1.0
-        replaced = dataclasses.replace(passed, error=one, masks=None)
-        signals, _ = network.backward(replaced, bp)
-        rows.append([signal.mean(1) for signal in signals[:layers] if signal is not None])  # BP always has one
+        walk = network.walk(dataclasses.replace(passed, error=one, masks=None), bp)
+        signals = list(islice(walk, 0, 2 * len(network.hidden_sizes) - 1, 2))  # not the last delta, the largest
+        rows.append([signal.mean(1) for signal in signals[: -layers - 1 : -1] if signal is not None])  # BP has them all
     return [torch.stack(layer, 1) for layer in zip(*rows, strict=True)]

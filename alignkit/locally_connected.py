@@ -13,33 +13,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignkit.convolution import stacked
+
 CACHED_BYTES = 2**20
 """Of what positions see at a time, on a CPU: about a core's own cache."""
 
 
 def connect_locally(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor:
     """z [E, N, out, H', W'] of h [E, N, in, H, W]."""
-    found = []
-    for e in range(len(weight)):
-        windows = _windows(h[e], weight.shape[-1], padding)
-        rows, columns = windows.shape[:2]
-        kernels = _by_position(weight[e], rows * columns)
-        z = h.new_empty(rows * columns, kernels.shape[1], h.shape[1])  # [P, out, N]
-        for block, positions in _blocks(windows):
-            torch.bmm(kernels[positions], _seen(windows[block]), out=z[positions])
-        z = z.permute(2, 1, 0) + bias[e].view(-1, rows * columns)
-        found.append(z.view(*z.shape[:2], rows, columns))
-    return torch.stack(found)
+    members = range(len(weight))
+    return stacked((_connect_locally(h[e], weight[e], bias[e], padding) for e in members), len(members))
+
+
+def _connect_locally(h: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    """A member's z [N, out, H', W'] of its h [N, in, H, W]."""
+    windows = _windows(h, weight.shape[-1], padding)
+    rows, columns = windows.shape[:2]
+    kernels = _by_position(weight, rows * columns)
+    z = h.new_empty(rows * columns, kernels.shape[1], len(h))  # [P, out, N]
+    for block, positions in _blocks(windows):
+        torch.bmm(kernels[positions], _seen(windows[block]), out=z[positions])
+    z += bias.view(-1, rows * columns).t()[..., None]
+    by_sample = z.flatten(0, 1).t().contiguous()
+    return by_sample.view(len(h), rows, columns, -1).permute(0, 3, 1, 2)
 
 
 def connect_locally_back(delta: Tensor, weight: Tensor, size: Sequence[int], *, padding: int) -> Tensor:
     """The signal at the input, [E, N, *size], of a delta at the output [E, N, out, H', W']."""
     kernel = weight.shape[-1]
-    found = []
+    channels, height, width = size
+    signal = delta.new_empty(*delta.shape[:2], *size)
     for e in range(len(weight)):
         there = _by_position_first(delta[e])
         kernels = _by_position(weight[e], len(there)).mT  # [P, in k k, out]
-        channels, height, width = size
         padded = delta.new_zeros(channels, height + 2 * padding, width + 2 * padding, delta.shape[1])
         windows = padded.unfold(1, kernel, 1).unfold(2, kernel, 1).permute(1, 2, 0, 4, 5, 3)  # as `_windows`
         for block, positions in _blocks(windows):
@@ -49,27 +55,27 @@ def connect_locally_back(delta: Tensor, weight: Tensor, size: Sequence[int], *, 
                 for x in range(kernel):
                     reached[:, :, :, y, x] += handed_down[:, :, :, y, x]
         inner = padded[:, padding : padding + height, padding : padding + width]
-        found.append(inner.permute(3, 0, 1, 2))
-    return torch.stack(found)
+        signal[e].flatten(1).copy_(inner.flatten(0, 2).t())
+    return signal
 
 
 def local_gradient(h: Tensor, delta: Tensor, shape: Sequence[int], *, padding: int) -> Tensor:
     """The gradient of the weights, [E, *shape], summed over samples."""
-    found = []
+    gradients = h.new_empty(len(h), *shape)
     for e in range(len(h)):
         there = _by_position_first(delta[e])
         windows = _windows(h[e], shape[-1], padding)
         gradient = h.new_empty(len(there), there.shape[1], shape[1] * shape[2] * shape[3])  # [P, out, in k k]
         for block, positions in _blocks(windows):
             torch.bmm(there[positions], _seen(windows[block]).mT, out=gradient[positions])
-        found.append(gradient.transpose(0, 1).reshape(list(shape)))
-    return torch.stack(found)
+        gradients[e].view(-1, len(there), gradient.shape[-1]).copy_(gradient.transpose(0, 1))
+    return gradients
 
 
 def _windows(h: Tensor, kernel: int, padding: int) -> Tensor:
     """What each position of the output sees of a member's h [N, in, H, W]: a view [H', W', in, k, k, N]."""
-    padded = F.pad(h.permute(1, 2, 3, 0).contiguous(), (0, 0, padding, padding, padding, padding))
-    return padded.unfold(1, kernel, 1).unfold(2, kernel, 1).permute(1, 2, 0, 4, 5, 3)
+    padded = F.pad(_samples_last(h), (0, 0, 0, 0, padding, padding, padding, padding))
+    return padded.unfold(0, kernel, 1).unfold(1, kernel, 1).permute(0, 1, 2, 4, 5, 3)
 
 
 def _blocks(windows: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -93,4 +99,10 @@ def _by_position(weight: Tensor, positions: int) -> Tensor:
 
 def _by_position_first(delta: Tensor) -> Tensor:
     """A member's deltas [N, out, H', W'] as [P, out, N]."""
-    return delta.flatten(2).permute(2, 1, 0).contiguous()
+    return _samples_last(delta).flatten(0, 1)
+
+
+def _samples_last(images: Tensor) -> Tensor:
+    """A member's images [N, c, H, W] as [H, W, c, N]: a matrix turned over, where channels lie together."""
+    by_sample = images.permute(0, 2, 3, 1).reshape(len(images), -1)
+    return by_sample.t().contiguous().view(*images.shape[2:], images.shape[1], -1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from alignkit import angles
 from alignkit.angles import Directions
 from alignkit.batched import matmul
+from alignkit.convolution import in_memory_order
 from alignkit.feedback import Projection
 from alignkit.gradient_cosines import GradientCosines
 from alignkit.inner_products import length, sums_of_samples, update_products
@@ -79,7 +80,7 @@ class LayerDeltas:
 
     def __init__(self, layer: int, passes: tuple[Pass, Pass], deltas: tuple[Tensor, Tensor]) -> None:
         self.layer, self.passes, self.deltas = layer, passes, deltas
-        self.own, self.reference = (Directions(delta.flatten(2)) for delta in deltas)
+        self.own, self.reference = (Directions(in_memory_order(delta)) for delta in deltas)
 
 
 class Probe:
@@ -193,7 +194,7 @@ class Probe:
     def _null(self, s: LayerSignals) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and sd of the mean cosine under redrawn feedback, and where it was redrawn, the p of the one that is."""
         projection = self._projection(s.layer)
-        source = None if s.above is None else Directions(s.above.flatten(2))
+        source = None if s.above is None else Directions(in_memory_order(s.above))
         if projection is not None and projection.from_error:
             source = s.errors
         if self._closed_form and projection is not None and source is not None:
