@@ -75,6 +75,8 @@ def synthetic_records(
     pairs at which seeds 0 and 1 diverge; `rates` maps a level to the run's learning rate.
     """
     generator = np.random.default_rng(noise)
+    nothing, chosen = dict.fromkeys(MEASURE_COLUMNS, float("nan")), frozenset(measures)
+    no_evaluation = dict.fromkeys(CHECKPOINTS, float("nan"))
     designs = {"practices": half_fraction(PRACTICES)} if designs is None else designs
     angle_effects = angle_effects or {}
     accuracy_effects = accuracy_effects or {}
@@ -125,9 +127,8 @@ def synthetic_records(
             for step in steps:
                 dead = diverged and step >= 40
                 progress = 1 - np.exp(-step / 60)
-                row = {name: float("nan") for name in CHECKPOINTS}
-                row |= {"run_id": run_id, "step": step, "epoch": step / 45, "mode": "batch", "output_cosine": 1.0}
-                checkpoint_rows.append(row)
+                found = {"run_id": run_id, "step": step, "epoch": step / 45, "mode": "batch", "output_cosine": 1.0}
+                checkpoint_rows.append(no_evaluation | found)
                 for layer in range(1, depth + 1):
                     target = 85.0 if rule == "bp" else angle + 3.0 * (layer - (depth + 1) / 2)
                     degrees = 90 - (90 - target) * progress + generator.normal(0, 0.2)
@@ -138,8 +139,7 @@ def synthetic_records(
                             "run_id": run_id, "step": step, "epoch": step / 45, "layer": layer,
                             "layer_name": f"linear{layer}", "width": width,
                             "signal": "bystander" if rule == "bp" else "teaching",
-                            **{name: values.get(name, float("nan")) if name in measures else float("nan")
-                               for name in MEASURE_COLUMNS},
+                            **nothing, **{name: value for name, value in values.items() if name in chosen},
                             "undefined": 0 if defined else 128,
                         }
                     )  # fmt: skip

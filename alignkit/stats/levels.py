@@ -64,17 +64,21 @@ def numeric_levels(levels: Iterable[str]) -> list[float] | None:
 
 def _spelled(values: Iterable[Any]) -> list[str | None]:
     """`level_text` of each value; a column has few levels and many rows, so each is spelled once."""
+    if isinstance(values, pd.api.extensions.ExtensionArray) and not pd.api.types.is_object_dtype(values.dtype):
+        codes, levels = values.factorize()
+        texts = [*(level_text(level) for level in levels), None]  # code -1: missing
+        return [texts[code] for code in codes.tolist()]
     known: dict[tuple[type, Any], str | None] = {}
-    texts = []
+    found = []
     for value in values:
         try:
             key = (type(value), value)
             if key not in known:
                 known[key] = level_text(value)
-            texts.append(known[key])
+            found.append(known[key])
         except TypeError:  # lists cannot be looked up
-            texts.append(level_text(value))
-    return texts
+            found.append(level_text(value))
+    return found
 
 
 def _number(text: str) -> float | None:
