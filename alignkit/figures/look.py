@@ -71,8 +71,9 @@ def save_svg(figure: Figure, *, name: str) -> bytes:
     svg = io.BytesIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         # The layout starts from where the last one ended, so it is made once and then kept.
-        if figure.get_layout_engine() is not None:
-            figure.draw_without_rendering()
+        layout = figure.get_layout_engine()
+        if layout is not None:
+            layout.execute(figure)
             figure.set_layout_engine("none")
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return svg.getvalue()
