@@ -60,16 +60,15 @@ def in_memory_order(values: Tensor) -> Tensor:
 def stacked(each: Iterable[Tensor], members: int) -> Tensor:
     """The members' images [N, c, H, W], one after another, as [E, N, c, H, W] with the channels together."""
     found: Tensor | None = None
-    for position, images in enumerate(each):
-        images = images.permute(0, 2, 3, 1)
+    for e, images in enumerate(each):
         if members == 1:
-            found = images.contiguous()[None]
-            break
+            return channels_together(images)[None]
         if found is None:
-            found = images.new_empty(members, *images.shape)
-        found[position] = images
+            samples, channels, height, width = images.shape
+            found = images.new_empty(members, samples, height, width, channels).permute(0, 1, 4, 2, 3)
+        found[e] = images
     assert found is not None, "a cohort has members"
-    return found.permute(0, 1, 4, 2, 3)
+    return found
 
 
 def _in_groups(x: Tensor) -> bool:

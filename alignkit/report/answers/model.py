@@ -81,10 +81,12 @@ def _answer(made: Model, anova: pd.DataFrame) -> str:
     main = anova[~anova["term"].str.contains(":")]
     interactions = anova[anova["term"].str.contains(":")]
     total = anova["ss"].sum()
-    text = f"Under {rule_name(made.rule)}, most of what the factors explain comes from "
-    text += (
-        listed(f"{term_name(row['term'])} ({row['ss'] / total:.0%})" for row in anova.head(3).to_dict("records")) + "."
-    )
+    text = f"Under {rule_name(made.rule)}, "
+    if len(anova) == 1:
+        text += f"{term_name(anova['term'].iloc[0])} explains {anova['generalised_r2'].iloc[0]:.0%} of all variation."
+    else:
+        shares = (f"{term_name(row['term'])} ({row['ss'] / total:.0%})" for row in anova.head(3).to_dict("records"))
+        text += f"most of what the factors explain comes from {listed(shares)}."
     if len(interactions):
         certain = interactions[interactions["p_adjusted"] < 0.05]
         text += (
@@ -126,6 +128,8 @@ def _anova_table(analysis: Analysis, made: Model, anova: pd.DataFrame) -> Table:
 
 
 def _charts(analysis: Analysis, made: Model, anova: pd.DataFrame) -> list[Chart]:
+    if len(anova) == 1:  # nothing to rank
+        return []
     response = str(analysis.alignment)
     suffix = "" if made.rule == analysis.rules[0] else f"_{slug(made.rule)}"
     top = anova.iloc[0]
