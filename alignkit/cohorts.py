@@ -123,7 +123,7 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     moving = compares_steps + stores_gradients * (4 if adam else 0)  # the parameters before it; temporaries
     kept, dropping = (
         [
-            _pass_bytes(layer, number, dropping=dropping, turned=not gpu) + windows * (layer is layers[0])
+            _pass_bytes(layer, number, dropping=dropping, channels_last=not gpu) + windows * (layer is layers[0])
             for layer in layers
         ]
         for dropping in (False, True)
@@ -163,16 +163,16 @@ def _mask_elements(settings: Settings, index: int, layer: LayerShape) -> int:
     return weights + (1 + independent) * signals
 
 
-def _pass_bytes(layer: LayerShape, number: int, *, dropping: bool, turned: bool) -> int:
+def _pass_bytes(layer: LayerShape, number: int, *, dropping: bool, channels_last: bool) -> int:
     """What a forward pass keeps of one sample at one layer, with dropout or without: what each stage of the tail makes
-    of z, and once more what leaves a convolution, if that is `turned` over to be a vector."""
+    of z, and of images that lie channels last, the vector as well."""
     units, options = _units(layer), layer.options
     if options is None or options.activation is None:
         return 3 * number * units
     stages = 1 + ACTIVATIONS[options.activation].needs_input + (options.norm != "none")
     stages += (1 if layer.convolution else 2) * bool(dropping and options.dropout)  # its mask, unless of channels
     pooled = (number + 8) * layer.size if layer.pool else 0  # values, and the indices that they came from
-    return number * (units * stages + layer.size * (layer.convolution and turned)) + pooled
+    return number * (units * stages + layer.size * (layer.convolution and channels_last)) + pooled
 
 
 def _walked(layer: LayerShape) -> int:

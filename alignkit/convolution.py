@@ -1,18 +1,19 @@
 """Convolutions over the ensemble axis: member e of [E, N, c, H, W] has the kernel e of [E, out, in, k, k].
 
-On a CPU a loop over members is as fast as a grouped convolution, and keeps members independent to the bit; there an
-image's channels lie together in memory ([E, N, H, W, c], whatever the shape says), as its fastest kernels have them. On
-a GPU one grouped call fills the device.
+On a CPU a loop over members is as fast as a grouped convolution, and keeps members independent to the bit; what it
+makes lies channels last in memory. On a GPU one grouped call fills the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
+
+from alignkit.channels_last import channels_last, stack_channels_last
 
 
 def convolve(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor:
@@ -21,8 +22,8 @@ def convolve(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor
         merged = F.conv2d(_merge(h), weight.flatten(0, 1), bias.flatten(), padding=padding, groups=len(weight))
         return _split(merged, len(weight))
     members = range(len(weight))
-    each = (F.conv2d(channels_together(h[e]), weight[e], bias[e], padding=padding) for e in members)
-    return stacked(each, len(members))
+    each = (F.conv2d(channels_last(h[e]), weight[e], bias[e], padding=padding) for e in members)
+    return stack_channels_last(each, members=len(members))
 
 
 def convolve_back(delta: Tensor, weight: Tensor, *, padding: int) -> Tensor:
@@ -31,8 +32,8 @@ def convolve_back(delta: Tensor, weight: Tensor, *, padding: int) -> Tensor:
         merged = F.conv_transpose2d(_merge(delta), weight.flatten(0, 1), padding=padding, groups=len(weight))
         return _split(merged, len(weight))
     members = range(len(weight))
-    each = (F.conv_transpose2d(channels_together(delta[e]), weight[e], padding=padding) for e in members)
-    return stacked(each, len(members))
+    each = (F.conv_transpose2d(channels_last(delta[e]), weight[e], padding=padding) for e in members)
+    return stack_channels_last(each, members=len(members))
 
 
 def kernel_gradient(h: Tensor, delta: Tensor, shape: Sequence[int], *, padding: int) -> Tensor:
@@ -42,33 +43,8 @@ def kernel_gradient(h: Tensor, delta: Tensor, shape: Sequence[int], *, padding: 
         merged_shape = [members * shape[0], *shape[1:]]
         merged = conv2d_weight(_merge(h), merged_shape, _merge(delta), padding=padding, groups=members)
         return merged.view(members, *shape)
-    pairs = [(channels_together(h[e]), channels_together(delta[e])) for e in range(members)]
+    pairs = [(channels_last(h[e]), channels_last(delta[e])) for e in range(members)]
     return torch.stack([conv2d_weight(images, list(shape), there, padding=padding) for images, there in pairs])
-
-
-def channels_together(images: Tensor) -> Tensor:
-    """Images [N, c, H, W] of which, on a CPU, the channels lie together in memory."""
-    return images if images.is_cuda else images.contiguous(memory_format=torch.channels_last)
-
-
-def in_memory_order(values: Tensor) -> Tensor:
-    """[E, N, d] of [E, N, c, H, W], in the order of a CPU's memory, and so without a copy: for inner products. Vectors
-    are left as they are."""
-    return (values.permute(0, 1, 3, 4, 2) if values.dim() == 5 and not values.is_cuda else values).flatten(2)
-
-
-def stacked(each: Iterable[Tensor], members: int) -> Tensor:
-    """The members' images [N, c, H, W], one after another, as [E, N, c, H, W] with the channels together."""
-    found: Tensor | None = None
-    for e, images in enumerate(each):
-        if members == 1:
-            return channels_together(images)[None]
-        if found is None:
-            samples, channels, height, width = images.shape
-            found = images.new_empty(members, samples, height, width, channels).permute(0, 1, 4, 2, 3)
-        found[e] = images
-    assert found is not None, "a cohort has members"
-    return found
 
 
 def _in_groups(x: Tensor) -> bool:

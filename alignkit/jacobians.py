@@ -67,6 +67,7 @@ def _walked(network: Network, passed: Pass, bp: BP, layers: int) -> list[Tensor]
         one = torch.zeros_like(passed.error)
         one[..., output] = 1.0
         walk = network.walk(dataclasses.replace(passed, error=one, masks=None), bp)
-        signals = list(islice(walk, 0, 2 * len(network.hidden_sizes) - 1, 2))  # not the last delta, the largest
-        rows.append([signal.mean(1) for signal in signals[: -layers - 1 : -1] if signal is not None])  # BP has them all
+        # signals alone, from the top: the walk stops before the lowest layer's delta, the largest
+        signals = list(islice(walk, 0, 2 * len(network.hidden_sizes) - 1, 2))[::-1]
+        rows.append([signal.mean(1) for signal in signals[:layers] if signal is not None])  # BP has them all
     return [torch.stack(layer, 1) for layer in zip(*rows, strict=True)]

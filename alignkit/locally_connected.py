@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignkit.convolution import stacked
+from alignkit.channels_last import stack_channels_last
 
 CACHED_BYTES = 2**20
 """Of what positions see at a time, on a CPU: about a core's own cache."""
@@ -22,7 +22,8 @@ CACHED_BYTES = 2**20
 def connect_locally(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor:
     """z [E, N, out, H', W'] of h [E, N, in, H, W]."""
     members = range(len(weight))
-    return stacked((_connect_locally(h[e], weight[e], bias[e], padding) for e in members), len(members))
+    each = (_connect_locally(h[e], weight[e], bias[e], padding) for e in members)
+    return stack_channels_last(each, members=len(members))
 
 
 def _connect_locally(h: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
@@ -103,6 +104,6 @@ def _by_position_first(delta: Tensor) -> Tensor:
 
 
 def _samples_last(images: Tensor) -> Tensor:
-    """A member's images [N, c, H, W] as [H, W, c, N]: a matrix turned over, where channels lie together."""
+    """A member's images [N, c, H, W] as [H, W, c, N]: where they lie channels last, a matrix turned over."""
     by_sample = images.permute(0, 2, 3, 1).reshape(len(images), -1)
     return by_sample.t().contiguous().view(*images.shape[2:], images.shape[1], -1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from alignkit import angles
 from alignkit.angles import Directions
 from alignkit.batched import matmul
-from alignkit.convolution import in_memory_order
+from alignkit.channels_last import in_memory_order
 from alignkit.feedback import Projection
 from alignkit.gradient_cosines import GradientCosines
 from alignkit.inner_products import length, sums_of_samples, update_products

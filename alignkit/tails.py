@@ -21,7 +21,7 @@ from torch import Tensor
 
 from alignkit import streams
 from alignkit.batched import constant, elementwise, in_whole_vectors
-from alignkit.convolution import channels_together
+from alignkit.channels_last import channels_last
 
 NORM_EPSILON = 1e-5
 RUNNING_MOMENTUM = 0.1
@@ -300,7 +300,7 @@ class MaxPool:
         self._size, self._stride = size, stride
 
     def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
-        images = channels_together(x.flatten(0, 1))  # pooled several times as fast
+        images = channels_last(x.flatten(0, 1))
         value, indices = F.max_pool2d(images, self._size, self._stride, return_indices=True)
         return value.view(*x.shape[:2], *value.shape[1:]), (images, indices)
 
@@ -308,15 +308,9 @@ class MaxPool:
         self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, spare: bool = False
     ) -> Tensor:
         images, indices = cache
+        size, stride, padding, dilation = [self._size] * 2, [self._stride] * 2, [0, 0], [1, 1]
         back = torch.ops.aten.max_pool2d_with_indices_backward(
-            channels_together(signal.flatten(0, 1)),
-            images,
-            [self._size] * 2,
-            [self._stride] * 2,
-            [0, 0],
-            [1, 1],
-            False,
-            indices,
+            channels_last(signal.flatten(0, 1)), images, size, stride, padding, dilation, False, indices
         )
         return back.view(*signal.shape[:2], *images.shape[1:])
 

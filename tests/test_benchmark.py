@@ -13,7 +13,9 @@ from alignkit.arithmetic import precisions_had
 from alignkit.benchmark import speed
 from alignkit.benchmark.contestants import Case, Engine, bare_products, engine_steps, operations
 from alignkit.benchmark.growth import exponent, growth
+from alignkit.benchmark.hardware import machine
 from alignkit.benchmark.memory import cohort_memory
+from alignkit.benchmark.profile import profile
 from alignkit.benchmark.report import row_text, to_markdown, write_speed
 from alignkit.benchmark.speed import Row, Speed
 from alignkit.benchmark.timing import Crew, Timing, interleaved
@@ -160,7 +162,7 @@ def test_growth_has_a_curve_for_everything(monkeypatch):
 
 
 def test_profiles_are_shares():
-    shares = speed.profile(TINY, steps=2)
+    shares = profile(TINY, steps=2)
     assert sum(share for _, share in shares) == pytest.approx(1.0) and len(shares) == 9
     assert all(0 <= share <= 1 for _, share in shares)
 
@@ -176,7 +178,7 @@ def _speed(median=2.0):
     timing = Timing(median, 1.5, 2.5, 1.0, 9)
     row = Row("dfa x", "DFA step", 2, {"alignkit": timing}, {"published": 13.0}, ("published", "at least", 12.0))
     return Speed(
-        machine=speed.machine("cpu", 2),
+        machine=machine("cpu", 2),
         limits={"gemm_gflops_1": 50.0, "copy_gb_per_s_1": 9.5},
         rows=[row, Row("share", "a share", 1, ratios={"share": 0.2}, target=("share", "at most", 0.05))],
         growth=[{"what": "width", "per": "network", "values": [1], "milliseconds": [0.5], "exponent": 1.0}],

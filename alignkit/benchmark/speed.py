@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,14 +22,14 @@ from alignkit.benchmark.contestants import (
     gathering,
 )
 from alignkit.benchmark.growth import SMALL, growth
+from alignkit.benchmark.hardware import machine, machine_limits
 from alignkit.benchmark.memory import memory
 from alignkit.benchmark.plain import plain_cnn_step, plain_step
+from alignkit.benchmark.profile import profile
 from alignkit.benchmark.published import build, recognise
-from alignkit.benchmark.timing import SPINNING_SECONDS, Contestant, Crew, Steps, Timing, interleaved, synchronise
-from alignkit.errors import AlignkitError
+from alignkit.benchmark.timing import SPINNING_SECONDS, Contestant, Crew, Steps, Timing, interleaved
 from alignkit.estimate import estimate
 from alignkit.execute import plan_cohorts
-from alignkit.machine import device_name
 from alignkit.probe import schedule
 from alignkit.run import known_rates, open_study, study_plan
 from alignkit.settings import MatmulPrecision
@@ -330,60 +328,3 @@ def _placed(case: Case, device: str) -> Case:
 
 def _cores(count: int) -> str:
     return "one core" if count == 1 else f"{count} cores"
-
-
-def machine_limits(device: str, cores: int) -> dict[str, float]:
-    """The rate of a large square product, in 10⁹ operations a second, and of a copy, in 10⁹ bytes a second."""
-    n = 8192 if device.startswith("cuda") else 1536
-    a, b, c = (torch.randn(n, n, device=device) for _ in range(3))
-    source = torch.ones(2**24, device=device)
-    target = torch.empty_like(source)
-    found: dict[str, float] = {}
-    for used in dict.fromkeys((1, cores)):
-        timings = interleaved(
-            {
-                "gemm": Steps(lambda: torch.mm(a, b, out=c), threads=used, device=device),
-                "copy": Steps(lambda: target.copy_(source), threads=used, device=device),
-            },
-            seconds=0.5,
-        )
-        found[f"gemm_gflops_{used}"] = round(2e-9 * n**3 / (1e-3 * timings["gemm"].median), 1)
-        found[f"copy_gb_per_s_{used}"] = round(2e-9 * source.nbytes / (1e-3 * timings["copy"].median), 1)
-    return found
-
-
-def machine(device: str, cores: int) -> dict[str, Any]:
-    """What ran: processor or GPU, cores, and versions."""
-    return {
-        "name": device_name(device),
-        "device": device,
-        "cores": cores,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "system": platform.system(),
-    }
-
-
-def profile(case: Case, *, steps: int = 20) -> list[tuple[str, float]]:
-    """Where the time of a step goes: each operation's share, the largest first; the rest as the last."""
-    engine = Engine(case)
-    for _ in range(3):
-        engine.step()
-    cuda = case.device.startswith("cuda")
-    activity = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[activity]) as found:
-        for _ in range(steps):
-            engine.step()
-        synchronise(case.device)
-    times = {
-        event.key.removeprefix("aten::"): event.self_device_time_total if cuda else event.self_cpu_time_total
-        for event in found.key_averages()
-    }
-    total = sum(times.values())
-    if not total:
-        raise AlignkitError("bench: the profiler recorded nothing. Run it again, or on another device")
-    largest = sorted(times, key=lambda name: -times[name])[:8]
-    shares = [(name, times[name] / total) for name in largest]
-    return [*shares, ("everything else", 1.0 - sum(share for _, share in shares))]

@@ -63,8 +63,8 @@ class Rule(ABC):
         """What updates layer l in the place of `delta`, t_l pulled back to z_l: the same unless the rule
         changes it there.
 
-        [E, N, d] after a fully connected op, [E, N, c, H, W] after a convolution (whose channels may lie together in
-        memory: `reshape` and `flatten`, not `view`), and the result alike.
+        [E, N, d] after a fully connected op, [E, N, c, H, W] after a convolution (channels last in memory on a CPU:
+        `reshape` works, `view` may not), and the result alike.
         The layer's update and the recorded delta take the result; the walk to the layers below goes on
         from `delta` itself.
         """
