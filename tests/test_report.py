@@ -16,7 +16,7 @@ from synthetic import full_study, grid, synthetic_records
 from alignkit.claims import evaluate
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.figures import row_label
-from alignkit.report import write_report
+from alignkit.report import revision, write_report
 from alignkit.report.analysis import analyse
 from alignkit.report.method import facts
 from alignkit.report.sections import ALWAYS
@@ -273,3 +273,10 @@ def test_words() -> None:
     assert (p_text(0.99999), p_text(0.01), p_text(1e-9)) == ("1", ".010", "<.001")
     assert number(-0.001, 1) == "0.0" and number(1234.5, 0) == "1,234"
     assert latex_text("50% of {a_b} & \N{MINUS SIGN}1") == r"50\% of \{a\_b\} \& $-$1"
+
+
+def test_verdicts_that_another_question_turns_over_are_announced(records: Records, written: Path) -> None:
+    assert any(claim.factor in revision.FACTORS for claim in records.study.claims)
+    assert revision.NOTICE[0] in written.read_text(encoding="utf-8")
+    elsewhere = [claim.model_copy(update={"response": "gradient_cosine"}) for claim in records.study.claims]
+    assert revision.notice(elsewhere) == ()

@@ -22,6 +22,7 @@ from alignkit.launay2019.findings import All
 from alignkit.launay2019.markdown import rows_of, table_lines
 from alignkit.launay2019.published import HYPOTHESES, STUDIES, Hypothesis
 from alignkit.recommend import recommendations
+from alignkit.report.revision import notice
 from alignkit.report.words import count
 from alignkit.settings import Images
 from alignkit.store import Records, load
@@ -90,6 +91,9 @@ def _opening(found: All) -> str:
         "when they are measured right (*corrected*: both signals from one pass under the same masks, feedback at every "
         "hidden layer, a rate of its own for every arm, seeds as replicates, a twin that learns by back-propagation).",
     ]
+    revised = notice(claim for records in found.values() for claim in records.study.claims)
+    if revised:
+        lines[1:1] = ["", f"> **{revised[0]}** {' '.join(revised[1:])}"]
     smaller = {name: records.study.profile for name, records in found.items() if records.study.profile}
     if smaller:
         lines += [

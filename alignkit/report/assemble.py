@@ -18,6 +18,7 @@ from alignkit.report import method, results
 from alignkit.report.analysis import IMPOSED, Analysis, analyse, crossed_streams
 from alignkit.report.charts import Chart, charts
 from alignkit.report.results import bounds, known
+from alignkit.report.revision import notice
 from alignkit.report.section import Question, Section
 from alignkit.report.sections import ALWAYS, FULL, answered
 from alignkit.report.svg import inline_svg
@@ -111,6 +112,7 @@ def render(
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         title=study.title or study.name,
         study=study,
+        notice=notice(study.claims),
         summary=summary(analysis),
         verdicts=[_verdict_context(verdict) for verdict in analysis.verdicts],
         verdict_meanings=VERDICTS,
