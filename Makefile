@@ -2,19 +2,29 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test test-all lint notebooks clean
+.PHONY: reproduce test test-all test-processors lint notebooks clean
 
 reproduce: .venv/core
 	.venv/bin/alignkit reproduce
 
 # Tests start many processes: with bytecode kept, none compiles the package anew.
-test test-all: export PYTHONDONTWRITEBYTECODE =
+test test-all test-processors: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/dev
 	.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-all: .venv/dev
 	.venv/bin/python -m pytest
+
+# Other processors, as the arithmetic libraries may be told to play them; worker processes inherit the environment.
+test-processors: .venv/dev
+	@failed=0; for setting in "" \
+	  "ONEDNN_MAX_CPU_ISA=AVX2" \
+	  "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2" \
+	  "ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=AVX2"; do \
+	  echo "Tests under $${setting:-no setting} ..."; \
+	  env $$setting .venv/bin/python -m pytest -n auto --dist loadfile -m "not slow" || failed=1; \
+	done; exit $$failed
 
 lint: .venv/dev
 	.venv/bin/ruff check .

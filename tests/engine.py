@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from alignkit.layers import LayerShape
 from alignkit.members import Member
@@ -70,13 +71,17 @@ class LocallyConnected(nn.Module):
 class Reference(nn.Module):
     """One member of a cohort as a plain torch module: same weights, and the masks of a given pass.
 
-    `outputs[l - 1]` is h_l of the last call, with its gradient kept.
+    Of the last call, gradients kept: `hidden[l - 1]` is h_l, `sums[l - 1]` what layer l was given and z_l,
+    `normalised[l]` what layer l's norm handed on. `magnified` is how many times larger a norm made relative errors.
     """
 
     def __init__(self, network: Network, member: int, passed: Pass | None = None, *, train: bool = True) -> None:
         super().__init__()
         self.network, self.member, self.passed = network, member, passed
         self.hidden: list[Tensor] = []
+        self.sums: list[tuple[Tensor, Tensor]] = []
+        self.normalised: dict[int, Tensor] = {}
+        self.magnified = 1.0
         self.layers = nn.ModuleList()
         self.norms: dict[int, nn.Module] = {}
         for index, layer in enumerate(network.layers, start=1):
@@ -109,9 +114,12 @@ class Reference(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [N, …] as the first layer saw it, input dropout included."""
-        self.hidden = []
+        self.hidden, self.sums, self.normalised, self.magnified = [], [], {}, 1.0
         for index, (layer, op) in enumerate(zip(self.network.layers, self.layers, strict=True), start=1):
-            x = op(x if layer.convolution else x.flatten(1))
+            given = x if layer.convolution else x.flatten(1)
+            x = op(given)
+            x.retain_grad()
+            self.sums.append((given, x))
             if layer.options is None:
                 return x
             for position, stage in enumerate(self.network.tails[index - 1]):
@@ -124,7 +132,10 @@ class Reference(nn.Module):
         options = self.network.layers[index - 1].options
         assert options is not None
         if isinstance(stage, Norm):
-            return self.norms[index](x)
+            self.magnified = max(self.magnified, _magnification(self.norms[index], x))
+            self.normalised[index] = y = self.norms[index](x)
+            y.retain_grad()
+            return y
         if isinstance(stage, Activation):
             functions = {
                 "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "gelu": nn.functional.gelu,
@@ -138,6 +149,30 @@ class Reference(nn.Module):
         assert isinstance(stage, MaxPool)
         assert self.network.layers[index - 1].pool is not None
         return nn.functional.max_pool2d(x, *self.network.layers[index - 1].pool)
+
+
+def _magnification(norm: nn.Module, x: Tensor) -> float:
+    """How many times larger a norm makes relative errors of its input: the largest entry over its spread. The mean is
+    taken away, the rounding of what it is taken from stays."""
+    over = (0, *range(2, x.dim())) if isinstance(norm, BatchNorm) else tuple(range(1, x.dim()))
+    variance = x.var(over, correction=0, keepdim=True)
+    if isinstance(norm, BatchNorm) and not norm.training:
+        variance = norm.running_var.view_as(variance)
+    return (x.abs() / (variance + norm.eps).sqrt()).max().item()
+
+
+def cosine_rounding(h: Tensor, *deltas: Tensor) -> Tensor:
+    """What float32 may add to the cosine of two weight gradients, sums over samples of δ_n h_nᵀ, [E]: a few roundings.
+
+    Beside a gradient they are the longer the more of its terms cancel; of their length, which has no direction of its
+    own among the d d' entries, a share of 1 / sqrt(d d') lies along the other gradient.
+    """
+    h, rounding = h.double(), torch.finfo(torch.float32).eps
+    most = torch.zeros(len(h), dtype=torch.float64)
+    for delta in (each.double() for each in deltas):
+        gradient, terms = (delta.mT @ h).flatten(1), h.norm(dim=-1) * delta.norm(dim=-1)
+        most = torch.fmax(most, terms.norm(dim=-1) / gradient.norm(dim=-1) / gradient.shape[1] ** 0.5)
+    return 4 * rounding * (1 + most)
 
 
 def reference_loss(network: Network, output: Tensor, targets: Tensor) -> Tensor:

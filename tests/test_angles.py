@@ -22,6 +22,11 @@ from alignkit.inner_products import (
 )
 
 
+def _rounding(terms, dtype=torch.float64):
+    """What a sum of so many terms, in any order, may lose, as a share of the sum of their sizes."""
+    return (terms + 4) * torch.finfo(dtype).eps
+
+
 def _chance_sd(sources, references):
     return angles.chance_sd(angles.Directions(sources), angles.Directions(references))
 
@@ -79,8 +84,9 @@ def test_ceiling_of_a_full_row_space_is_one_and_of_sum_zero_loses_a_dimension():
     g = torch.randn(1, 20, 4, generator=torch.Generator().manual_seed(0))
     square = torch.eye(4)[None]
     assert torch.allclose(_ceiling(square, g, sum_zero=False), torch.ones(1, 20).double())
-    wanted = (g - g.mean(-1, keepdim=True)).norm(dim=-1) / g.norm(dim=-1)
-    assert torch.allclose(_ceiling(square, g, sum_zero=True), wanted.double(), atol=1e-6)
+    wide = g.double()
+    wanted = (wide - wide.mean(-1, keepdim=True)).norm(dim=-1) / wide.norm(dim=-1)
+    assert torch.allclose(_ceiling(square, g, sum_zero=True), wanted, rtol=0, atol=1e-12)
 
 
 def test_no_use_of_the_feedback_beats_the_ceiling():
@@ -106,16 +112,18 @@ def test_effective_rank_is_that_of_the_covariance_at_every_scale_and_in_any_comp
     generator = torch.Generator().manual_seed(5)
     h = (torch.randn(3, *shape, generator=generator) * torch.rand(shape[1], generator=generator) + 0.3).to(dtype)
     found = angles.effective_rank(h)
+    # products of samples may lose as much as is in their lengths, of which the root of the rank's share is in G's own
+    allowed = 2 * _rounding(max(shape), dtype) * (1 + found.sqrt().max().item())
     for member, activations in enumerate(h.double().numpy()):
         eigenvalues = np.linalg.eigvalsh(np.cov(activations.T))
         wanted = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
-        assert found[member].item() == pytest.approx(wanted, rel=2e-6 if dtype == torch.float32 else 1e-10)
+        assert found[member].item() == pytest.approx(wanted, rel=allowed)
     assert torch.equal(angles.effective_rank(h[1:2].clone()), found[1:2])
     for scale in extremes:
         scaled = torch.stack([h[0], h[1] * scale, torch.full_like(h[2], 0.25)])
         again = angles.effective_rank(scaled)
         assert torch.equal(again[0], found[0])  # a company that has to be scaled changes no bit
-        assert again[1].item() == pytest.approx(found[1].item(), rel=1e-6) and again[2].isnan()
+        assert again[1].item() == pytest.approx(found[1].item(), rel=allowed) and again[2].isnan()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -131,8 +139,8 @@ def test_the_cosine_of_large_arrays_is_that_of_small_ones(dtype):
         np.sum(u * v) / np.linalg.norm(u) / np.linalg.norm(v)
         for u, v in zip(a.double().numpy()[:3], b.double().numpy()[:3], strict=True)
     ]
-    assert found[:3].numpy() == pytest.approx(wanted, abs=1e-14)
-    assert found[2] == 1.0 and found[3].isnan()
+    assert found[:3].numpy() == pytest.approx(wanted, abs=2 * _rounding(a[0].numel()))
+    assert wanted[2] == pytest.approx(1.0) and found[3].isnan()
 
 
 @pytest.mark.parametrize("common", [1.0, 300.0])
@@ -140,7 +148,9 @@ def test_effective_rank_of_units_that_hardly_vary_is_not_that_of_rounding(common
     """Saturated units: a step of float32 or none from their common value."""
     generator, top = torch.Generator().manual_seed(0), torch.tensor(common)
     h = torch.where(torch.rand(1, 128, 64, generator=generator) < 0.25, torch.nextafter(top, torch.tensor(0.0)), top)
-    assert angles.effective_rank(h).item() == pytest.approx(angles.effective_rank(h.double()).item(), rel=1e-5)
+    wanted = angles.effective_rank(h.double()).item()
+    allowed = 2 * _rounding(128, torch.float32) * (1 + wanted**0.5)
+    assert angles.effective_rank(h).item() == pytest.approx(wanted, rel=allowed)
     assert angles.effective_rank(h).item() > 40
 
 
@@ -157,8 +167,11 @@ def test_values_are_centred_in_float64_and_not_by_their_company(shape):
     wide = values.double().numpy()
     wanted = wide - np.array([[math.fsum(column) / shape[0] for column in member.T] for member in wide])[:, None]
     assert found.dtype == values.dtype
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-7, atol=1e-14)
-    assert torch.allclose(centred(values.clone().requires_grad_()).detach(), found, rtol=1e-6, atol=1e-14)
+    of_means = _rounding(shape[0]) * values.abs().max().item()
+    in_float32 = torch.finfo(torch.float32).eps
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=in_float32, atol=of_means)
+    as_on_a_gpu = centred(values.clone().requires_grad_()).detach()
+    assert torch.allclose(as_on_a_gpu, found, rtol=2 * in_float32, atol=2 * of_means)
     for member in range(5):
         assert torch.equal(centred(values[member : member + 1].clone())[0], found[member])
 
@@ -189,16 +202,16 @@ def test_lengths_keep_their_scale(dtype):
 def test_a_cosine_and_lengths_are_summed_in_float64_in_one_piece_or_not(d, dtype):
     u, v = torch.randn(2, 3, d, dtype=dtype, generator=torch.Generator().manual_seed(d))
     v[0] = 0.0
-    found = cosine_and_lengths(u, v)
+    found, allowed = cosine_and_lengths(u, v), 2 * _rounding(d)
     assert all(values.dtype == torch.float64 for values in found)
     for n in range(3):
         a, b = u[n].tolist(), v[n].tolist()
         cosine = math.fsum(map(operator.mul, a, b)) / (math.hypot(*a) * math.hypot(*b)) if any(b) else math.nan
         wanted = (cosine, math.hypot(*a), math.hypot(*b))
-        assert [each[n].item() for each in found] == pytest.approx(wanted, rel=1e-12, abs=1e-12, nan_ok=True)
+        assert [each[n].item() for each in found] == pytest.approx(wanted, rel=allowed, abs=allowed, nan_ok=True)
     as_on_a_gpu = cosine_and_lengths(u.clone().requires_grad_(), v)
     for own, other in zip(found, as_on_a_gpu, strict=True):
-        assert torch.allclose(own, other.detach(), rtol=1e-12, atol=1e-12, equal_nan=True)
+        assert torch.allclose(own, other.detach(), rtol=2 * allowed, atol=2 * allowed, equal_nan=True)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1), (33, 5), (12, 64), (130, 257)])
@@ -206,7 +219,9 @@ def test_sums_of_samples_are_in_float64_and_do_not_depend_on_company(shape):
     values = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1)) + 3.0
     found = sums_of_samples(values)
     wanted = [[math.fsum(column) for column in member.T] for member in values.double().numpy()]
-    assert found.numpy() == pytest.approx(np.array(wanted), rel=1e-14)
+    assert found.numpy() == pytest.approx(
+        np.array(wanted), abs=_rounding(shape[0]) * values[0].abs().sum(0).max().item()
+    )
     for member in range(5):
         assert torch.equal(sums_of_samples(values[member : member + 1].clone())[0], found[member])
 
@@ -222,10 +237,12 @@ def test_blocks_give_what_whole_tensors_give(shape, dtype):
     new[0] = old[0] + 1e-4 * direction[0]
     wanted = update_products(new.clone().requires_grad_(), old, direction)  # the way that a GPU takes
     found = update_products(new, old, direction)
-    for own, other in zip(found, wanted, strict=True):
-        assert own.shape == shape[:-1] and torch.allclose(own, other.detach(), rtol=1e-12, atol=1e-12)
+    allowed = 2 * _rounding(shape[-1])
+    scales = wanted[1] * wanted[3], *wanted[1:]  # an inner product loses a share of both lengths
+    for own, other, scale in zip(found, wanted, scales, strict=True):
+        assert own.shape == shape[:-1] and ((own - other).detach().abs() <= allowed * scale.detach()).all()
     in_numpy = np.sqrt((old.double().numpy() ** 2).sum(-1))
-    assert np.allclose(found[2], in_numpy, rtol=1e-12) and torch.equal(length(old), found[2])
+    assert np.allclose(found[2], in_numpy, rtol=allowed, atol=0) and torch.equal(length(old), found[2])
     assert torch.equal(cosine_and_lengths(old, direction)[1], found[2])
 
 

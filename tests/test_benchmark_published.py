@@ -47,7 +47,7 @@ def _layers_of(network: Network, name: str) -> list[Tensor]:
 
 
 def test_the_plain_step_is_the_engine_with_one_member():
-    members = members_of(1, dtype="float32", network={"widths": (9, 7, 8), "activation": "tanh"})
+    members = members_of(1, dtype="float64", network={"widths": (9, 7, 8), "activation": "tanh"})
     network, x, labels = cohort_of(members, shape=(12,), samples=16)
     rule = DFA(network, members)
     weights, biases = ([view.clone() for view in _layers_of(network, name)] for name in ("weight", "bias"))
@@ -57,19 +57,19 @@ def test_the_plain_step_is_the_engine_with_one_member():
         dfa_step(x[0], labels[0], weights=weights, biases=biases, feedback=feedback, lr=0.5)
     _engine_steps(network, rule, x, labels, lr=0.5, steps=STEPS)
     assert not torch.allclose(weights[0], before, atol=1e-3)
-    torch.testing.assert_close(weights, _layers_of(network, "weight"), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(biases, _layers_of(network, "bias"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weights, _layers_of(network, "weight"), rtol=0, atol=1e-12)
+    torch.testing.assert_close(biases, _layers_of(network, "bias"), rtol=0, atol=1e-12)
 
 
 def test_the_plain_cnn_step_is_the_engine_with_one_member():
     settings = {
         "kind": "cnn", "channels": [32, 64, 64], "kernel": 5, "padding": 2, "pool": 3, "pool_stride": 2, "hidden": [128],
     }  # fmt: skip
-    members = members_of(1, dtype="float32", network={**settings, "activation": "tanh"})
+    members = members_of(1, dtype="float64", network={**settings, "activation": "tanh"})
     network, x, labels = cohort_of(members, shape=(3, 32, 32), outputs=10, samples=4)
     rule = DFA(network, members)
     step = plain_cnn_step(lr=0.5, device="cpu")
-    blocks, output = step.keywords["blocks"], step.keywords["output"]
+    blocks, output = step.keywords["blocks"].double(), step.keywords["output"].double()
     ops = [module for module in (*blocks.modules(), output) if isinstance(module, nn.Conv2d | nn.Linear)]
     for op, weight, bias in zip(ops, _layers_of(network, "weight"), _layers_of(network, "bias"), strict=True):
         op.load_state_dict({"weight": weight, "bias": bias})
@@ -79,8 +79,8 @@ def test_the_plain_cnn_step_is_the_engine_with_one_member():
         dfa_cnn_step(x[0], labels[0], blocks=blocks, output=output, feedback=feedback, lr=0.5)
     _engine_steps(network, rule, x, labels, lr=0.5, steps=2)
     for op, weight, bias in zip(ops, _layers_of(network, "weight"), _layers_of(network, "bias"), strict=True):
-        torch.testing.assert_close(op.weight.detach(), weight, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(op.bias.detach(), bias, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(op.weight.detach(), weight, rtol=0, atol=1e-12)
+        torch.testing.assert_close(op.bias.detach(), bias, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

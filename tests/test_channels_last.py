@@ -26,9 +26,9 @@ def test_members_are_stacked_channels_last(members, turned):
 
 def test_inner_products_are_those_of_any_order_and_nothing_is_copied():
     each = [images(5, 3, 4, 6, seed=seed) for seed in range(4)]
-    a, b = (stack_channels_last(pair, members=2) for pair in (each[:2], each[2:]))
+    a, b = (stack_channels_last(pair, members=2).double() for pair in (each[:2], each[2:]))
     found, wanted = (in_memory_order(a) * in_memory_order(b)).sum(-1), (a * b).flatten(2).sum(-1)
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
     assert in_memory_order(a).data_ptr() == a.data_ptr()
     vectors = images(2, 5, 7)
     assert torch.equal(in_memory_order(vectors), vectors)

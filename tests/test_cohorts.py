@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -110,11 +111,13 @@ def test_an_mlp_member_has_identical_records_alone_in_two_and_in_32(rule, settin
 
 
 def test_a_rule_of_one_s_own_may_differentiate():
-    settings = dict(network={"width": 16, "depth": 1}, training={"epochs": 1, "lr": 0.1}, probe={"samples": 33})
-    own, bp = (train_cohort(cohort(2, rule=rule, **settings), DIGITS) for rule in (f"{__name__}:ByAutograd", "bp"))
+    training = {"epochs": 1, "lr": 0.1, "dtype": "float64"}
+    settings = dict(network={"width": 16, "depth": 1}, training=training, probe={"samples": 33})
+    dataset = DIGITS.to("cpu", torch.float64)
+    own, bp = (train_cohort(cohort(2, rule=rule, **settings), dataset) for rule in (f"{__name__}:ByAutograd", "bp"))
     assert own["layers"]["signal_cosine"].to_numpy() == pytest.approx(1.0)
     losses = [tables["checkpoints"]["train_loss"].to_numpy() for tables in (own, bp)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0][-1] < losses[0][0]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9) and losses[0][-1] < losses[0][0]
 
 
 @pytest.mark.parametrize(
@@ -148,15 +151,20 @@ def test_members_may_differ_in_scalars(scalar):
 
 def test_a_cnn_agrees_with_its_company_over_the_first_steps():
     network = {"kind": "cnn", "channels": [4, 6], "kernel": 3, "padding": 1, "pool": 2, "hidden": [12], "norm": "batch"}
-    settings = dict(
-        network=network, training={"epochs": 1, "batch_size": 20}, probe={"samples": 30, "log_steps": 0, "steps": [20]}
-    )
+    probe = {"samples": 30, "log_steps": 0, "steps": [20]}
     dataset, shape = small(DIGITS, train=400), dataclasses.replace(SHAPE, train_samples=400)
-    full = train_cohort(cohort(4, data_shape=shape, **settings), dataset)["layers"]
-    alone = train_cohort(cohort(1, first=2, data_shape=shape, **settings), dataset)["layers"]
-    same = full[full["run_id"].isin(alone["run_id"])]
+
+    def layers(count, *, first=0, dtype="float32"):
+        training = {"epochs": 1, "batch_size": 20, "dtype": dtype}
+        own = cohort(count, first=first, data_shape=shape, network=network, training=training, probe=probe)
+        frame = train_cohort(own, dataset.to("cpu", getattr(torch, dtype)))["layers"]
+        return frame[frame["run_id"].isin([run.run_id for run in own.runs if run.seed == 2])]
+
+    full, alone, exact = layers(4), layers(1, first=2), layers(1, first=2, dtype="float64")
     for column in ("signal_cosine", "delta_cosine", "gradient_cosine", "step_cosine"):
-        assert same[column].to_numpy() == pytest.approx(alone[column].to_numpy(), abs=1e-4, nan_ok=True)
+        found, wanted, truth = (frame[column].to_numpy() for frame in (full, alone, exact))
+        rounding = np.nanmax(np.abs(wanted - truth))  # what another order of the sums may change as well
+        assert rounding < 1e-3 and found == pytest.approx(wanted, abs=8 * rounding, nan_ok=True)
 
 
 def test_one_member_s_divergence_harms_no_other():

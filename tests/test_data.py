@@ -169,7 +169,8 @@ def test_linear_regression_recovers_a_linear_teacher():
 def test_teacher_outputs_are_standardised_and_noise_has_its_sd():
     quiet = Teacher(name="teacher", task="regression", samples=4000, noise=0.0)
     noisy = quiet.model_copy(update={"noise": 0.5})
-    targets = [torch.cat([part.targets for part in (d.train, d.validation, d.test)]) for d in map(load, (quiet, noisy))]
+    parts = [(d.train, d.validation, d.test) for d in map(load, (quiet, noisy))]
+    targets = [torch.cat([part.targets for part in own]).double() for own in parts]
     assert targets[0].mean(dim=0).abs().max() < 1e-6
     assert (targets[0].std(dim=0, correction=0) - 1).abs().max() < 1e-6
     assert abs((targets[1] - targets[0]).std() - 0.5) < 0.02

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from engine import cohort_of, members_of
+from engine import cohort_of, cosine_rounding, members_of
 
 from alignkit import gradient_cosines
 from alignkit.angles import Directions, frobenius_cosine
@@ -24,7 +24,7 @@ def _layer(inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor, torch
     h = torch.randn(MEMBERS, SAMPLES, inputs, generator=generator).tanh()
     own, reference = torch.randn(2, MEMBERS, SAMPLES, outputs, generator=generator)
     half = SAMPLES // 2
-    h[1, half:], own[1, half:] = h[1, :half], 1e-3 * own[1, half:] - own[1, :half]
+    h[1, half:], own[1, half:] = h[1, :half] + 1e-4 * h[1, half:], 1e-4 * own[1, half:] - own[1, :half]
     own[2] = reference[2] + 1e-3 * own[2]
     own[3] = reference[3]
     own[4] = 0.0
@@ -35,22 +35,27 @@ def _cosines(h, own, reference):
     return from_samples(h, Directions(own), Directions(reference))
 
 
+def _exact(h, own, reference):
+    return frobenius_cosine(*(delta.double().mT @ h.double() for delta in (own, reference)))
+
+
 @pytest.mark.parametrize("inputs,outputs", [(64, 32), (33, 17), (20, 50)])
 def test_cosines_from_samples_are_those_of_the_gradients(inputs, outputs):
-    h, own, reference = _layer(inputs, outputs)
-    wanted = frobenius_cosine(*(delta.double().mT @ h.double() for delta in (own, reference)))
-    found = _cosines(h, own, reference)
-    assert found.numpy() == pytest.approx(wanted.numpy(), abs=2e-6, nan_ok=True)
-    assert 1.0 - found[2].item() == pytest.approx(1.0 - wanted[2].item(), rel=1e-3)  # an angle of .06 degrees, exact
-    assert found[3].item() == pytest.approx(1.0, abs=1e-15) and found[4].isnan()
+    tensors = _layer(inputs, outputs)
+    found, wanted, allowed = _cosines(*tensors), _exact(*tensors), cosine_rounding(*tensors)
+    assert ((found - wanted).abs() <= allowed)[:4].all() and found[4].isnan()
+    # of member 2, an angle of .06 degrees, too: it is off by what its gradients are turned
+    angles = [torch.acos(cosine[2]).item() for cosine in (found, wanted)]
+    assert abs(angles[0] - angles[1]) <= allowed[2].item() < 0.01 * angles[1]
+    assert found[3].item() == pytest.approx(1.0, abs=inputs * outputs * torch.finfo(torch.float64).eps)
 
 
 @pytest.mark.parametrize("scales", [(1e-25, 1.0), (1e25, 1e-10), (1.0, 1e-35), (1e-10, 1e-20), (1e12, 1e12)])
 def test_cosines_from_samples_hold_to_the_ends_of_float32(scales):
     h, own, reference = _layer(64, 32)
-    wanted = _cosines(h, own, reference)
-    found = _cosines(h * scales[0], own * scales[1], reference)
-    assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-3 if min(scales) < 1e-30 else 2e-6, nan_ok=True)
+    tensors = h * scales[0], own * scales[1], reference
+    found = _cosines(*tensors)
+    assert ((found - _exact(*tensors)).abs() <= cosine_rounding(*tensors))[:4].all() and found[4].isnan()
 
 
 @pytest.mark.parametrize("inputs,outputs", [(64, 32), (33, 17)])
@@ -83,10 +88,10 @@ def test_a_probe_takes_each_layer_s_cosine_by_some_way_to_the_same_number(mode, 
         passed = net.forward(x[:1].expand_as(x), targets[:1].expand_as(targets), probe_mode(name, step=0))
         walked.append((passed, net.backward(passed, teacher)[1]))
     for layer in range(1, 5):
-        wanted = frobenius_cosine(
-            *(deltas[layer - 1].double().mT @ passed.inputs[layer - 1].double() for passed, deltas in walked)
-        )
-        assert measured["gradient_cosine"][:, layer - 1] == pytest.approx(wanted.numpy(), abs=2e-6), layer
+        factors = [(passed.inputs[layer - 1], deltas[layer - 1]) for passed, deltas in walked]
+        wanted = frobenius_cosine(*(delta.double().mT @ h.double() for h, delta in factors))
+        allowed = torch.maximum(*(cosine_rounding(h, delta) for h, delta in factors))
+        assert (np.abs(measured["gradient_cosine"][:, layer - 1] - wanted.numpy()) <= allowed.numpy()).all(), layer
     # from the last layer down: too few units, two from the samples; inputs of the first one are condensed
     assert ways == ([] if reference_mode else [30, 40])
 

@@ -87,8 +87,8 @@ def test_images_are_normalised_per_channel(image_folder):
     path = image_folder(train=40, test=20, mode="RGB")
     own = load(section(path, validation=10))
     assert own.shape == (3, 4, 5)
-    assert own.train.inputs.mean(dim=(0, 2, 3)).abs().max() < 1e-6
-    assert (own.train.inputs.std(dim=(0, 2, 3), correction=0) - 1).abs().max() < 1e-6
+    assert own.train.inputs.double().mean(dim=(0, 2, 3)).abs().max() < 1e-6
+    assert (own.train.inputs.double().std(dim=(0, 2, 3), correction=0) - 1).abs().max() < 1e-6
     raw = load(section(path, validation=10, mean=[0, 0, 0], std=[1, 1, 1]))
     assert torch.equal((raw.test.inputs.double() * 255).round().float() / 255, raw.test.inputs)
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
@@ -96,7 +96,7 @@ def test_images_are_normalised_per_channel(image_folder):
     expected = (raw.test.inputs - mean[:, None, None]) / std[:, None, None]
     assert (given.test.inputs - expected).abs().max() < 1e-6
     only_sd = load(section(path, validation=10, std=[1, 1, 1]))
-    assert only_sd.train.inputs.mean(dim=(0, 2, 3)).abs().max() < 1e-6
+    assert only_sd.train.inputs.double().mean(dim=(0, 2, 3)).abs().max() < 1e-6
 
 
 def test_a_constant_channel_is_centred_alone(image_folder):

@@ -51,10 +51,19 @@ NETWORKS = {
 SHAPE = (2, 9, 9)
 
 
-@pytest.mark.parametrize("dtype,tolerance", [("float64", 1e-10), ("float32", 1e-5)])
+ROUNDINGS = 32
+"""Units of rounding that a pass there and back may lose, in sums of its terms' own sizes. Of 25 seeds of each network,
+half lose about two at most, whatever their norms magnify, and the worst 15."""
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("mode", [TRAINING, PROBING, EVALUATION], ids=["train", "batch", "eval"])
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
+def test_bp_is_the_gradient_of_the_loss(network, mode, dtype):
+    """The truth is autograd's gradient in float64. What rounding may add to a sum grows with the sizes of its terms, not
+    with the sum: the gradient of a bias that a batch norm follows is 0. And it grows with what norms magnify: they take
+    means away that are up to 66 times as large as the spread, and rounded. torch's own norms lose as much. A mean of
+    twice the digits would lose a tenth of it, and take 2 to 5% of a step: one more pass over the activations."""
     members = members_of(2, dtype=dtype, network=network)
     net, x, targets = cohort_of(members, shape=SHAPE)
     net.forward(x, targets, TRAINING)  # running statistics that differ from their start
@@ -65,32 +74,32 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype, tolerance):
     for member in range(2):
         inputs = passed.inputs[0][member]
         inputs = inputs.unflatten(-1, SHAPE) if passed.inputs[0].dim() == 3 else inputs
-        # The truth is autograd's gradient in float64. In float32 batch norm may divide by a small spread, so what
-        # cannot be asked of autograd itself, on this processor, is not asked of ours.
-        truth, rounded = (Reference(net, member, passed, train=mode.batch_statistics) for _ in range(2))
-        for reference, x_own in ((rounded, inputs), (truth.double(), inputs.double())):
-            loss = reference_loss(net, reference(x_own), targets[member])
-            loss.backward()
-        assert sample_losses(net.loss, passed.output, targets)[member].sum().item() == pytest.approx(
-            loss.item(), rel=max(tolerance, 1e-9)
-        )
+        truth = Reference(net, member, passed, train=mode.batch_statistics).double()
+        loss = reference_loss(net, truth(inputs.double()), targets[member])
+        loss.backward()
+        rounding = ROUNDINGS * torch.finfo(x.dtype).eps * truth.magnified
 
-        def close(ours, read, truth=truth, rounded=rounded):
-            exact, autograd = read(truth), read(rounded)
-            scale = max(exact.abs().max().item(), 1.0)
-            allowed = max(tolerance * scale, 4 * (autograd - exact).abs().max().item())
-            assert (ours - exact).abs().max().item() <= allowed, (ours, exact)
+        def close(ours, exact, scale, rounding=rounding):
+            assert (ours - exact).abs().max().item() <= rounding * scale, (ours, exact)
 
-        for layer in range(len(truth.hidden)):
-            close(signals[layer][member], lambda r, layer=layer: r.hidden[layer].grad.flatten(1))
-        for layer in range(len(truth.layers)):
-            of_layer = gradients.of_layer(layer + 1)
-            close(of_layer["weight"][member], lambda r, layer=layer: r.layers[layer].weight.grad)
-            close(of_layer["bias"][member], lambda r, layer=layer: r.layers[layer].bias.grad)
-        for layer in truth.norms:
-            of_layer = gradients.of_layer(layer)
-            close(of_layer["gain"][member], lambda r, layer=layer: r.norms[layer].weight.grad)
-            close(of_layer["shift"][member], lambda r, layer=layer: r.norms[layer].bias.grad)
+        size_of_loss = loss.item() + truth.sums[-1][1].abs().sum().item()
+        close(sample_losses(net.loss, passed.output, targets)[member].sum(), loss, size_of_loss)
+        for own, hidden in zip(signals, truth.hidden, strict=True):
+            close(own[member], hidden.grad.flatten(1), hidden.grad.abs().max().item())
+        for layer, (given, z) in enumerate(truth.sums, start=1):
+            of_layer, op = gradients.of_layer(layer), truth.layers[layer - 1]
+            scale = _largest_sum(z.grad, over_positions=not net.layers[layer - 1].local)
+            close(of_layer["weight"][member], op.weight.grad, scale * given.abs().max().item())
+            close(of_layer["bias"][member], op.bias.grad, scale)
+        for layer, y in truth.normalised.items():
+            of_layer, norm = gradients.of_layer(layer), truth.norms[layer]
+            close(of_layer["gain"][member], norm.weight.grad, _largest_sum(y.grad) * y.abs().max().item())
+            close(of_layer["shift"][member], norm.bias.grad, _largest_sum(y.grad))
+
+
+def _largest_sum(delta, *, over_positions=True):
+    """The largest sum of absolute values over the samples, and positions, of a unit or channel."""
+    return delta.abs().sum((0, *range(2, delta.dim())) if over_positions else 0).max().item()
 
 
 @pytest.mark.parametrize("equal", [False, True], ids=["all differ", "some are equal"])

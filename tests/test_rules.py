@@ -216,7 +216,7 @@ def test_the_probe_records_the_imposed_angle(tmp_path):
 
     (tmp_path / "turned.toml").write_text(
         'name = "turned"\nrules = ["bp", "imposed_angle"]\nseeds = 2\n[network]\nwidth = 16\ndepth = 2\n'
-        "[training]\nepochs = 2\n[probe]\nsamples = 64\n"
+        '[training]\nepochs = 2\ndtype = "float64"\n[probe]\nsamples = 64\n'
         "[designs.dose.factors]\nfeedback.angle_deg = [0, 60]\n"
     )
     records = alignkit.run_study(tmp_path / "turned.toml", tmp_path / "out", workers=1)
@@ -226,9 +226,9 @@ def test_the_probe_records_the_imposed_angle(tmp_path):
     for degrees, rows in layers[layers["rule"] == "imposed_angle"].groupby("feedback_angle_deg"):
         cosine = np.cos(np.radians(degrees))
         for column in ("delta_cosine", "gradient_cosine"):
-            assert rows[column].to_numpy() == pytest.approx(np.full(len(rows), cosine), abs=1e-6)
+            assert rows[column].to_numpy() == pytest.approx(np.full(len(rows), cosine), abs=1e-10)
         after = rows[rows["step"] > 0]  # plain SGD: the step has the angle as well
-        assert after["step_cosine"].to_numpy() == pytest.approx(np.full(len(after), cosine), abs=1e-4)
+        assert after["step_cosine"].to_numpy() == pytest.approx(np.full(len(after), cosine), abs=1e-10)
         assert (rows["signal_cosine"] > 1 - 1e-12).all() and rows["chance_z"].isna().all()
 
 
