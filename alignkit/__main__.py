@@ -1,6 +1,6 @@
 """`python -m alignkit` is the command line."""
 
-from alignkit.cli import main
+from alignkit.cli.main import main
 
 if __name__ == "__main__":
     main()

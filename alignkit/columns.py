@@ -7,6 +7,8 @@ diverged run, an absent split, a zero vector, a measure that was not asked for) 
 
 from __future__ import annotations
 
+from alignkit.errors import require_text
+
 FORMAT_VERSION = 1
 
 RUNS = {
@@ -92,3 +94,66 @@ LAYERS = {
 }
 
 MEASURE_COLUMNS = tuple(name for name in LAYERS if name not in tuple(LAYERS)[:7])
+
+
+MEASURES = {
+    "signal": ("signal_cosine", "signal_cosine_sd", "signal_angle_deg", "undefined"),
+    "delta": ("delta_cosine",),
+    "gradient": ("gradient_cosine",),
+    "step": ("step_cosine", "update_ratio"),
+    "weight": ("weight_cosine",),
+    "jacobian": ("jacobian_cosine",),
+    "ceiling": ("ceiling_cosine",),
+    "chance": ("chance_z", "chance_p"),
+    "size": ("signal_gain", "projection", "gate"),
+    "common_mode": ("common_mode",),
+    "rank": ("effective_rank",),
+}
+"""Groups of columns of `layers` that `probe.measures` chooses from; a group is computed together."""
+ANGLES = ("signal", "delta", "gradient")
+GAP = "accuracy_gap"
+EXCESS = "_excess"
+_ACCURACIES = frozenset({"train_accuracy", "validation_accuracy", "test_accuracy"})
+
+
+def unit_of(response: str) -> str:
+    """The unit of a response's summaries: "°", "points" (accuracy, of 100), or "" for a pure number.
+
+    >>> unit_of("signal_angle_deg"), unit_of("test_accuracy"), unit_of("signal_cosine_excess")
+    ('°', 'points', '')
+    """
+    require_text("response", response)
+    name = response.removesuffix(EXCESS)
+    if name.endswith("_deg"):
+        return "°"
+    return "points" if name == GAP or name in _ACCURACIES else ""
+
+
+def digits_of(response: str) -> int:
+    """Decimals that a response is printed with: degrees 1, points 2, pure numbers 3."""
+    return {"°": 1, "points": 2}.get(unit_of(response), 3)
+
+
+_LABELS = {
+    "signal_angle_deg": "angle to the BP signal",
+    "signal_cosine": "cosine with the BP signal",
+    "delta_cosine": "cosine with the BP delta",
+    "gradient_cosine": "cosine with the BP gradient",
+    "step_cosine": "cosine of the step with the BP gradient",
+    "weight_cosine": "cosine of feedback and weights",
+    "jacobian_cosine": "cosine of feedback and Jacobian",
+    "ceiling_cosine": "best cosine the feedback allows",
+    GAP: "accuracy gap to BP",
+}
+
+
+def label_of(response: str) -> str:
+    """A response in words, for axes and sentences.
+
+    >>> label_of("signal_angle_deg"), label_of("effective_rank_excess")
+    ('angle to the BP signal', 'effective rank, less that of untaught feedback')
+    """
+    require_text("response", response)
+    if response.endswith(EXCESS):
+        return f"{label_of(response.removesuffix(EXCESS))}, less that of untaught feedback"
+    return _LABELS.get(response, response.replace("_", " "))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class AlignkitError(Exception):
@@ -36,3 +37,9 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     listing = ", ".join(names) if names else "none"
     return f'did you mean "{close[0]}"? (valid: {listing})' if close else f"valid: {listing}"
+
+
+def require_text(what: str, value: Any) -> None:
+    """One name, and no list of names."""
+    if not isinstance(value, str):
+        raise AnalysisError(f'{what}: expected one name, as text; got {value!r}. Write it as "name"')

@@ -24,9 +24,9 @@ def cifar10() -> Path:
 @pytest.fixture(scope="module")
 def without_pdf() -> Iterator[None]:
     """Figures of reports as SVG alone: to subset the fonts of a PDF is most of a small report's time."""
-    from alignkit.figures import save_svg
+    from alignkit.figures.style import save_svg
 
     with pytest.MonkeyPatch.context() as patched:
-        for module in ("alignkit.report.assemble", "alignkit.launay2019.page"):
+        for module in ("alignkit.report.page", "alignkit.papers.launay2019.page"):
             patched.setattr(f"{module}.save_figure", lambda figure, *, name: (save_svg(figure, name=name), b"%PDF"))
         yield

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from alignkit.layers import LayerShape
-from alignkit.members import Member
-from alignkit.network import Network, Pass
-from alignkit.parameters import Parameters
-from alignkit.settings import Settings
-from alignkit.tails import Activation, Dropout, MaxPool, Norm
-from alignkit.validation import with_tags
+from alignkit.networks.members import Member
+from alignkit.networks.network import Network, Pass
+from alignkit.networks.parameters import Parameters
+from alignkit.networks.shapes import LayerShape
+from alignkit.networks.stages import Activation, Dropout, MaxPool, Norm
+from alignkit.settings.study_options import Settings
+from alignkit.settings.validation import with_tags
 
 
 def members_of(count: int = 3, *, dtype: str = "float64", **sections: dict[str, Any]) -> list[Member]:

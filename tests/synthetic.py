@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS, RUNS
-from alignkit.store import Records
-from alignkit.study import Study
+from alignkit.records.store import Records
+from alignkit.study.study import Study
 
 PRACTICES: dict[str, list[Any]] = {
     "network.activation": ["tanh", "relu"],

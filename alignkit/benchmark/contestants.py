@@ -10,21 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignkit.allocator import keep_freed_memory
-from alignkit.arithmetic import multiplying_in
 from alignkit.benchmark.timing import Steps
-from alignkit.cohorts import DataShape, most_members
-from alignkit.data import Split, gather
-from alignkit.members import Member
-from alignkit.network import Network
-from alignkit.probe import Probe, step_measures
+from alignkit.data.dataset import Split, gather
+from alignkit.measures.probe import Probe
+from alignkit.measures.steps import step_measures
+from alignkit.networks.members import Member
+from alignkit.networks.network import Network
+from alignkit.networks.stages import training_mode
+from alignkit.numerics.allocator import keep_freed_memory
+from alignkit.numerics.precision import multiplying_in
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
-from alignkit.settings import MatmulPrecision, Settings
-from alignkit.tails import training_mode
-from alignkit.train import evaluate
-from alignkit.update import Update
-from alignkit.validation import with_tags
+from alignkit.settings.study_options import Settings
+from alignkit.settings.training import MatmulPrecision
+from alignkit.settings.validation import with_tags
+from alignkit.training.evaluation import evaluate
+from alignkit.training.memory import DataShape, most_members
+from alignkit.training.update import Update
 
 SAMPLES = 2048
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from alignkit import data
 from alignkit.benchmark.contestants import random_split
-from alignkit.cohorts import Cohort, DataShape, member_bytes
-from alignkit.plan import expand
-from alignkit.study import Study
-from alignkit.train import train_cohort
+from alignkit.data import loading
+from alignkit.study.plan import expand
+from alignkit.study.study import Study
+from alignkit.training.cohorts import Cohort
+from alignkit.training.loop import train_cohort
+from alignkit.training.memory import DataShape, member_bytes
 
 CASES: tuple[tuple[str, tuple[int, ...], int, dict[str, Any]], ...] = (
     ("64-64-64-64-10, 32 members", (64,), 32, {"network": {"width": 64}, "training": {"batch_size": 32}}),
@@ -51,7 +52,7 @@ def cohort_memory(
     cohort = Cohort("memory", "dfa", expand(study, fingerprint=lambda section: "random").runs, described)
     generator = torch.Generator().manual_seed(0)
     train, validation, test = (random_split(described, count, generator, device) for count in (samples, 1000, 1000))
-    dataset = data.Dataset("random", "classification", shape, 10, train, validation, test, "")
+    dataset = loading.Dataset("random", "classification", shape, 10, train, validation, test, "")
     modelled = members * member_bytes(cohort.settings, described, device.partition(":")[0])
     if device.startswith("cuda"):
         torch.cuda.empty_cache()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.benchmark.speed import Row, Speed
-from alignkit.files import read_object, write_text
+from alignkit.records.files import read_object, write_text
 
 REACHED = {True: " ✓", False: " ✗", None: ""}
 RATIOS = {

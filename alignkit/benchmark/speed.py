@@ -13,27 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignkit.arithmetic import precisions_had
-from alignkit.benchmark.contestants import (
-    Case,
-    Engine,
-    bare_products,
-    engine_steps,
-    gathering,
-)
+from alignkit.benchmark.contestants import Case, Engine, bare_products, engine_steps, gathering
 from alignkit.benchmark.growth import SMALL, growth
-from alignkit.benchmark.hardware import machine, machine_limits
+from alignkit.benchmark.limits import machine, machine_limits
 from alignkit.benchmark.memory import memory
+from alignkit.benchmark.operations import profile
 from alignkit.benchmark.plain import plain_cnn_step, plain_step
-from alignkit.benchmark.profile import profile
 from alignkit.benchmark.published import build, recognise
 from alignkit.benchmark.timing import SPINNING_SECONDS, Contestant, Crew, Steps, Timing, interleaved
-from alignkit.estimate import estimate
-from alignkit.execute import plan_cohorts
-from alignkit.probe import schedule
-from alignkit.run import known_rates, open_study, study_plan
-from alignkit.settings import MatmulPrecision
-from alignkit.settings import Probe as ProbeOptions
+from alignkit.execution.checks import plan_cohorts
+from alignkit.execution.estimate import estimate
+from alignkit.execution.run_study import known_rates, open_study, study_plan
+from alignkit.measures.schedule import schedule
+from alignkit.numerics.precision import precisions_had
+from alignkit.settings.probe import Probe as ProbeOptions
+from alignkit.settings.training import MatmulPrecision
 
 NETWORKS = (
     (SMALL, 12.0),

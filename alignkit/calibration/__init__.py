@@ -1,6 +1,6 @@
 """How often alignkit's tests and intervals err, by simulated studies whose truth is known.
 
-from alignkit.calibration import calibrate
+from alignkit.calibration.run import calibrate
 result = calibrate(replicates=1_000, model_replicates=0)
 result.outside     # the figures that the simulation contradicts: none
 """

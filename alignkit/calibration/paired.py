@@ -12,11 +12,19 @@ from scipy import special, stats
 
 from alignkit.calibration.rates import Tally, tally
 from alignkit.calibration.scenarios import Scenario, paired_runs, run_table
-from alignkit.stats.arrays import EXACT_UP_TO, matched_differences, moments, sign_flip_p_values, t_interval, t_p, tost_p
-from alignkit.stats.contrasts import contrast
-from alignkit.stats.equivalence import equivalence_test
-from alignkit.stats.multiplicity import holm, holm_joint
-from alignkit.stats.paired import minimum_seeds
+from alignkit.stats.contrasts.arrays import (
+    EXACT_UP_TO,
+    matched_differences,
+    moments,
+    sign_flip_p_values,
+    t_interval,
+    t_p,
+    tost_p,
+)
+from alignkit.stats.contrasts.contrasts import contrast
+from alignkit.stats.contrasts.equivalence import equivalence_test
+from alignkit.stats.contrasts.multiplicity import holm, holm_joint
+from alignkit.stats.contrasts.paired import minimum_seeds
 
 ALPHA = 0.05
 FAMILY = 10

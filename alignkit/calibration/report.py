@@ -65,8 +65,8 @@ def write_calibration(result: Calibration, out: str | Path) -> Path:
 
     The same result gives the same bytes.
     """
-    from alignkit.figures import save_svg
-    from alignkit.files import write_bytes, write_text
+    from alignkit.figures.style import save_svg
+    from alignkit.records.files import write_bytes, write_text
 
     out = Path(out)
     csv = io.StringIO()
@@ -118,7 +118,7 @@ def calibration_figure(result: Calibration) -> Figure:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-    from alignkit.figures.look import FAINT, GRID, INK, STYLE, finish, ordered_colours, panels_of
+    from alignkit.figures.style import FAINT, GRID, INK, STYLE, finish, ordered_colours, panels_of
 
     shown = [rate for rate in result.rates if rate.target in (0.05, 0.95) or rate.quantity == "type I error"]
     shown = [rate for rate in shown if rate.trials]

@@ -16,11 +16,11 @@ import scipy
 import statsmodels
 
 from alignkit import __version__
-from alignkit.calibration.advice import evaluate_advice
-from alignkit.calibration.answers import evaluate_mediation, evaluate_thresholds
+from alignkit.calibration.curves_and_mediation import evaluate_mediation, evaluate_thresholds
 from alignkit.calibration.models import evaluate_layers, evaluate_models
 from alignkit.calibration.paired import evaluate_paired
 from alignkit.calibration.rates import Calibration, Tally, rates_of
+from alignkit.calibration.recommendations import evaluate_advice
 from alignkit.calibration.scenarios import DIVERGING, GRID, SKEWED, Scenario
 from alignkit.errors import AnalysisError
 

@@ -4,22 +4,12 @@ from alignkit.figures.alignment import (
     accuracy_gap_against_alignment,
     alignment_by_factor,
     alignment_over_training,
-    curves,
-    final_values,
     width_curve,
 )
 from alignkit.figures.effects import forest
-from alignkit.figures.look import (
-    ABSENT,
-    MINUS,
-    RULE_COLOURS,
-    interval_text,
-    row_label,
-    rule_colour,
-    save_figure,
-    save_svg,
-    signed,
-)
+from alignkit.figures.style import RULE_COLOURS, rule_colour, save_figure, save_svg
+from alignkit.records.rows import curves, final_values
+from alignkit.text import ABSENT, MINUS, interval_text, row_label, signed
 
 __all__ = [
     "ABSENT",

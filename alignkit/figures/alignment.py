@@ -11,11 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from scipy import stats
 
+from alignkit.columns import digits_of, label_of, unit_of
 from alignkit.errors import AnalysisError
-from alignkit.figures.look import (
-    ABSENT,
+from alignkit.figures.style import (
     FAINT,
     INK,
     OTHER_COLOURS,
@@ -23,21 +22,18 @@ from alignkit.figures.look import (
     STYLE,
     axis_label,
     finish,
-    interval_text,
     mark_chance,
     ordered_colours,
     panels_of,
     rule_colour,
-    rule_name,
-    signed,
     step_axis,
     unit_after,
 )
-from alignkit.run_tables import summarised
-from alignkit.stats import Contrast, digits_of, in_design, label_of, level_order, unit_of
-from alignkit.stats.contrasts import level_means
-from alignkit.stats.levels import level_column, numeric_levels
-from alignkit.store import Records
+from alignkit.records.rows import curves, final_by_layer, final_values
+from alignkit.records.store import Records
+from alignkit.stats.contrasts.contrasts import Contrast, level_means
+from alignkit.stats.tables.levels import level_column, level_order, numeric_levels
+from alignkit.text import ABSENT, interval_text, rule_name, signed
 
 MOST_LABEL_CHARACTERS = 26
 """What fits below a small panel side by side; longer labels are turned."""
@@ -146,7 +142,7 @@ def width_curve(
         figure, panels = panels_of(len(rules), columns=1, height=3.0, extra=0.85, share=True)
         handles: dict[str, Any] = {}
         for axes, rule in zip(panels, rules, strict=True):
-            by_layer = _final_by_layer(records, rule=rule, design=design, factor=factor, response=response)
+            by_layer = final_by_layer(records, rule=rule, design=design, factor=factor, response=response)
             if by_layer["x"].nunique() < 2:
                 raise AnalysisError(f"expected at least two levels of {factor} with a {label_of(response)}; got fewer")
             layers = sorted(by_layer["layer"].unique())
@@ -166,7 +162,7 @@ def width_curve(
             for measure, of_rule, dashes, label in references:
                 if (measure == "ceiling_cosine" and response != "signal_cosine") or (of_rule == rule == "bp"):
                     continue
-                reference = _final_by_layer(records, rule=of_rule, design=design, factor=factor, response=measure)
+                reference = final_by_layer(records, rule=of_rule, design=design, factor=factor, response=measure)
                 for layer, part in reference.groupby("layer"):
                     line = part.groupby("x")["value"].mean()
                     if len(line) > 1:
@@ -255,35 +251,3 @@ def accuracy_gap_against_alignment(
         ]
         finish(figure, "Accuracy lost to BP against alignment", handles)
     return figure
-
-
-def final_values(records: Records, *, rule: str, design: str | None, response: str) -> pd.DataFrame:
-    """`run_summaries` of one rule in one design (all designs if None)."""
-    table = summarised(records, response)
-    table = table[table["rule"] == rule]
-    return table if design is None else table[in_design(table, design)]
-
-
-def curves(
-    records: Records, *, rule: str, design: str | None = None, response: str = "signal_angle_deg"
-) -> pd.DataFrame:
-    """Mean and 95% t interval over seeds, by layer and step; each seed is first averaged over its cells."""
-    runs = records.runs[records.runs["rule"] == rule]
-    runs = runs if design is None else runs[in_design(runs, design)]
-    rows = records.layers[["run_id", "step", "layer", response]].merge(runs[["run_id", "seed"]], on="run_id")
-    common = rows.groupby("step")["run_id"].nunique() == rows["run_id"].nunique()
-    rows = rows[rows["step"].map(common).astype(bool)].dropna(subset=[response])
-    seeds = rows.groupby(["layer", "step", "seed"])[response].mean()
-    summary = seeds.groupby(["layer", "step"]).agg(["mean", "sem", "count"]).reset_index()
-    spread = summary["sem"] * stats.t.ppf(0.975, np.maximum(summary["count"] - 1, 1))
-    return summary.assign(low=summary["mean"] - spread, high=summary["mean"] + spread)
-
-
-def _final_by_layer(records: Records, *, rule: str, design: str | None, factor: str, response: str) -> pd.DataFrame:
-    """Columns layer, x (the factor as a number), seed and value, at the last checkpoint."""
-    runs = records.runs[records.runs["rule"] == rule]
-    runs = runs if design is None else runs[in_design(runs, design)]
-    runs = runs.assign(x=pd.to_numeric(level_column(runs[factor]), errors="coerce"))[["run_id", "seed", "x"]]
-    rows = records.layers[["run_id", "step", "layer", response]].merge(runs, on="run_id")
-    rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
-    return rows.rename(columns={response: "value"}).dropna(subset=["value", "x"])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from alignkit.errors import AnalysisError
-from alignkit.figures.look import INK, OTHER_COLOURS, RULE_COLOURS, STYLE, axis_label, finish, panels_of
+from alignkit.figures.style import INK, OTHER_COLOURS, RULE_COLOURS, STYLE, axis_label, finish, panels_of
 
 CURVE_COLOURS = (RULE_COLOURS["dfa"], RULE_COLOURS["fa"], *OTHER_COLOURS)
 

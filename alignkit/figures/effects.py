@@ -11,9 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from alignkit.columns import label_of
 from alignkit.errors import AnalysisError
-from alignkit.figures.look import FAINT, INK, RULE_COLOURS, STYLE, WIDTH, finish, in_unit, row_label
-from alignkit.stats import Contrast, label_of
+from alignkit.figures.style import FAINT, INK, RULE_COLOURS, STYLE, WIDTH, finish, in_unit
+from alignkit.stats.contrasts.contrasts import Contrast
+from alignkit.text import row_label
 
 
 def forest(

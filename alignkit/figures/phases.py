@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from alignkit.errors import AnalysisError
-from alignkit.figures.look import INK, STYLE, finish, panels_of, rule_colour, rule_name, step_axis
-from alignkit.stats.phases import PhaseSummary
+from alignkit.figures.style import INK, STYLE, finish, panels_of, rule_colour, step_axis
+from alignkit.stats.curves.phases import PhaseSummary
+from alignkit.text import rule_name
 
 SHIFT = {"onset": -0.14, "saturation": 0.14, "memorisation": 0.0}
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from alignkit.errors import AnalysisError
-from alignkit.figures.look import FAINT, INK, RULE_COLOURS, STYLE, WIDTH, finish
+from alignkit.figures.style import FAINT, INK, RULE_COLOURS, STYLE, WIDTH, finish
 
 
 def specification_strips(curves: Mapping[str, pd.DataFrame], *, alpha: float = 0.05) -> Figure:

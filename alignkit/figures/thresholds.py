@@ -12,10 +12,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from alignkit.columns import label_of
 from alignkit.errors import AnalysisError
-from alignkit.figures.look import INK, STYLE, axis_label, finish, panels_of, rule_colour, rule_name
-from alignkit.stats import label_of
-from alignkit.stats.thresholds import Threshold
+from alignkit.figures.style import INK, STYLE, axis_label, finish, panels_of, rule_colour
+from alignkit.stats.curves.thresholds import Threshold
+from alignkit.text import rule_name
 
 BAND = "#e3e5e8"
 

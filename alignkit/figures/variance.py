@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from alignkit.errors import AnalysisError
-from alignkit.figures.look import RULE_COLOURS, STYLE, finish, panels_of
+from alignkit.figures.style import RULE_COLOURS, STYLE, finish, panels_of
 
 
 def variance_shares(tables: Mapping[str, pd.DataFrame], *, names: Mapping[str, str], title: str) -> Figure:

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignkit.claims import Verdict, evaluate
-from alignkit.columns import MEASURE_COLUMNS
-from alignkit.designs import column_name
+from alignkit.claims.recommendations import recommendations
+from alignkit.claims.verdicts import Verdict, evaluate
+from alignkit.columns import GAP, MEASURE_COLUMNS, label_of
 from alignkit.errors import AnalysisError
-from alignkit.figures import final_values
-from alignkit.figures.look import rule_name
-from alignkit.recommend import recommendations
-from alignkit.settings import SECTIONS
-from alignkit.stats import Contrast, PairedResult, contrasts, in_design, label_of, level_order, paired_test
-from alignkit.stats.levels import numeric_levels
-from alignkit.stats.summaries import GAP
-from alignkit.store import Records
+from alignkit.records.rows import final_values
+from alignkit.records.store import Records
+from alignkit.settings.study_options import SECTIONS
+from alignkit.stats.contrasts.contrasts import Contrast, contrasts
+from alignkit.stats.contrasts.paired import PairedResult, paired_test
+from alignkit.stats.tables.levels import in_design, level_order, numeric_levels
+from alignkit.study.designs import column_name
+from alignkit.text import rule_name
 
 RESPONSES = (
     "signal_angle_deg", "signal_cosine", "delta_cosine", "gradient_cosine", "weight_cosine", "jacobian_cosine",

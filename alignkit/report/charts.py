@@ -11,9 +11,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from alignkit import figures
+from alignkit.columns import label_of
 from alignkit.errors import AnalysisError
 from alignkit.report.analysis import IMPOSED, Analysis, varying_factors
-from alignkit.report.words import (
+from alignkit.stats.contrasts.contrasts import Contrast
+from alignkit.stats.contrasts.paired import paired_test
+from alignkit.stats.tables.levels import in_design, level_order
+from alignkit.text import (
     change,
     change_interval,
     count,
@@ -25,7 +29,6 @@ from alignkit.report.words import (
     slug,
     with_interval,
 )
-from alignkit.stats import Contrast, in_design, label_of, level_order, paired_test
 
 
 @dataclass(frozen=True)

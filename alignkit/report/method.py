@@ -9,17 +9,19 @@ from math import isfinite
 import numpy as np
 
 from alignkit import __version__
-from alignkit.claims import family_size
-from alignkit.columns import LAYERS
-from alignkit.defects import defects
+from alignkit.claims.verdicts import family_size
+from alignkit.columns import LAYERS, label_of
+from alignkit.records.rows import summarised
+from alignkit.records.store import Records
 from alignkit.report.analysis import Analysis
 from alignkit.report.toml_text import toml_text
-from alignkit.report.words import count, listed, number, rule_name, sizes
-from alignkit.run_tables import summarised
-from alignkit.settings import Images, Settings
-from alignkit.stats import in_design, label_of, minimum_seeds
-from alignkit.stats.arrays import EXACT_UP_TO
-from alignkit.store import Records
+from alignkit.settings.data import Images
+from alignkit.settings.study_options import Settings
+from alignkit.stats.contrasts.arrays import EXACT_UP_TO
+from alignkit.stats.contrasts.paired import minimum_seeds
+from alignkit.stats.tables.levels import in_design
+from alignkit.study.defects import defects
+from alignkit.text import count, listed, number, rule_name, sizes
 
 ANALYSED_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib")
 

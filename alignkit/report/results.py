@@ -7,26 +7,27 @@ from typing import Any
 
 import pandas as pd
 
-from alignkit.advice import ACCURACY, chance_text, ranked, standing
-from alignkit.claims import Verdict, verdict_frame
-from alignkit.figures import row_label
+from alignkit.claims.verdicts import Verdict, verdict_frame
+from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing
+from alignkit.columns import label_of
 from alignkit.report.analysis import Analysis, Effects
 from alignkit.report.tables import Table
-from alignkit.report.words import (
+from alignkit.stats.contrasts.contrasts import Contrast, contrast_frame
+from alignkit.stats.tables.levels import in_design
+from alignkit.text import (
     ABSENT,
     bare_change,
     change,
     change_interval,
-    deciding_p,
     in_unit,
     level,
     listed,
     number,
     p_text,
+    row_label,
     rule_name,
     slug,
 )
-from alignkit.stats import Contrast, contrast_frame, in_design, label_of
 
 SHOWN = (
     "signal_angle_deg", "signal_cosine", "delta_cosine", "gradient_cosine", "step_cosine", "weight_cosine",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from alignkit.study import Claim
+from alignkit.study.claim import Claim
 
 FACTORS = frozenset({"activation", "feedback_normalised", "norm", "unit", "width"})
 """Factors whose verdicts hang on where the angle is taken, or at which learning rate."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from alignkit.feedback import Projection
-from alignkit.members import Member
-from alignkit.network import Network, Pass
+from alignkit.networks.members import Member
+from alignkit.networks.network import Network, Pass
+from alignkit.rules.feedback import Projection
 
 
 class Rule(ABC):

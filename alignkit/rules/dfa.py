@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from alignkit.batched import matmul
-from alignkit.feedback import Projection, dfa_matrix, stack
-from alignkit.members import Member
-from alignkit.network import Network, Pass
+from alignkit.networks.members import Member
+from alignkit.networks.network import Network, Pass
+from alignkit.numerics.products import matmul
 from alignkit.rules.base import Rule
+from alignkit.rules.feedback import Projection, dfa_matrix, stack
 
 
 class DFA(Rule):

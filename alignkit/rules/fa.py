@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from alignkit.feedback import Projection, fa_matrix, stack
-from alignkit.members import Member
-from alignkit.network import Network, Pass
+from alignkit.networks.members import Member
+from alignkit.networks.network import Network, Pass
 from alignkit.rules.base import Rule
+from alignkit.rules.feedback import Projection, fa_matrix, stack
 
 
 class FA(Rule):

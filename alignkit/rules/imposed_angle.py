@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from alignkit import streams
-from alignkit.batched import matmul
 from alignkit.errors import StudyError
-from alignkit.feedback import orthogonal, stack
-from alignkit.members import Member
-from alignkit.network import Network, Pass
+from alignkit.networks.members import Member
+from alignkit.networks.network import Network, Pass
+from alignkit.numerics import streams
+from alignkit.numerics.products import matmul
+from alignkit.numerics.streams import orthogonal
 from alignkit.rules.base import Rule
+from alignkit.rules.feedback import stack
 
 
 class ImposedAngle(Rule):

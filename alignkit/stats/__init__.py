@@ -4,25 +4,25 @@ Nothing here knows what a network is: every function takes a pandas table, or di
 taken within seeds, and gives a frozen result. The names below are what most analyses need; the rest is
 imported from the module that answers the question:
 
-    what does a change do?                 contrasts, paired, equivalence, multiplicity, location
-    which level to choose?                 choice
-    how many seeds?                        power, contrast_variance
-    what does a response depend on?        factorial, margins, prediction, diagnostics; layers in runs: mixed, marginal
-    along an ordered factor?               dose, thresholds
-    where does the spread come from?       variance
-    when does it happen, in which order?   phases, phase_order, matched
-    does one thing carry another?          mediation, association
-    does it hold up?                       robustness, influence, transforms, beta, attrition, failures, confounding
+    what does a change do?                 contrasts/: contrasts, paired, equivalence, multiplicity, location
+    which level to choose?                 contrasts/choice
+    how many seeds?                        contrasts/power, contrasts/contrast_variance
+    does it hang on one seed?              contrasts/influence
+    what does a response depend on?        models/: factorial, margins, prediction, diagnostics;
+                                           layers in runs: mixed, gee
+    along an ordered factor?               curves/dose, curves/thresholds
+    when does it happen, in which order?   curves/phases, curves/phase_order, curves/matched
+    where does the spread come from?       mechanisms/variance_components
+    does one thing carry another?          mechanisms/mediation, mechanisms/association
+    does it hold up?                       sensitivity/: specification_curve, scales, attrition, failures; models/beta
 """
 
-from alignkit.stats.confounding import rate_note, step_note
-from alignkit.stats.contrasts import Contrast, contrast, contrast_frame, contrasts
-from alignkit.stats.equivalence import EquivalenceResult, equivalence_test
-from alignkit.stats.levels import level_order, level_text
-from alignkit.stats.multiplicity import benjamini_hochberg, holm
-from alignkit.stats.paired import PairedResult, minimum_seeds, paired_test, require_seeds, sign_flip_p
-from alignkit.stats.per_seed import SeedContrasts, seed_contrasts
-from alignkit.stats.summaries import digits_of, in_design, label_of, run_summaries, unit_of
+from alignkit.stats.contrasts.contrasts import Contrast, contrast, contrast_frame, contrasts
+from alignkit.stats.contrasts.equivalence import EquivalenceResult, equivalence_test
+from alignkit.stats.contrasts.multiplicity import benjamini_hochberg, holm
+from alignkit.stats.contrasts.paired import PairedResult, minimum_seeds, paired_test, require_seeds, sign_flip_p
+from alignkit.stats.contrasts.per_seed import SeedContrasts, seed_contrasts
+from alignkit.stats.tables.levels import in_design, level_order, level_text
 
 __all__ = [
     "Contrast",
@@ -33,20 +33,14 @@ __all__ = [
     "contrast",
     "contrast_frame",
     "contrasts",
-    "digits_of",
     "equivalence_test",
     "holm",
     "in_design",
-    "label_of",
     "level_order",
     "level_text",
     "minimum_seeds",
     "paired_test",
-    "rate_note",
     "require_seeds",
-    "run_summaries",
     "seed_contrasts",
     "sign_flip_p",
-    "step_note",
-    "unit_of",
 ]

@@ -1,0 +1,1 @@
+"""What the records say of claims: comparisons, verdicts, power, recommendations, and their words."""

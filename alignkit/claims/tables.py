@@ -1,0 +1,76 @@
+"""The runs that a claim is judged on: its design, the factors that make its cells, and a row per run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+
+from alignkit.records.rows import summarised
+from alignkit.records.store import Records
+from alignkit.stats.tables.levels import in_design, level_order, level_text
+from alignkit.study.claim import Claim
+from alignkit.study.designs import declared_factors
+
+UNFINISHED = "not finished yet"
+
+
+def claim_design(records: Records, claim: Claim) -> str | None:
+    """The design that a claim is judged on: its own, else the first whose runs hold both its levels."""
+    if claim.design is not None or claim.factor not in records.runs.columns:
+        return claim.design
+    wanted = {level_text(level) for level in claim.levels}
+    runs = planned_runs(records)
+    runs = runs[runs["rule"] == claim.rule]
+    for design in records.study.designs:
+        if wanted <= set(level_order(runs.loc[in_design(runs, design), claim.factor])):
+            return design
+    return None
+
+
+def claim_factors(records: Records, claim: Claim) -> tuple[str, ...]:
+    """The factors that make a cell of the claim's design: those that it declares, or else the study's."""
+    design = claim_design(records, claim)
+    if design is None or design not in records.study.designs:
+        return records.factors
+    declared = declared_factors(records.study, records.study.name)[design]
+    return tuple(dict.fromkeys([*(factor.name for factor in declared), claim.factor]))
+
+
+def claim_table(
+    records: Records, claim: Claim, *, response: str | None = None, summary: Literal["final", "auc"] | None = None
+) -> pd.DataFrame:
+    """One row per run under the claim's rule and in its design: the table that its contrast is taken on.
+
+    Another `response` is taken over all layers at the end of training, unless `summary` says otherwise.
+    """
+    own = response is None
+    table = summarised(
+        records,
+        response or claim.response,
+        summary=summary or (claim.summary if own else "final"),
+        layer=claim.layer if own else "mean",
+    )
+    table = table[table["rule"] == claim.rule]
+    design = claim_design(records, claim)
+    return table if design is None else table[in_design(table, design)]
+
+
+def planned_runs(records: Records) -> pd.DataFrame:
+    """What the plan knows of every run, finished or not."""
+    known = records.runs[["rule", "cell", "designs", "seed", *records.factors]]
+    if records.unfinished is None or records.unfinished.empty:
+        return known
+    return pd.concat([known, records.unfinished[list(known.columns)]], ignore_index=True)
+
+
+def planned_table(records: Records, claim: Claim) -> pd.DataFrame:
+    """`claim_table`, with a row that has no value for each of the claim's runs that has not finished."""
+    table = claim_table(records, claim)
+    if records.unfinished is None:
+        return table
+    rows = records.unfinished[records.unfinished["rule"] == claim.rule]
+    design = claim_design(records, claim)
+    rows = rows if design is None else rows[in_design(rows, design)]
+    parts = [part for part in (table, rows.assign(value=float("nan"), missing=UNFINISHED)) if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else table

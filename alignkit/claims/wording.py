@@ -1,0 +1,203 @@
+"""What is said of a practice: a recommendation in sentences, and the list of them as Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from alignkit.claims.verdicts import Verdict
+from alignkit.columns import digits_of, label_of, unit_of
+from alignkit.stats.contrasts.contrasts import Contrast
+from alignkit.text import p_text
+
+NO_EVIDENCE = "no evidence"
+ACCURACY = "test_accuracy"
+
+
+def to_json(entries: list[dict[str, Any]]) -> str:
+    """The recommendations as JSON text, ending in a newline."""
+    return json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_markdown(entries: list[dict[str, Any]]) -> str:
+    """The recommendations as a Markdown document, ready to be pasted."""
+    lines = ["# Recommendations", ""]
+    for entry in entries:
+        response, held_out = entry["response"], entry["held_out"]
+        effects = [f"{label_of(response)} {effect_text(entry['effect'], entry['interval'], response)}"]
+        if response != ACCURACY:
+            accuracy = effect_text(entry["accuracy_effect"], entry["accuracy_interval"], ACCURACY)
+            p = entry["accuracy_p_adjusted"]
+            effects.append(f"test accuracy {accuracy}" + ("" if p is None else f", adjusted p {p:.3f}"))
+        sure = []
+        if entry["p_better"] is not None:
+            pair = " against ".join(reversed(entry["levels"]))
+            regret = _size(entry["expected_regret"], response)
+            sure.append(f"P(better) {chance_text(entry['p_better'])} ({pair}), expected regret {regret}")
+        if ranked(entry):
+            regret = _size(entry["expected_regret_of_all"], response)
+            of_all = f"P(best of all {len(entry['all_levels'])} levels) {chance_text(entry['p_best_of_all'])}"
+            sure.append(f"{of_all}, expected regret {regret}")
+            sure.append(f"best level {entry['best_level']}, P(best) {chance_text(entry['p_best_level'])}")
+        if held_out["n_seeds"]:
+            sure.append(
+                f"{held_out['status'] or 'not judged'} on {held_out['n_seeds']} held-out seeds "
+                f"({effect_text(held_out['effect'], held_out['interval'], response)})"
+            )
+        lines += [f"- **{entry['practice']}** — *{standing(entry)}*. {entry['summary']}"]
+        lines += [f"  {'; '.join(effects)}."] + ([f"  {'; '.join(sure)}."] if sure else [])
+        lines += [f"  Scope: {scope_text(entry['scope'])}."]
+        lines += [f"  {caveat[0].upper()}{caveat[1:]}." for caveat in entry["caveats"]]
+    return "\n".join(lines) + "\n"
+
+
+def standing(entry: dict[str, Any]) -> str:
+    """The verdict, and whether the claim was one to confirm: "supported", "supported, exploratory"."""
+    if not entry["declared"]:
+        return f"{entry['verdict']}, not declared before the runs"
+    return entry["verdict"] + (", exploratory" if entry["family"] == "exploratory" else "")
+
+
+def ranked(entry: dict[str, Any]) -> bool:
+    """Whether the practice's factor has more levels than the claim compares, and they could be ranked."""
+    return len(entry["all_levels"]) > 2 and entry["p_best_of_all"] is not None
+
+
+def scope_text(scope: dict[str, Any]) -> str:
+    """Where a recommendation was seen, in words."""
+    hidden = ""
+    if scope["widths"]:
+        hidden = f"{_sizes(scope['depths'])} hidden layers of {_sizes(scope['widths'])} units"
+    seeds = f"{scope['seeds']} seeds" if scope["seeds"] else ""
+    parts = (
+        scope["data"],
+        scope["network"].upper(),
+        hidden,
+        f"rule {scope['rule']}",
+        f"{scope['epochs']} epochs",
+        seeds,
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def chance_text(p: float) -> str:
+    """A probability to two digits, never 0 or 1.
+
+    >>> chance_text(0.97), chance_text(0.9996), chance_text(0.001)
+    ('0.97', '>0.99', '<0.01')
+    """
+    return ">0.99" if p > 0.99 else "<0.01" if p < 0.01 else f"{p:.2f}"
+
+
+def _sizes(values: list[int]) -> str:
+    if len(values) > 4:
+        return f"{values[0]} to {values[-1]}"
+    *others, last = map(str, values)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def advice(verdict: Verdict, found: str, accuracy: Contrast | None, *, changes: bool) -> str:
+    """One or two sentences: what to do, by how much, and what it does to test accuracy where that `changes`.
+
+    `found` is the verdict, with "no evidence" in the place of undecided.
+    """
+    response = verdict.claim.response
+    change = accuracy.estimate if accuracy and changes and response != ACCURACY else 0.0
+    on_accuracy = f"test accuracy {_moves(change, ACCURACY)}" if change else ""
+    tentative = tentative_note(verdict)
+    if found == NO_EVIDENCE:
+        text = f"No evidence for or against it, as to the {label_of(response)}"
+        return f"{text}; the claim is not about test accuracy, but {on_accuracy}." if on_accuracy else f"{text}."
+    if found == "equivalent":
+        makes = "Suggests that it makes" if tentative else "It makes"
+        text = f"{makes} no difference that matters to the {label_of(response)}"
+        return f"{text}, but {on_accuracy}." if on_accuracy else f"{text}."
+    moved = f"the {label_of(response)} {_moves(verdict.estimate, response)}{_perhaps_small(verdict)}"
+    follow = found == "supported"
+    if tentative:
+        advice = f"Suggests that it {'helps' if follow else 'harms'}"
+    else:
+        advice = "Recommended" if follow else "Advised against"
+    alignment = " alignment" if tentative else " for alignment"
+    if accuracy is None or "accuracy" in response:
+        return f"{advice}: {moved}."
+    if not on_accuracy:
+        return f"{advice}{alignment}: {moved}. There is no evidence that test accuracy changes."
+    if (change > 0) == follow:
+        return f"{advice}: {moved}, and {on_accuracy}."
+    return f"{advice}{alignment} alone: {moved}, but {on_accuracy}."
+
+
+def tentative_note(verdict: Verdict) -> str:
+    """Why a verdict is a suggestion, and no advice; empty where it is one that was to be confirmed."""
+    if not verdict.declared:
+        return "the claim was not declared before the runs: a suggestion to be tested, not advice"
+    if verdict.claim.family == "exploratory":
+        return "the claim is exploratory: a suggestion to be tested, not advice"
+    return ""
+
+
+def best_of_all(verdict: Verdict, choice: dict[str, Any]) -> list[str]:
+    """A sentence where the better of two levels was found, and the factor has more: which of all is best."""
+    count = len(choice["all_levels"])
+    if verdict.verdict not in ("supported", "refuted") or count <= 2:
+        return []
+    winner, loser = verdict.levels[::-1] if verdict.verdict == "supported" else verdict.levels
+    of_all = f"of all {count} levels of {verdict.claim.factor.replace('_', ' ')}"
+    pair = f"{winner} {'looks' if tentative_note(verdict) else 'is'} better than {loser}"
+    best, p = choice["best_level"], choice["p_best_level"]
+    if best is None:
+        return [f"{pair}; which {of_all} is best, these runs do not tell."]
+    if best == winner:
+        return [f"{pair}, and looks best {of_all} (P(best) {chance_text(p)})."]
+    practice = f"; {verdict.levels[1]}: {chance_text(choice['p_best_of_all'])}" if best != verdict.levels[1] else ""
+    return [f"{pair}; {of_all} {best} looks best (P(best) {chance_text(p)}{practice})."]
+
+
+def unconfirmed(held_out: dict[str, Any], response: str) -> list[str]:
+    """A sentence where held-out seeds do not bear the finding out: an effect that was picked looks too large."""
+    if held_out["status"] not in ("not confirmed", "contradicted"):
+        return []
+    said = "do not confirm" if held_out["status"] == "not confirmed" else "contradict"
+    size = effect_text(held_out["effect"], held_out["interval"], response)
+    return [f"{held_out['n_seeds']} held-out seeds {said} it: {size}."]
+
+
+def effect_text(effect: float | None, interval: list[float | None], response: str) -> str:
+    if effect is None:
+        return "not measured"
+    digits, unit = digits_of(response), _after(response)
+    low, high = interval
+    bounds = "" if low is None or high is None else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"{effect:+.{digits}f}{unit}{bounds}".replace("-", "\N{MINUS SIGN}")
+
+
+def _perhaps_small(verdict: Verdict) -> str:
+    """What an effect may be that is there, but whose interval reaches below the smallest that matters."""
+    low, high = verdict.worst_case if math.isfinite(verdict.worst_case[0]) else verdict.interval
+    smallest = verdict.claim.smallest_effect
+    if low >= smallest or high <= -smallest:
+        return ""
+    unit = _after(verdict.claim.response)
+    return f" (perhaps by less than {smallest:g}{unit}, the smallest effect that matters)"
+
+
+def _moves(change: float, response: str) -> str:
+    return f"{'rises' if change > 0 else 'falls'} by {_size(abs(change), response)}"
+
+
+def _size(value: float, response: str) -> str:
+    return f"{value:.{digits_of(response)}f}{_after(response)}"
+
+
+def _after(response: str) -> str:
+    unit = unit_of(response)
+    return unit if unit in ("", "°") else f" {unit}"
+
+
+def deciding_p(verdict: Verdict) -> str:
+    """The adjusted p that a verdict rests on, and of which test where it is not that of a difference."""
+    if verdict.verdict == "equivalent":
+        return f"{p_text(verdict.p_equivalence_adjusted)} (equivalence)"
+    return p_text(verdict.p_adjusted)

@@ -1,0 +1,345 @@
+"""The command line. Exit status 0; 2 where the input is at fault, with one message; 130 after Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from alignkit.cli.bench import bench
+from alignkit.cli.tables import print_power, print_verdicts, verdict_notes
+from alignkit.cli.terminal import console, duration, errors, say, size, study_progress
+from alignkit.errors import AlignkitError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+StudyArgument = Annotated[str, typer.Argument(help="A study file (TOML), or the name of a shipped study.")]
+DirectoryArgument = Annotated[Path, typer.Argument(help="A directory that `alignkit run` wrote.")]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="A folder of image Parquet files, in place of the study's data.")
+]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", help="A smaller version of the study that its file declares.")
+]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core, one on a GPU.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from alignkit import __version__
+
+        console.print(f"alignkit {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Measure, test and explain how far learning signals point the way that back-propagation would."""
+
+
+@app.command()
+def reproduce(
+    out: Annotated[Path, typer.Option(help="Where the records and the report go.")] = Path("reports/quick"),
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Run the quick study, analyse it and write its report."""
+    run("quick", out=out, workers=workers, device=device)
+    report(out)
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option(help="The directory for the records.")],
+    data: DataOption = None,
+    profile: ProfileOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Run a study, or go on with one that was stopped."""
+    from alignkit.execution.run_study import open_study, run_study
+    from alignkit.records.store import finished_run_ids
+    from alignkit.study.claim_checks import seed_notes
+    from alignkit.study.defects import defects
+
+    source = open_study(study, data_path=data, profile=profile)
+    for note in (*defects(source.study, source=str(source.path)).values(), *seed_notes(source.study)):
+        say(note)
+    with study_progress(f"{source.study.name}") as begin:
+        try:
+            records = run_study(source, out, workers=workers, device=device, on_stage=begin)
+        except KeyboardInterrupt:
+            errors.print(
+                f"Stopped. What had finished is kept in {out}; the same command goes on from there.",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(130) from None
+    diverged = int(records.runs["diverged"].sum())
+    say(f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""))
+    held_out = 0 if records.held_out is None else len(records.held_out.runs)
+    if strays := len(finished_run_ids(out)) - len(records.runs) - held_out:
+        say(f"{strays:,} more runs there are of no cell and seed of the study as it now is: they are kept, in no table")
+
+
+@app.command()
+def report(
+    directory: DirectoryArgument,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Add what takes minutes: effects at equal training loss, mediation, the models compared, "
+            "specification curves.",
+        ),
+    ] = False,
+) -> None:
+    """Analyse a study's records and write its report beside them."""
+    from alignkit.claims.verdicts import evaluate
+    from alignkit.records.store import load
+    from alignkit.report.page import write_report
+
+    records = load(directory)
+    with console.status("Analysing and drawing…"):
+        verdicts = evaluate(records)
+        page = write_report(records, directory, full=full)
+    print_verdicts(verdicts)
+    for line in verdict_notes(records, verdicts):
+        say(line)
+    say(f"Report: {page}")
+
+
+@app.command()
+def paper(
+    directory: Annotated[Path, typer.Argument(help="Where the paper's studies ran: DIRECTORY/<study>.")],
+) -> None:
+    """Write the report on Launay, Poli and Krzakala (2019) from the records of its studies (launay2019/…)."""
+    from alignkit.papers.launay2019.page import write_paper_report
+
+    with console.status("Analysing and drawing…"):
+        page = write_paper_report(directory)
+    say(f"Report: {page}")
+
+
+@app.command()
+def records(
+    directory: DirectoryArgument,
+    table: Annotated[str, typer.Option(help="runs, checkpoints or layers.")] = "runs",
+    format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
+    output: Annotated[Path | None, typer.Option(help="A file; by default the terminal (CSV alone).")] = None,
+) -> None:
+    """Write one of the three tables as CSV or Parquet."""
+    from alignkit.errors import nearest
+    from alignkit.records.files import TABLES, writing
+    from alignkit.records.store import load, whole_table
+
+    if table not in TABLES:
+        raise AlignkitError(f'--table: no table is called "{table}"; {nearest(table, TABLES)}')
+    if format not in ("csv", "parquet"):
+        raise AlignkitError(f'--format: expected csv or parquet; got "{format}"')
+    if format == "parquet" and output is None:
+        raise AlignkitError("--format parquet: Parquet is no text for a terminal. Name a file with --output")
+    frame = whole_table(load(directory), table)
+    if output is None:
+        try:
+            frame.to_csv(sys.stdout, index=False, lineterminator="\n")
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader (head, say) has seen enough
+        return
+    with writing(output):
+        if format == "parquet":
+            frame.to_parquet(output, index=False)
+        else:
+            frame.to_csv(output, index=False, lineterminator="\n")
+
+
+@app.command()
+def validate(study: StudyArgument, data: DataOption = None, profile: ProfileOption = None) -> None:
+    """Check a study and its data without running anything."""
+    from alignkit.execution.checks import plan_cohorts
+    from alignkit.execution.pilot import pilot_plan
+    from alignkit.execution.run_study import open_study, study_plan
+    from alignkit.study.claim_checks import seed_notes
+    from alignkit.study.defects import defects
+
+    source = open_study(study, data_path=data, profile=profile)
+    planned = study_plan(source, rates=None)
+    plan_cohorts(planned, device="cpu")
+    if source.study.pilot is not None:
+        pilot_plan(source.study, source=str(source.path))
+    say(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs")
+    for note in (*defects(source.study).values(), *seed_notes(source.study)):
+        say(note)
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    data: DataOption = None,
+    profile: ProfileOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+    cells: Annotated[bool, typer.Option("--cells", help="List the cells too.")] = False,
+    pilot_records: Annotated[
+        Path | None,
+        typer.Option("--from", help="Records of a pilot: say how many seeds each claim needs, from its variances."),
+    ] = None,
+    effect: Annotated[
+        float | None, typer.Option(help="With --from: the effect to find; by default each claim's smallest.")
+    ] = None,
+) -> None:
+    """Show what a study would run, what that would cost on this machine, and how many seeds its claims need."""
+    from alignkit.execution.checks import check_device, plan_cohorts
+    from alignkit.execution.devices import choose_device, default_workers
+    from alignkit.execution.run_study import known_rates, open_study, study_plan
+    from alignkit.study.claim_checks import seed_notes
+    from alignkit.study.defects import defects
+
+    if effect is not None and pilot_records is None:
+        raise AlignkitError("--effect: needs a pilot's records to be judged by. Add --from DIR")
+    source = open_study(study, data_path=data, profile=profile)
+    device = choose_device(device)
+    workers = workers or default_workers(device)
+    rates = known_rates(source, None)
+    planned = study_plan(source, rates=rates)
+    if pilot_records is not None:
+        print_power(planned, pilot_records, effect)
+        return
+    stages = [("the study", plan_cohorts(planned, device=device))]
+    check_device(planned, device)
+    if source.study.pilot is not None and rates is None:
+        from alignkit.execution.pilot import pilot_plan
+
+        stages.insert(
+            0, ("its pilot", plan_cohorts(pilot_plan(source.study, source=str(source.path))[0], device=device))
+        )
+    table = Table(
+        "",
+        "runs",
+        "cohorts",
+        "largest cohort",
+        "data",
+        f"time with {workers} worker{'s' * (workers > 1)}",
+        title=escape(source.study.title or source.study.name),
+    )
+    for name, stage in stages:
+        from alignkit.execution.estimate import estimate
+
+        with console.status(f"Timing a few steps of {name}…"):
+            cost = estimate(stage, device=device)
+        runs = sum(len(cohort.runs) for cohort in stage)
+        table.add_row(
+            name,
+            f"{runs:,}",
+            str(len(stage)),
+            size(cost.largest_cohort_bytes),
+            size(cost.data_bytes),
+            duration(cost.seconds / workers),
+        )
+    console.print(table)
+    say(
+        f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; "
+        f"rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}"
+    )
+    for note in (*planned.notes, *defects(source.study).values(), *seed_notes(source.study)):
+        say(note)
+    if cells:
+        for cell in dict.fromkeys(run.cell for run in planned.runs if run.rule != "bp" or len(source.study.rules) == 1):
+            say(f"  {cell or 'the base options'}")
+
+
+@app.command()
+def pilot(
+    study: StudyArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="The directory for the pilot's records; by default a temporary one.")
+    ] = None,
+    data: DataOption = None,
+    profile: ProfileOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Tune every arm's learning rates and write them beside the study, to be committed."""
+    import tempfile
+
+    from alignkit.execution.devices import choose_device, default_workers
+    from alignkit.execution.pilot import rates_text, read_rates, tune
+    from alignkit.execution.run_study import open_study
+    from alignkit.records.files import write_text
+
+    source = open_study(study, data_path=data, profile=profile)
+    if source.committed_rates is None:
+        raise AlignkitError(
+            f'{source.path}: [pilot] names no file for its rates. Add rates = "{source.study.name}.rates.json"'
+        )
+    if not os.access(source.committed_rates.parent, os.W_OK):
+        raise AlignkitError(
+            f"{source.committed_rates.parent}: cannot be written. Copy the study to a folder of your own"
+        )
+    device = choose_device(device)
+    with tempfile.TemporaryDirectory() as temporary, study_progress(source.study.name) as begin:
+        outcome = tune(
+            source.study, out or Path(temporary), device=device, workers=workers or default_workers(device),
+            on_status=begin("tuning rates"), source=str(source.path),
+        )  # fmt: skip
+    if source.committed_rates.exists():  # arms of other data that were tuned alike stay
+        before = read_rates(source.committed_rates)
+        if before.get("pilot") == outcome["pilot"]:
+            arms = {arm["arm"]: arm for arm in [*before["arms"], *outcome["arms"]]}
+            outcome["arms"] = sorted(arms.values(), key=lambda arm: arm["arm"])
+    write_text(source.committed_rates, rates_text(outcome))
+    edge = sum(arm["at_edge"] for arm in outcome["arms"])
+    at_edge = f". {edge} have their best rate at the grid's edge" if edge else ""
+    say(f"{len(outcome['arms'])} arms tuned: {source.committed_rates}{at_edge}")
+
+
+app.command()(bench)
+
+
+def _complain(message: str) -> None:
+    errors.print(f"alignkit: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The entry point: turns errors of the user's into one message and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show ° still gets its table
+    try:
+        app()
+    except AlignkitError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except BrokenPipeError:  # the reader (head, say) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _complain("out of memory. Ask for smaller networks, or fewer --workers")
+        sys.exit(2)
+    except OSError as error:
+        place = error.filename or "standard output"
+        _complain(f"{place}: {error.strerror}. Free or change the place, and run the same command again")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("Stopped.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

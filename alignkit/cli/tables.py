@@ -1,0 +1,87 @@
+"""The tables that the command line prints of verdicts and of power."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from alignkit.cli.terminal import NARROW, console, say
+from alignkit.errors import AlignkitError
+
+
+def print_verdicts(verdicts: Any) -> None:
+    from alignkit.claims.wording import deciding_p
+    from alignkit.text import change, change_interval
+
+    if not verdicts:
+        console.print("The study declares no claims: the report shows its contrasts.")
+        return
+    table = Table("claim", "verdict", "effect", "95% interval", "p (adjusted)", "seeds")
+    for verdict in verdicts:
+        response = verdict.claim.response
+        row = (
+            escape(verdict.claim.statement), verdict.verdict, change(verdict.estimate, response),
+            escape(change_interval(verdict.interval, response)), deciding_p(verdict), str(verdict.n_seeds),
+        )  # fmt: skip
+        table.add_row(*row)
+        if console.width < NARROW:
+            say(f"{verdict.claim.statement}: {', '.join(row[1:4])}")
+    if console.width >= NARROW:
+        console.print(table)
+
+
+def verdict_notes(records: Any, verdicts: Any) -> list[str]:
+    """What a reader of the verdicts must know of them: as the page says it."""
+    from alignkit.text import count
+
+    found = [f"{count(records.missing, 'planned run')} still missing: all of this is preliminary."]
+    found = found if records.missing else []
+    found += records.registration.notes(records.study) if records.registration else ()
+    found += [f"{verdict.claim.name}: {verdict.reason}." for verdict in verdicts if verdict.verdict == "undecided"]
+    return found
+
+
+def print_power(planned: Any, directory: Path, effect: float | None) -> None:
+    from alignkit.claims.power import claim_power
+    from alignkit.columns import digits_of
+    from alignkit.records.store import load
+    from alignkit.text import number
+
+    if not planned.study.claims:
+        raise AlignkitError(f"{planned.source}: declares no claims, so no number of seeds can be told. Add [[claims]]")
+    results = claim_power(planned, load(directory), effect=effect)
+    if all(result.reason for result in results):
+        reasons = "; ".join(f"{result.claim.name}: {result.reason}" for result in results)
+        raise AlignkitError(
+            f"{directory}: expected records that tell the variance of a claim of {planned.source}; got none "
+            f"({reasons}). Name a pilot that varies the claims' factors"
+        )
+    seeds = len(planned.study.seed_list)
+    table = Table(
+        "claim", "effect", "sd (upper 80%)", f"power, {seeds} seeds", "found with 80%", "seeds for 80% (upper)",
+        "seeds to show no effect", title=escape(f"{planned.study.name}: seeds, by the variances of {directory}"),
+    )  # fmt: skip
+    for result in results:
+        name = escape(result.claim.name)
+        if result.reason:
+            table.add_row(name, "", "", "", "", "", "")
+            continue
+        digits = digits_of(result.claim.response)
+        unit = result.unit if result.unit in ("", "°") else f" {result.unit}"
+        table.add_row(
+            name, f"{result.effect:g}{unit}",
+            f"{number(result.sd, digits)} ({number(result.sd_upper, digits)}){unit}", f"{result.power:.0%}",
+            f"{number(result.detectable, digits)}{unit}", f"{result.seeds} ({result.seeds_upper})",
+            str(result.seeds_equivalence),
+        )  # fmt: skip
+    console.print(table)
+    for result in results:
+        if result.reason:
+            say(f"{result.claim.name}: {result.reason}")
+    say(
+        "The sd is that of one contrast per seed with the planned cells; power is that of the exact sign-flip test "
+        "at the first step of the claims' family."
+    )

@@ -1,0 +1,1 @@
+"""Where cohorts run: checks, worker processes, pilots, estimates, progress."""

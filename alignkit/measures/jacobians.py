@@ -1,0 +1,73 @@
+"""What a layer's feedback stands for: the product of the weights above it, and the mean Jacobian of the outputs, its
+non-linear version."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from alignkit.networks.network import Network, Pass
+from alignkit.numerics.products import matmul
+from alignkit.rules.bp import BP
+
+
+def weight_products(network: Network) -> list[Tensor | None]:
+    """W_L … W_{l+1}, [E, C, d_l] for each hidden layer; None where a convolution lies between."""
+    product: Tensor | None = network.weight(len(network.layers))
+    found = [product]
+    for layer in range(len(network.layers) - 1, 1, -1):
+        if network.layers[layer - 1].convolution:
+            product = None
+        elif product is not None:
+            product = matmul(product, network.weight(layer))
+        found.append(product)
+    return found[::-1]
+
+
+def mean_jacobians(network: Network, passed: Pass, bp: BP) -> list[Tensor]:
+    """The mean Jacobian dy/dh_l of the batch, [E, C, d_l] for each hidden layer.
+
+    Batch statistics are held constant: with them free, a shift of all samples together changes
+    nothing above a batch norm, so that the mean Jacobian below one would be exactly zero.
+
+    With D_l,n the derivative of sample n's tail at layer l, diagonal where the tail acts on single units,
+    the top three are W_L, W_L <D_{L-1}> W_{L-1} and W_L (<d_{L-1} d_{L-2}ᵀ> ∘ W_{L-1}) W_{L-2}, with the means
+    <·> over samples and d the diagonals. Further down, and through other tails, each output's row is walked
+    down for every sample.
+    """
+    passed = network.with_fixed_statistics(passed)
+    depth = len(network.layers)
+    found = [network.weight(depth)]
+    above: Tensor | None = None
+    for layer in range(depth - 1, 1, -1):  # the weight op that leads down to h_{layer - 1}
+        gates = network.gates(layer, passed)
+        if gates is None or network.layers[layer - 1].convolution or len(found) == 3:
+            break
+        weight = network.weight(layer)
+        if above is None:
+            found.append(matmul(network.weight(depth) * gates.mean(1, keepdim=True), weight))
+        else:
+            both = matmul(gates.mT, above) * network.weight(layer + 1).mT  # as those weights lie in memory
+            found.append(matmul(matmul(network.weight(depth) / gates.shape[1], both.mT), weight))
+        above = gates
+    found.reverse()
+    missing = depth - 1 - len(found)
+    return [*_walked(network, passed, bp, missing), *found]
+
+
+def _walked(network: Network, passed: Pass, bp: BP, layers: int) -> list[Tensor]:
+    """The mean Jacobians at the first `layers` hidden layers, output by output."""
+    if not layers:
+        return []
+    rows = []
+    for output in range(network.outputs):
+        one = torch.zeros_like(passed.error)
+        one[..., output] = 1.0
+        walk = network.walk(dataclasses.replace(passed, error=one, masks=None), bp)
+        # signals alone, from the top: the walk stops before the lowest layer's delta, the largest
+        signals = list(islice(walk, 0, 2 * len(network.hidden_sizes) - 1, 2))[::-1]
+        rows.append([signal.mean(1) for signal in signals[:layers] if signal is not None])  # BP has them all
+    return [torch.stack(layer, 1) for layer in zip(*rows, strict=True)]

@@ -1,0 +1,50 @@
+"""Measures of the last update, and the self-test of the output layer."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alignkit.measures import angles
+from alignkit.measures.reductions import Measures
+from alignkit.networks.losses import wanted_output
+from alignkit.networks.network import Network, Pass
+from alignkit.networks.parameters import Parameters
+from alignkit.numerics.inner_products import update_products
+from alignkit.numerics.products import matmul
+
+
+def step_measures(network: Network, before: Parameters, bp_gradient: Parameters) -> Measures:
+    """Measures of the last update, from the parameters before it and the BP gradient of its batch."""
+    cosines, ratios = [], []
+    for layer in range(1, len(network.hidden_sizes) + 1):
+        new, old, gradient = (
+            parameters.blocks[layer, "weight"] for parameters in (network.parameters, before, bp_gradient)
+        )
+        inner, moved, weight, steepest = update_products(new, old, gradient)
+        cosines.append((-inner / (moved * steepest)).clamp(-1.0, 1.0))
+        ratios.append(torch.where(weight > 0, moved / weight, torch.nan))
+    return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
+
+
+def output_cosine(network: Network, passed: Pass, reference: Pass) -> Tensor:
+    """The output-weight gradient that a rule's step uses against autograd's, [E]: 1, or the engine is wrong (or the
+    `reference` pass is in another mode)."""
+    last, targets = len(network.layers), reference.targets
+    with torch.inference_mode(False), torch.enable_grad():
+        weight, bias = network.weight(last).detach().requires_grad_(), network.parameters.views[last, "bias"]
+        h = _differentiable(reference.inputs[-1])
+        output = matmul(weight, h.mT, bias=bias[..., None])  # yᵀ [E, C, N]
+        if network.loss == "cross_entropy":
+            loss = F.cross_entropy(output, targets, reduction="sum")
+        else:
+            wanted = _differentiable(wanted_output(passed.output, targets))
+            loss = 0.5 * F.mse_loss(output, wanted.mT, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, weight)
+    return angles.frobenius_cosine(network.weight_gradient(last, passed.error, passed), gradient)
+
+
+def _differentiable(values: Tensor) -> Tensor:
+    """The values as autograd takes them: those made in inference mode, as a copy."""
+    return values.clone() if values.is_inference() else values

@@ -1,0 +1,1 @@
+"""Networks with an ensemble axis: weight ops, stages, parameters, losses."""

@@ -1,0 +1,365 @@
+"""Networks with an ensemble axis: layers of a weight op and a tail, forward and backward.
+
+All tensors lead with E, the members of a cohort. Layers are numbered 1…L; 1…L-1 are hidden. A hidden
+layer's output h_l is handed on as [E, N, d_l] to fully connected layers and to teaching signals, as
+[E, N, c, H, W] to convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from alignkit.errors import StudyError
+from alignkit.networks.convolution import convolve, convolve_back, kernel_gradient
+from alignkit.networks.initialisation import initial_values
+from alignkit.networks.locally_connected import connect_locally, connect_locally_back, local_gradient
+from alignkit.networks.losses import output_error
+from alignkit.networks.masks import Masks
+from alignkit.networks.members import Member
+from alignkit.networks.parameters import Layout, Parameters
+from alignkit.networks.shapes import layer_shapes, parameter_shapes, resolve_options
+from alignkit.networks.stages import Activation, Dropout, MaxPool, Mode, Norm, Tail
+from alignkit.numerics.products import matmul, matmul_into, subtract_product
+
+
+@dataclass
+class Pass:
+    """What one forward pass leaves for the backward ones."""
+
+    inputs: list[Tensor]  # inputs[l - 1] is h_{l-1} as layer l saw it
+    caches: list[list[Any]]  # caches[l - 1]: one entry a stage of layer l's tail
+    hidden: list[Tensor]  # hidden[l - 1] is h_l, [E, N, d_l]
+    output: Tensor  # y [E, N, C]
+    error: Tensor  # e = dL/dy per sample [E, N, C]
+    targets: Tensor
+    total: Tensor | None = None
+    """Sum of the first sample's y, of its z_l that no norm takes first, and of what norms hand on, [E]. A parameter
+    that is not finite makes one of them so, for every sample: a weight or bias its z_l, and what a norm makes of it."""
+    masks: Masks | None = None
+    """Under which the backward walks go."""
+
+
+class Teaches(Protocol):
+    """What the walks ask of a rule."""
+
+    linear_in_error: bool
+    makes_its_signals: bool
+
+    def signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None: ...
+
+    def applied_delta(self, layer: int, delta: Tensor) -> Tensor: ...
+
+
+class Network:
+    """A cohort's networks: the same layers, each member with weights of its own seed.
+
+    Members share every option that shapes the computation; `members[0]` speaks for all in those.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], *, shape: tuple[int, ...], outputs: int, device: torch.device | str = "cpu"
+    ) -> None:
+        first = members[0].settings
+        self.outputs = outputs
+        self.shape = shape
+        self.loss = first.training.loss
+        self.layers = layer_shapes(first, shape, outputs)
+        self.hidden_sizes = [layer.size for layer in self.layers[:-1]]
+        dtype = torch.float64 if first.training.dtype == "float64" else torch.float32
+        first_of_output = len(self.layers) + 1 - first.training.output_layers
+        transposed = frozenset((index, "weight") for index, layer in enumerate(self.layers, 1) if layer.input_major)
+        layout = Layout.of(parameter_shapes(self.layers), output_layer=first_of_output, transposed=transposed)
+        self.parameters = Parameters.zeros(layout, members=len(members), device=torch.device(device), dtype=dtype)
+        self._transposed = [self.weight(layer).transpose(1, 2) for layer in range(1, len(self.layers) + 1)]
+        self._initialise(members)
+        self.tails: list[Tail] = [self._tail(index, members) for index in range(1, len(self.layers))]
+        self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
+        self.masks = Masks.of(members, self.layers, self.parameters.storage)
+        self._flat_input = not self.layers[0].convolution
+        self._tail_gradients = [
+            {
+                name: torch.zeros_like(view)
+                for name, view in self.parameters.of_layer(index).items()
+                if name in ("gain", "shift")
+            }
+            for index in range(1, len(self.layers))
+        ]
+
+    def _initialise(self, members: Sequence[Member]) -> None:
+        for index, layer in enumerate(self.layers, start=1):
+            views = self.parameters.of_layer(index)
+            for position, member in enumerate(members):
+                values = initial_values(
+                    member.settings.network.initialisation,
+                    layer.weight,
+                    seed=member.seed_of("initialisation"),
+                    # the output layer has a counter of its own: networks of different depth share it
+                    layer=0 if layer.options is None else index,
+                    positions=layer.positions if layer.local else 1,
+                )
+                for name, value in zip(("weight", "bias"), values, strict=True):
+                    views[name][position] = torch.from_numpy(value)
+            if "gain" in views:
+                views["gain"].fill_(1.0)
+
+    def _tail(self, index: int, members: Sequence[Member]) -> Tail:
+        layer = self.layers[index - 1]
+        options = layer.options
+        assert options is not None and options.order is not None and options.activation is not None
+        views = self.parameters.of_layer(index)
+        resolved = [resolve_options(m.settings, index - 1, convolution=layer.convolution) for m in members]
+        slopes = torch.tensor(
+            [r.slope for r in resolved], dtype=self.parameters.storage.dtype, device=self.parameters.storage.device
+        )
+        stages: dict[str, Activation | Norm | Dropout | MaxPool | None] = {
+            "norm": Norm(
+                str(options.norm),
+                views["gain"],
+                views["shift"],
+                positions=2 * layer.convolution,
+                comes_first=options.order[0] == "norm",
+            )
+            if "gain" in views
+            else None,
+            "activation": Activation(options.activation, slopes),
+            "dropout": self._dropout(members, [r.dropout or 0.0 for r in resolved], layer=index),
+            "pool": MaxPool(*layer.pool) if layer.pool else None,
+        }
+        return [stage for name in options.order if (stage := stages[name]) is not None]
+
+    def _dropout(self, members: Sequence[Member], rates: list[float], *, layer: int) -> Dropout | None:
+        if not any(rates):
+            return None
+        storage = self.parameters.storage
+        seeds = torch.tensor([m.seed_of("dropout") for m in members], dtype=torch.int64, device=storage.device)
+        return Dropout(rates, seeds, layer=layer, dtype=storage.dtype)
+
+    def weight(self, layer: int) -> Tensor:
+        """W_l, [E, out, in] or [E, out, in, k, k]."""
+        return self.parameters.views[layer, "weight"]
+
+    def forward(self, x: Tensor, targets: Tensor, mode: Mode, *, watch: bool = False) -> Pass:
+        """A pass over a batch: `x` [E, N, *shape]; `targets` int64 [E, N] or [E, N, C].
+
+        With `watch`, `Pass.total` tells the members of which a parameter may not be finite.
+        """
+        if self._flat_input:
+            x = x.flatten(2)
+        if self._input_dropout is not None:
+            x, _ = self._input_dropout.forward(x, mode)
+        inputs, caches, hidden, totals = [x], [], [], []
+        for index, tail in enumerate(self.tails, start=1):
+            h = self._weight_op(index, inputs[-1])  # z_l
+            if watch and not isinstance(tail[0], Norm):  # a saturating activation would hide what is not finite
+                totals.append(_first_sample(h))
+            layer_caches = []
+            for stage in tail:
+                h, cache = stage.forward(h, mode)
+                layer_caches.append(cache)
+                if watch and isinstance(stage, Norm):
+                    totals.append(_first_sample(h))
+            caches.append(layer_caches)
+            hidden.append(h.flatten(2))
+            inputs.append(h if self.layers[index].convolution else hidden[-1])
+        output = self._weight_op(len(self.layers), inputs[-1])
+        error = output_error(self.loss, output, targets)
+        total = torch.stack([*totals, _first_sample(output)]).sum(0) if watch else None
+        return Pass(inputs, caches, hidden, output, error, targets, total, self.masks)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """y [E, N, C] in evaluation mode, nothing kept."""
+        h = x.flatten(2) if self._flat_input else x
+        for index, tail in enumerate(self.tails, start=1):
+            h = self._weight_op(index, h)
+            for stage in tail:
+                h, _ = stage.forward(h, Mode(batch_statistics=False))
+            if not self.layers[index].convolution:
+                h = h.flatten(2)
+        return self._weight_op(len(self.layers), h)
+
+    def backward(self, passed: Pass, rule: Teaches) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Walk down from the error under a rule.
+
+        Returns the teaching signals t_l [E, N, d_l] and the deltas, t_l pulled back to z_l and changed
+        there where the rule does so, both in the order of the hidden layers; None stands for zero.
+        """
+        found = list(self.walk(passed, rule))
+        return found[-2::-2], found[::-2]
+
+    def write_gradients(self, passed: Pass, rule: Teaches, gradients: Parameters) -> None:
+        """Walk down from the error under a rule, and write its update directions, summed over the batch."""
+        tails = [gradients.of_layer(layer + 1) for layer in range(len(self.tails))]
+        deltas = [passed.error, *islice(self.walk(passed, rule, tails, in_place=True), 1, None, 2)]
+        for layer in range(1, len(self.layers) + 1):
+            delta = deltas.pop()
+            if delta is not None:
+                self._write_gradients(layer, delta, passed, gradients)
+            else:
+                for view in gradients.of_layer(layer).values():
+                    view.zero_()
+            if passed.masks is not None:
+                passed.masks.freeze(layer, gradients.of_layer(layer))
+
+    def descend(self, passed: Pass, rule: Teaches, rates: tuple[Tensor, Tensor]) -> None:
+        """One step of plain gradient descent under a rule, with the hidden layers' and the output layer's
+        `rates` [E, 1] for gradients summed over the batch.
+
+        The same as `write_gradients` and then W -= rate * gradient, but the update goes into the weights in one
+        product a layer: no gradient is stored. Under a rule that is linear in the error, the error takes the
+        hidden layers' rate, so that no delta has to.
+        """
+        left: list[Tensor | None] = [
+            rates[self.parameters.layout.of_output((layer, "weight"))] for layer in range(1, len(self.layers) + 1)
+        ]
+        walked = passed
+        if rule.linear_in_error and all(rate is left[0] for rate in left[:-1]):
+            walked = replace(passed, error=_times(passed.error, left[0]))
+            left[:-1] = [None] * (len(left) - 1)
+        deltas = [passed.error, *islice(self.walk(walked, rule, self._tail_gradients, in_place=True), 1, None, 2)]
+        for layer, rate in enumerate(left, start=1):
+            delta = deltas.pop()
+            if delta is None:
+                continue
+            self._descend_layer(layer, _times(delta, rate), passed)
+            if layer <= len(self.tails):
+                for name, gradient in self._tail_gradients[layer - 1].items():
+                    self.parameters.views[layer, name].sub_(_times(gradient, rate))
+
+    def walk(
+        self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None = None, *, in_place: bool = False
+    ) -> Iterator[Tensor | None]:
+        """Each hidden layer's signal and then its delta, as in `backward`, from the last layer down.
+
+        Gradients of norms' gains and shifts go into `tails`. With `in_place`, a delta may take its signal's memory.
+        """
+        delta: Tensor | None = passed.error
+        spare = in_place and rule.makes_its_signals
+        for layer in range(len(self.layers) - 1, 0, -1):
+            signal = rule.signal(layer, passed, delta)
+            if signal is not None and signal.shape != passed.hidden[layer - 1].shape:
+                expected = list(passed.hidden[layer - 1].shape)
+                raise StudyError(
+                    f"{type(rule).__name__}.teaching_signal: expected [E, N, d_l] = {expected} at hidden layer "
+                    f"{layer}; got {list(signal.shape)}"
+                )
+            if signal is not None and passed.masks is not None:
+                signal = passed.masks.signal(layer, signal)
+            yield signal
+            delta = None if signal is None else self._pull_back(layer, signal, passed, tails, spare=spare)
+            del signal  # its memory, still in the cache, serves the next one
+            yield None if delta is None else rule.applied_delta(layer, delta)
+
+    def with_fixed_statistics(self, passed: Pass) -> Pass:
+        """The same pass for derivatives that hold batch statistics constant, so that samples are uncoupled."""
+        caches = [
+            [
+                stage.fixed(cache) if isinstance(stage, Norm) else cache
+                for stage, cache in zip(tail, caches, strict=True)
+            ]
+            for tail, caches in zip(self.tails, passed.caches, strict=True)
+        ]
+        return replace(passed, caches=caches)
+
+    def _pull_back(
+        self, layer: int, signal: Tensor, passed: Pass, tails: list[dict[str, Tensor]] | None, *, spare: bool = False
+    ) -> Tensor:
+        """A signal at h_l, [E, N, d_l], carried back through the tail to z_l, in its own memory if that is `spare`."""
+        if self.layers[layer - 1].convolution:
+            signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
+        own, kept = None if tails is None else tails[layer - 1], None if spare else signal
+        for stage, cache in zip(reversed(self.tails[layer - 1]), reversed(passed.caches[layer - 1]), strict=True):
+            signal = stage.pull_back(signal, cache, own, spare=signal is not kept)
+        return signal
+
+    def transport(self, layer: int, delta: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """A delta at z_l carried back through W_l (or `weight` in its place) to h_{l-1}: [E, N, d_{l-1}]."""
+        weight = self.weight(layer) if weight is None else weight
+        shape = self.layers[layer - 1]
+        if not shape.convolution:
+            return matmul(delta, weight)
+        if shape.local:
+            return connect_locally_back(delta, weight, shape.input, padding=shape.padding).flatten(2)
+        return convolve_back(delta, weight, padding=shape.padding).flatten(2)
+
+    def _weight_op(self, layer: int, h: Tensor) -> Tensor:
+        bias, shape = self.parameters.views[layer, "bias"], self.layers[layer - 1]
+        if layer == len(self.layers):  # samples last: with few outputs, products and softmax are twice as fast
+            return matmul(self.weight(layer), h.mT, bias=bias[..., None]).mT
+        if not shape.convolution:
+            return matmul(h, self._transposed[layer - 1], bias=bias[:, None])
+        op = connect_locally if shape.local else convolve
+        return op(h, self.weight(layer), bias, padding=shape.padding)
+
+    def gates(self, layer: int, passed: Pass) -> Tensor | None:
+        """The derivative of h_l by z_l, unit by unit, [E, N, d]; None where the tail mixes units or samples."""
+        if not all(
+            isinstance(stage, Activation | Dropout) or (isinstance(stage, Norm) and stage.is_elementwise(cache))
+            for stage, cache in zip(self.tails[layer - 1], passed.caches[layer - 1], strict=True)
+        ):
+            return None
+        return self._pull_back(layer, torch.ones_like(passed.hidden[layer - 1]), passed, None, spare=True).flatten(2)
+
+    def weight_gradient(self, layer: int, delta: Tensor, passed: Pass) -> Tensor:
+        """The gradient of W_l, of the weights' shape, summed over the batch, from a delta at z_l."""
+        h = passed.inputs[layer - 1]
+        if self.layers[layer - 1].convolution:
+            shape = self.layers[layer - 1]
+            gradient = local_gradient if shape.local else kernel_gradient
+            return gradient(h, delta, shape.weight, padding=shape.padding)
+        return matmul(delta.transpose(1, 2), h)
+
+    def _as_stored(self, layer: int, weight: Tensor, delta: Tensor, passed: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        """What lies where `weight` does (a parameter of the layer, or its gradient), contiguous, and the two factors
+        of the gradient as it lies there."""
+        h = passed.inputs[layer - 1]
+        if self.layers[layer - 1].input_major:
+            return weight.transpose(1, 2), h.transpose(1, 2), delta
+        return weight, delta.transpose(1, 2), h
+
+    def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
+        weight = gradients.views[layer, "weight"]
+        if self.layers[layer - 1].convolution:
+            weight.copy_(self.weight_gradient(layer, delta, passed))
+        else:
+            matmul_into(*self._as_stored(layer, weight, delta, passed))
+        gradients.views[layer, "bias"].copy_(self._bias_gradient(layer, delta))
+
+    def _bias_gradient(self, layer: int, delta: Tensor) -> Tensor:
+        if self.layers[layer - 1].local:
+            return delta.sum(1).flatten(1)
+        return delta.sum(_others(delta))
+
+    def _descend_layer(self, layer: int, delta: Tensor, passed: Pass) -> None:
+        weight = self.weight(layer)
+        if passed.masks is not None and layer in passed.masks.trained:
+            moved = {"weight": self.weight_gradient(layer, delta, passed), "bias": self._bias_gradient(layer, delta)}
+            passed.masks.freeze(layer, moved)
+            for name, change in moved.items():
+                self.parameters.views[layer, name].sub_(change)
+            return
+        self.parameters.views[layer, "bias"].sub_(self._bias_gradient(layer, delta))
+        if self.layers[layer - 1].convolution:
+            weight.sub_(self.weight_gradient(layer, delta, passed))
+        else:
+            subtract_product(*self._as_stored(layer, weight, delta, passed))
+
+
+def _times(values: Tensor, rate: Tensor | None) -> Tensor:
+    """Values [E, …] times the members' rates [E, 1], where there is one left to take."""
+    return values if rate is None else values * rate.view(-1, *(1 for _ in values.shape[1:]))
+
+
+def _others(delta: Tensor) -> tuple[int, ...]:
+    """The axes of samples and positions."""
+    return (1, *range(3, delta.dim()))
+
+
+def _first_sample(values: Tensor) -> Tensor:
+    """The sum over each member's first sample, [E]."""
+    return values[:, 0].sum(tuple(range(1, values.dim() - 1)))

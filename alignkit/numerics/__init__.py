@@ -1,0 +1,1 @@
+"""Speed and bits: products, precision, memory, and the streams of randomness."""

@@ -1,0 +1,1 @@
+"""Published papers, checked: a folder a paper."""

@@ -1,0 +1,205 @@
+"""What the records say of the paper: readings of one seed as published, contrasts over seeds as corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from alignkit.claims.verdicts import Verdict, evaluate
+from alignkit.errors import AnalysisError
+from alignkit.papers.launay2019.published import BOTTLENECK, Bottleneck, Hypothesis
+from alignkit.papers.single_seed import single_seed
+from alignkit.records.rows import summarised
+from alignkit.records.store import Records
+from alignkit.stats.contrasts.contrasts import Contrast, contrast
+from alignkit.stats.mechanisms.association import Association, within_association
+from alignkit.stats.tables.levels import level_column, level_order
+
+All = Mapping[str, Records]
+"""The records of the paper's studies that were run, by name."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Two levels' cosines as a paper would print them: the best seed's, averaged over the layers where feedback
+    enters. Everything else is the same in the two."""
+
+    cosines: tuple[float, float]
+    seeds: int
+
+
+def reading(found: All, hypothesis: Hypothesis) -> Reading | None:
+    """What one seed says of a hypothesis, measured as published; None where that was not run."""
+    if hypothesis.published is None or hypothesis.published[0] not in found:
+        return None
+    study, factor, levels = hypothesis.published
+    records = found[study]
+    table = _with_initialisation(single_seed(records), records)
+    if factor not in table:
+        return None
+    table = table[table["initialisation"] == "pytorch"]
+    points = records.study.feedback.points
+    table = table[table["layer"].isin(points)] if points else table
+    others = [name for name in (*records.factors, "initialisation") if name != factor]
+    keys = {name: level_column(table[name]).map(str) for name in others}
+    cell = pd.Series("", index=table.index).str.cat(pd.DataFrame(keys), sep="|")
+    means = table.assign(at=level_column(table[factor]), others=cell).groupby(["others", "at"])["signal_cosine"].mean()
+    both = means.unstack().reindex(columns=list(levels)).dropna()
+    if len(both) != 1:  # no arm at one of the levels that differs from one at the other in nothing else
+        return None
+    return Reading((float(both[levels[0]].iloc[0]), float(both[levels[1]].iloc[0])), int(table["seeds"].max()))
+
+
+def _with_initialisation(table: pd.DataFrame, records: Records) -> pd.DataFrame:
+    """With a column of the initialisation, also where the designs that ran do not vary it."""
+    return table if "initialisation" in table else table.assign(initialisation=records.study.network.initialisation)
+
+
+def verdict_on(found: All, hypothesis: Hypothesis) -> Verdict | None:
+    """The verdict of the corrected study's claim, None where it was not run or the profile left the claim out."""
+    study, name = hypothesis.corrected
+    if study not in found:
+        return None
+    return next((verdict for verdict in evaluate(found[study]) if verdict.claim.name == name), None)
+
+
+def bottleneck(records: Records) -> pd.DataFrame:
+    """A row per size and initialisation: accuracies in % and the cosine at each layer, as published and here."""
+    table = _with_initialisation(single_seed(records), records)
+    rows = []
+    for _, own in table.dropna(subset=["bottleneck"]).groupby(["initialisation", "bottleneck"]):
+        first = own.iloc[0]
+        here = Bottleneck(
+            int(first["bottleneck"]), str(first["initialisation"]), first["train_accuracy"], first["test_accuracy"],
+            tuple(own.sort_values("layer")["signal_cosine"]),
+        )  # fmt: skip
+        known = [row for row in BOTTLENECK if (row.size, row.initialisation) == (here.size, here.initialisation)]
+        rows.append({"size": here.size, "initialisation": here.initialisation, **_columns("here", here)})
+        if known:
+            rows[-1] |= _columns("published", known[0])
+    return pd.DataFrame(rows).sort_values(["initialisation", "size"], ascending=[False, True], ignore_index=True)
+
+
+def _columns(where: str, row: Bottleneck) -> dict[str, float]:
+    cosines = {f"{where}_layer{index}": value for index, value in enumerate(row.cosines, start=1)}
+    return {f"{where}_train": row.train, f"{where}_test": row.test, **cosines}
+
+
+def bottleneck_distance(table: pd.DataFrame) -> tuple[float, float, int]:
+    """The median distance of cosines from the published ones, the largest of test accuracies in points, and how many
+    published rows were run."""
+    if "published_test" not in table:
+        return float("nan"), float("nan"), 0
+    both = table.dropna(subset=["published_test"])
+    cosines = [abs(both[f"here_layer{k}"] - both[f"published_layer{k}"]) for k in (1, 2, 3)]
+    return (
+        float(np.nanmedian(np.concatenate([values.to_numpy(float) for values in cosines]))),
+        float(abs(both["here_test"] - both["published_test"]).max()),
+        len(both),
+    )
+
+
+def layer_means(records: Records, *, rule: str, layer: int | None = None) -> pd.DataFrame:
+    """A row per run: cosine, ceiling, and the share of the ceiling that is reached, at the end of training.
+
+    Averages over hidden layers, or those of one.
+    """
+    last = records.layers[records.layers["step"] == records.layers.groupby("run_id")["step"].transform("max")]
+    last = last if layer is None else last[last["layer"] == layer]
+    values = last.assign(share=last["signal_cosine"] / last["ceiling_cosine"])
+    columns = ["signal_cosine", "ceiling_cosine", "share"]
+    known = values[columns].notna().groupby(values["run_id"]).all()
+    means = values.groupby("run_id")[columns].mean().where(known)  # a run without one layer's value has no average
+    runs = records.runs[records.runs["rule"] == rule]
+    return runs.merge(means.reset_index(), on="run_id")
+
+
+def ceilings(
+    records: Records, factors: Sequence[tuple[str, tuple[str, str]]], layers: Sequence[int | None]
+) -> pd.DataFrame:
+    """What each factor does to the cosine, to its ceiling, and to the share of the ceiling that is reached, at the
+    layers (None: on average over all): contrasts per seed over the other factors."""
+    rows = []
+    for factor, levels in factors:
+        for layer in layers:
+            table = layer_means(records, rule="dfa", layer=layer)
+            if factor not in table or not set(levels) <= set(level_order(table[factor])):
+                continue  # a profile left it out
+            row: dict[str, object] = {"factor": factor, "from": levels[0], "to": levels[1], "layer": layer or "mean"}
+            for response in ("signal_cosine", "ceiling_cosine", "share"):
+                effect = _contrast(table, factor, levels, response, records.factors)
+                row |= {response: effect.estimate, f"{response}_low": effect.interval[0]}
+                row |= {f"{response}_high": effect.interval[1]}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def cells(records: Records) -> pd.DataFrame:
+    """Each cell of a factorial: mean over seeds of cosine, ceiling and share at layers 1 to 3, and accuracy in %."""
+    columns = ["signal_cosine", "ceiling_cosine", "share"]
+    parts: list[pd.DataFrame] = []
+    for layer in (1, 2, 3):
+        table = layer_means(records, rule="dfa", layer=layer)
+        of_cell = table.groupby(list(records.factors), dropna=False)
+        parts.append(of_cell[columns].mean().rename(columns={name: f"{name}_{layer}" for name in columns}))
+    found = pd.concat(parts, axis="columns")
+    found["test_accuracy"] = 100 * of_cell["test_accuracy"].mean()
+    return found.reset_index()
+
+
+def defect_effects(records: Records) -> pd.DataFrame:
+    """What each way of measuring adds to the cosine against one pass, by network, layer by layer, and at the output."""
+    last = records.layers[records.layers["step"] == records.layers.groupby("run_id")["step"].transform("max")]
+    checkpoints = records.checkpoints
+    at_end = checkpoints["step"] == checkpoints.groupby("run_id")["step"].transform("max")
+    end = checkpoints[at_end].set_index("run_id")["output_cosine"]
+    ways = [name for name in records.runs["measured"].unique() if name != "in_one_pass"]
+    rows = []
+    for trained in records.runs["trained"].unique():
+        runs = records.runs[records.runs["trained"] == trained]
+        for way in ways:
+            for layer in (1, 2, 3, "output"):
+                values = (
+                    runs["run_id"].map(end)
+                    if layer == "output"
+                    else runs["run_id"].map(last[last["layer"] == layer].set_index("run_id")["signal_cosine"])
+                )
+                table = runs.assign(value=values)
+                effect = _contrast(table, "measured", ("in_one_pass", way), "value", ())
+                low, high = effect.interval
+                rows.append(
+                    {
+                        "trained": trained, "measured": way, "layer": layer, "one_pass": effect.level_means[0],
+                        "cosine": effect.level_means[1], "change": effect.estimate, "low": low, "high": high,
+                        "seeds": effect.n_seeds,
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _contrast(
+    table: pd.DataFrame, factor: str, levels: tuple[str, str], response: str, factors: Sequence[str]
+) -> Contrast:
+    within = [name for name in factors if name != factor]
+    return contrast(table, factor=factor, levels=levels, response=response, within=within)
+
+
+def accuracy_association(records: Records, *, within_cells: bool) -> Association | None:
+    """How angle and test accuracy go together over DFA runs: between the arms of a seed, or within cells."""
+    angles = summarised(records, "signal_angle_deg")
+    accuracy = summarised(records, "test_accuracy").set_index("run_id")["value"]
+    table = angles[angles["rule"] == "dfa"].assign(accuracy=lambda rows: rows["run_id"].map(accuracy))
+    try:
+        return within_association(table, mediator="value", outcome="accuracy", within=["cell"] if within_cells else [])
+    except AnalysisError:
+        return None
+
+
+def spreads(records: Records) -> tuple[float, float]:
+    """The median over arms and layers of the cosine's sd over samples (of one seed), and of that over seeds."""
+    table = single_seed(records)
+    table = table[table["rule"] == "dfa"]
+    return float(table["samples_sd"].median()), float(table["seeds_sd"].median())

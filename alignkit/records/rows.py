@@ -1,0 +1,227 @@
+"""From records, or any tidy table, to the rows that an analysis is made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from alignkit.columns import EXCESS, MEASURE_COLUMNS, unit_of
+from alignkit.errors import AnalysisError, nearest, require_text
+from alignkit.records.confounding import rate_note, step_note
+from alignkit.records.store import Records
+from alignkit.records.summaries import require_summary, run_summaries
+from alignkit.stats.tables.checks import require_columns
+from alignkit.stats.tables.levels import in_design, level_column, level_order, level_text
+
+ANGLE = "signal_angle_deg"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The rows of an analysis. `value` is their response's column, `response` what it is called.
+
+    `factors` are those of the study, none for a plain table, whose `records` are None. `design` is set
+    once one was chosen.
+    """
+
+    table: pd.DataFrame
+    response: str
+    value: str
+    unit: str = ""
+    factors: tuple[str, ...] = ()
+    records: Records | None = None
+    design: str | None = None
+
+    def in_design(self, design: str | None, needs: Mapping[str, Sequence[Any] | None]) -> Source:
+        """The rows of a design; of the first that holds the levels that are needed, where none is named.
+
+        `needs` maps a factor to its levels, or to None for any two. Where no design has them all, or the
+        table is a plain one, every row stays.
+        """
+        if self.records is None:
+            if design is not None:
+                raise AnalysisError(f'design "{design}": a table has no designs. Give records, or choose its rows')
+            return self
+        designs = list(self.records.study.designs)
+        if design is not None:
+            rows = self.table[in_design(self.table, design)]
+            if rows.empty:
+                raise AnalysisError(f'no run here is of the design "{design}"; {nearest(design, designs)}')
+            return replace(self, table=rows, design=design)
+        for name in designs:
+            rows = self.table[in_design(self.table, name)]
+            if all(_holds(rows[factor], levels) for factor, levels in needs.items()):
+                return replace(self, table=rows, design=name)
+        return self
+
+    def require_one_rule(self, factors: Sequence[str | None]) -> None:
+        """Runs of several rules are no replicates: one rule, or the rule among the factors."""
+        rules = sorted(set(self.table["rule"])) if self.records is not None else []
+        if len(rules) > 1 and "rule" not in factors:
+            raise AnalysisError(
+                f'expected runs of one rule, or "rule" among the factors; got those of {", ".join(rules)}. Name one '
+                'with rule=, or add "rule" to the factors'
+            )
+
+    def notes(self, factor: str | None = None, pairs: Sequence[tuple[str, str]] = ()) -> list[str]:
+        """What a reader must know of the rows: runs without a value and why, and learning rates that differ."""
+        if self.records is None:
+            return []
+        found = []
+        if factor is not None:
+            steps = summarised(self.records, "update_ratio", summary="auc")
+            steps = steps[steps["run_id"].isin(self.table["run_id"])]
+            tuned = self.records.study.pilot is not None
+            for pair in pairs:
+                found.append(rate_note(self.table, factor=factor, levels=pair, tuned=tuned, within=self.factors))
+                found.append(step_note(steps, factor=factor, levels=pair))
+        found += self._missing(factor, pairs)
+        if self.records.missing:
+            found.append(f"preliminary: {self.records.missing:,} planned runs have no records yet")
+        return [note for note in dict.fromkeys(found) if note]
+
+    def _missing(self, factor: str | None, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        """Counts by reason and, as missing at one level alone biases what remains, by level."""
+        absent = self.table[self.table["missing"] != ""]
+        levels = list(dict.fromkeys(level for pair in pairs for level in pair))
+        found = []
+        for reason in sorted(absent["missing"].unique()):
+            rows = absent[absent["missing"] == reason]
+            if factor is None:
+                found.append(f"{reason}: {len(rows)} of {len(self.table):,} rows without a value")
+                continue
+            at = level_column(rows[factor])
+            counts = [f"{int((at == level).sum())} at {level}" for level in levels]
+            if at.isin(levels).any():
+                found.append(f"{reason}: runs without a value, {', '.join(counts)}")
+        return found
+
+
+def summarised(
+    records: Records,
+    response: str,
+    *,
+    summary: Literal["final", "auc"] = "final",
+    layer: int | Literal["mean"] = "mean",
+) -> pd.DataFrame:
+    """`run_summaries` of all the records' runs, worked out once: an analysis asks for the same ones many times."""
+    require_summary(summary, layer)  # before the memo, to which True is 1
+    key = ("run_summaries", response, summary, layer)
+    if key not in records.memo:
+        records.memo[key] = run_summaries(records.runs, records.layers, response, summary=summary, layer=layer)
+    found: pd.DataFrame = records.memo[key]
+    return found.copy(deep=False)
+
+
+def require_records(records: Any) -> None:
+    """Records, and neither their directory nor one of their tables."""
+    if not isinstance(records, Records):
+        raise AnalysisError(
+            f"expected records; got {type(records).__name__}. Read a directory of records with load(...)"
+        )
+
+
+def require_source(records_or_table: Any) -> None:
+    """Records or a table."""
+    if not isinstance(records_or_table, Records | pd.DataFrame):
+        raise AnalysisError(
+            f"expected records or a pandas table; got {type(records_or_table).__name__}. "
+            "Read a directory of records with load(...)"
+        )
+
+
+def source_of(
+    records_or_table: Records | pd.DataFrame,
+    response: str | None,
+    *,
+    rule: str | None,
+    summary: Literal["final", "auc"],
+    layer: int | Literal["mean", "each"],
+) -> Source:
+    """Records as one row per run under `rule` (or per run and hidden layer, with layer="each"); a table as it is.
+
+    The response is the angle in degrees unless another is named, or a table's column "value".
+    """
+    require_source(records_or_table)
+    if isinstance(records_or_table, pd.DataFrame):
+        of_records = {"rule": (rule, ("dfa", None)), "summary": (summary, ("final",)), "layer": (layer, ("mean",))}
+        given = [f"{name}={value!r}" for name, (value, defaults) in of_records.items() if value not in defaults]
+        if given:
+            raise AnalysisError(
+                f"expected rule, summary and layer with records alone; got a table and {', '.join(given)}. Give "
+                "records, or choose the table's rows and response"
+            )
+        value = "value" if response is None else response
+        require_columns(records_or_table, value)
+        return Source(table=records_or_table, response=value, value=value, unit=unit_of(value))
+    records, name = records_or_table, ANGLE if response is None else response
+    require_text("response", name)
+    table = (
+        _each_layer(records, name, summary)
+        if layer == "each"
+        else summarised(records, name, summary=summary, layer=layer)
+    )
+    if rule is not None:
+        ran = sorted(set(table["rule"]))
+        if rule not in ran:
+            raise AnalysisError(f'no run has the rule "{rule}"; {nearest(rule, ran)}')
+        table = table[table["rule"] == rule]
+    return Source(
+        table=table, response=name, value="value", unit=unit_of(name), factors=tuple(records.factors), records=records
+    )
+
+
+def _each_layer(records: Records, response: str, summary: Literal["final", "auc"]) -> pd.DataFrame:
+    """One row per run and hidden layer, with `layer` and `position`, the layer over the number of layers."""
+    if response.removesuffix(EXCESS) not in records.layers.columns:
+        measures = [name for name in MEASURE_COLUMNS if name in records.layers.columns]
+        raise AnalysisError(f'response "{response}": expected a measure of layers; {nearest(response, measures)}')
+    depth = records.runs["run_id"].map(records.layers.groupby("run_id")["layer"].max())
+    parts = []
+    for layer in sorted(records.layers["layer"].unique()):
+        part = summarised(records, response, summary=summary, layer=int(layer))
+        has = depth >= layer
+        parts.append(part[has].assign(layer=int(layer), position=layer / depth[has]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _holds(column: pd.Series, levels: Sequence[Any] | None) -> bool:
+    present = level_order(column)
+    return len(present) > 1 if levels is None else {level_text(level) for level in levels} <= set(present)
+
+
+def final_values(records: Records, *, rule: str, design: str | None, response: str) -> pd.DataFrame:
+    """`run_summaries` of one rule in one design (all designs if None)."""
+    table = summarised(records, response)
+    table = table[table["rule"] == rule]
+    return table if design is None else table[in_design(table, design)]
+
+
+def curves(
+    records: Records, *, rule: str, design: str | None = None, response: str = "signal_angle_deg"
+) -> pd.DataFrame:
+    """Mean and 95% t interval over seeds, by layer and step; each seed is first averaged over its cells."""
+    runs = records.runs[records.runs["rule"] == rule]
+    runs = runs if design is None else runs[in_design(runs, design)]
+    rows = records.layers[["run_id", "step", "layer", response]].merge(runs[["run_id", "seed"]], on="run_id")
+    common = rows.groupby("step")["run_id"].nunique() == rows["run_id"].nunique()
+    rows = rows[rows["step"].map(common).astype(bool)].dropna(subset=[response])
+    seeds = rows.groupby(["layer", "step", "seed"])[response].mean()
+    summary = seeds.groupby(["layer", "step"]).agg(["mean", "sem", "count"]).reset_index()
+    spread = summary["sem"] * stats.t.ppf(0.975, np.maximum(summary["count"] - 1, 1))
+    return summary.assign(low=summary["mean"] - spread, high=summary["mean"] + spread)
+
+
+def final_by_layer(records: Records, *, rule: str, design: str | None, factor: str, response: str) -> pd.DataFrame:
+    """Columns layer, x (the factor as a number), seed and value, at the last checkpoint."""
+    runs = records.runs[records.runs["rule"] == rule]
+    runs = runs if design is None else runs[in_design(runs, design)]
+    runs = runs.assign(x=pd.to_numeric(level_column(runs[factor]), errors="coerce"))[["run_id", "seed", "x"]]
+    rows = records.layers[["run_id", "step", "layer", response]].merge(runs, on="run_id")
+    rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+    return rows.rename(columns={response: "value"}).dropna(subset=["value", "x"])

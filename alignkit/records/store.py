@@ -1,0 +1,354 @@
+"""Records on disk: a study directory, one folder per cohort, each written aside and then renamed.
+
+DIR/study.json            the study, defaults left out
+DIR/plan.json             what each run is: its rule, cell, seed, factor levels, cohort
+DIR/analysis_plan.json    claims, seeds, cells and settings as they were declared, and when they changed
+DIR/records/<cohort>/     runs.parquet, checkpoints.parquet, layers.parquet, timing.json (and checksums)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from alignkit.columns import FORMAT_VERSION, RUNS
+from alignkit.errors import RecordsError, StudyError
+from alignkit.records import registration
+from alignkit.records.files import TABLES, read_object, read_table, sha256, to_parquet, unreadable, writing
+from alignkit.records.registration import Registration
+from alignkit.study.study import Study
+
+_COHORT = re.compile(r"[0-9a-f]{16}")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.([0-9]+)")
+_TO_PLAN_ANEW = "Run the study again into the same directory: it writes this file anew and repeats no finished run"
+_TO_STUDY = "Restore the file, or run the study in a new directory"
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a study left: three tidy tables (see `columns.py`) and the study itself.
+
+    `missing` counts the planned runs that have no records yet, and `unfinished` has a row for each, with what
+    the plan knows of it (run_id, rule, cell, designs, seed, factors). `timing` has a row per cohort, NaN where
+    its timing.json is lost. `held_out` holds the same of the seeds that the study holds out, which are in
+    no table here; None where there are none. `registration` is the history of the analysis plan; None for
+    records that were not read from a directory. `memo` keeps what was worked out from these tables once.
+    """
+
+    study: Study
+    runs: pd.DataFrame
+    checkpoints: pd.DataFrame
+    layers: pd.DataFrame
+    factors: tuple[str, ...]
+    missing: int = 0
+    unfinished: pd.DataFrame | None = None
+    timing: pd.DataFrame | None = None
+    held_out: Records | None = None
+    registration: Registration | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+
+def load(directory: str | Path) -> Records:
+    """Read the records below `directory`.
+
+    Rows come in the order of the study's plan, whatever order the runs finished in. Raises
+    `RecordsError` where there are none, or where a file is damaged or of another format version.
+
+    >>> records = load("reports/quick")  # doctest: +SKIP
+    >>> records.runs.groupby("rule")["test_accuracy"].mean()  # doctest: +SKIP
+    """
+    if not isinstance(directory, str | os.PathLike):
+        raise RecordsError(
+            f"expected the directory of the records; got {directory!r}. Give the path that `alignkit run STUDY --out "
+            "DIR` wrote to"
+        )
+    directory = Path(directory)
+    study = read_study(directory)
+    plan = read_plan(directory)
+    if plan["study"] not in (None, study.name):
+        raise RecordsError(
+            f'{directory}: expected a plan of the study in study.json, "{study.name}"; got plan.json of the study '
+            f'"{plan["study"]}". Restore the one that is not its own'
+        )
+    order = {run["run_id"]: position for position, run in enumerate(plan["runs"])}
+    holder: dict[str, Path] = {}
+    parts: dict[str, list[pd.DataFrame]] = {table: [] for table in TABLES}
+    timing = []
+    for folder in finished_cohorts(directory):
+        frames, seconds = _read_cohort(folder)
+        for run_id in frames["runs"]["run_id"]:
+            if run_id in order and run_id in holder:
+                raise RecordsError(
+                    f"{directory}: run {run_id} is recorded twice, in {holder[run_id]} and in {folder}. "
+                    "Remove one of them"
+                )
+            holder[run_id] = folder
+        for table, frame in frames.items():
+            parts[table].append(frame)
+        timing.append({"cohort": folder.name, "seconds": float("nan"), **seconds})
+    if holder.keys().isdisjoint(order):
+        raise RecordsError(
+            f"{directory}: no run has finished yet. Run the study first: alignkit run STUDY --out {directory}"
+        )
+    tables = {}
+    for table in TABLES:
+        frame = pd.concat(parts[table], ignore_index=True)
+        place = np.array([order.get(run_id, -1) for run_id in frame["run_id"].tolist()])
+        keys = [place, *(frame[key].to_numpy() for key in ("step", "layer") if key in frame)]
+        position = np.lexsort(keys[::-1])
+        tables[table] = frame.iloc[position[place[position] >= 0]].reset_index(drop=True)
+    planned = _planned_runs(plan, study)
+    tables["runs"] = _with_plan_columns(tables["runs"], planned, plan["factors"])
+    found = Records(
+        study=study,
+        runs=tables["runs"],
+        checkpoints=tables["checkpoints"],
+        layers=tables["layers"],
+        factors=tuple(plan["factors"]),
+        timing=pd.DataFrame(timing),
+        registration=registration.read(directory),
+    )
+    unfinished = planned[~planned["run_id"].isin(found.runs["run_id"])]
+    judged = _of_seeds(found, unfinished, held_out=False)
+    if judged.runs.empty:
+        raise RecordsError(
+            f"{directory}: only runs of held-out seeds have finished yet. Go on with the study: alignkit run STUDY "
+            f"--out {directory}"
+        )
+    held_out = _of_seeds(found, unfinished, held_out=True)
+    return replace(judged, held_out=held_out if len(held_out.runs) else None)
+
+
+def _of_seeds(records: Records, unfinished: pd.DataFrame, *, held_out: bool) -> Records:
+    """The part of the records whose seeds are held out, or the other one."""
+    runs, unfinished = (
+        table[table["held_out"] == held_out].reset_index(drop=True) for table in (records.runs, unfinished)
+    )
+    chosen = set(runs["run_id"])
+    checkpoints, layers = (
+        table[table["run_id"].isin(chosen)].reset_index(drop=True) for table in (records.checkpoints, records.layers)
+    )
+    return replace(
+        records, runs=runs, checkpoints=checkpoints, layers=layers, missing=len(unfinished), unfinished=unfinished
+    )
+
+
+def whole_table(records: Records, name: str) -> pd.DataFrame:
+    """A table of the records with the held-out seeds' rows below the others."""
+    parts = [getattr(part, name) for part in (records, records.held_out) if part is not None]
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+
+
+def _planned_runs(plan: dict[str, Any], study: Study) -> pd.DataFrame:
+    """What the plan knows of each run: rule, cell, seed, factors."""
+    described = pd.DataFrame(
+        [
+            {key: run[key] for key in ("run_id", "rule", "cell", "designs", "bp_run_id", "seed")} | run["levels"]
+            for run in plan["runs"]
+        ]
+    )
+    described["study"] = study.name
+    described["held_out"] = described["seed"].isin(study.held_out_seeds)
+    return described
+
+
+def _with_plan_columns(runs: pd.DataFrame, planned: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
+    """Add what the plan knows of each run, in the documented order."""
+    runs = runs.drop(columns=[name for name in factors if name in runs])  # a rate that is a factor
+    merged = runs.merge(planned, on="run_id", how="left", validate="one_to_one")
+    names = list(RUNS)
+    after_seed = names.index("held_out") + 1
+    kept = [name for name in names[after_seed:] if name not in factors]
+    return merged[names[:after_seed] + factors + kept]
+
+
+def read_study(directory: Path) -> Study:
+    path = directory / "study.json"
+    try:
+        found, has_study = directory.is_dir(), path.exists()
+    except OSError as error:
+        raise unreadable(directory, error) from None
+    if not found:
+        raise RecordsError(
+            f"{directory}: no such directory. Expected one that `alignkit run STUDY --out {directory}` wrote"
+        )
+    if not has_study:
+        raise RecordsError(
+            f"{directory}: not a records directory (it has no study.json). Expected one that `alignkit run` wrote"
+        )
+    try:
+        return Study.parse(read_object(path, _TO_STUDY), source=str(path))
+    except StudyError as error:
+        raise RecordsError(f"{error}. {_TO_STUDY}") from None
+
+
+class _PlannedRun(BaseModel):
+    model_config = ConfigDict(strict=True)
+    run_id: str
+    rule: str
+    cell: str
+    designs: str
+    bp_run_id: str
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    levels: dict[str, str | bool | int | float | None]
+
+
+class _PlanFile(BaseModel):
+    """What plan.json holds."""
+
+    model_config = ConfigDict(strict=True)
+    format: int
+    study: str | None = None
+    factors: list[str]
+    runs: Annotated[list[_PlannedRun], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> _PlanFile:
+        names = list(RUNS)
+        if (
+            len({*self.factors, *names[: names.index("held_out") + 1]})
+            != len(self.factors) + names.index("held_out") + 1
+        ):
+            raise ValueError(f"expected factors with different names of their own; got {self.factors}")
+        seen: set[str] = set()
+        for run in self.runs:
+            if run.run_id in seen:
+                raise ValueError(f"expected every run once; got {run.run_id} twice")
+            if run.levels.keys() != set(self.factors):
+                raise ValueError(f"run {run.run_id}: expected levels of {self.factors}; got {list(run.levels)}")
+            seen.add(run.run_id)
+        return self
+
+
+def read_plan(directory: Path) -> dict[str, Any]:
+    path = directory / "plan.json"
+    plan = read_object(path, _TO_PLAN_ANEW)
+    if plan.get("format") != FORMAT_VERSION:
+        raise RecordsError(
+            f"{path}: expected records of format {FORMAT_VERSION}; got {plan.get('format')!r}. "
+            "Read them with the alignkit that wrote them, or run the study again in a new directory"
+        )
+    try:
+        return _PlanFile.model_validate(plan).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RecordsError(f"{path}: {place + ': ' if place else ''}{first['msg']}. {_TO_PLAN_ANEW}") from None
+
+
+def finished_cohorts(directory: Path) -> list[Path]:
+    """The folders of whole cohorts. Whatever else lies in records/ is not alignkit's, and is left alone."""
+    folder = directory / "records"
+    try:
+        return sorted(entry for entry in folder.iterdir() if _COHORT.fullmatch(entry.name) and entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise RecordsError(f"{folder}: expected a folder; got a file. Move it away") from None
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
+def finished_run_ids(directory: Path) -> set[str]:
+    """The runs that have whole records: what resuming skips."""
+    found: set[str] = set()
+    for folder in finished_cohorts(directory):
+        found.update(_read_table(folder, "runs")["run_id"])
+    return found
+
+
+def write_cohort(directory: Path, cohort_id: str, tables: dict[str, pd.DataFrame], timing: dict[str, Any]) -> None:
+    """Write a cohort's tables aside, then rename: they appear whole or not at all."""
+    final = directory / "records" / cohort_id
+    aside = directory / "records" / f".{cohort_id}.{os.getpid()}"
+    with writing(final):
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            files = {f"{table}.parquet": to_parquet(tables[table]) for table in TABLES}
+            checksums = {table: sha256(files[f"{table}.parquet"]) for table in TABLES}
+            files["timing.json"] = json.dumps({**timing, "sha256": checksums}).encode()
+            for name, content in files.items():
+                with (aside / name).open("wb") as handle:
+                    handle.write(content)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            try:
+                os.replace(aside, final)
+            except OSError:
+                if not final.exists():
+                    raise
+                if not _holds(final, set(tables["runs"]["run_id"])):
+                    raise RecordsError(
+                        f"{final}: expected nothing, or the records of the same runs; got something else that is in "
+                        "the way; remove it and run the same command again"
+                    ) from None
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _holds(folder: Path, run_ids: set[str]) -> bool:
+    """Whether another command wrote these runs meanwhile: they are the same records."""
+    try:
+        return run_ids <= set(_read_table(folder, "runs")["run_id"])
+    except RecordsError:
+        return False
+
+
+def clear_unfinished(directory: Path) -> None:
+    """Remove what killed writers left aside; a folder's name ends in its writer's process id."""
+    for entry in (directory / "records").glob(".*"):
+        unfinished = _UNFINISHED.fullmatch(entry.name)
+        if unfinished and not _runs(int(unfinished[1])):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _read_cohort(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """A cohort's tables, which must agree on their runs, and its timing."""
+    frames = {table: _read_table(folder, table) for table in TABLES}
+    run_ids = set(frames["runs"]["run_id"])
+    for table, frame in frames.items():
+        if set(frame["run_id"]) != run_ids:
+            raise RecordsError(
+                f"{folder}: damaged (expected the same runs in {table}.parquet as in runs.parquet; got others). "
+                f"{_remove(folder)}"
+            )
+    return frames, {key: value for key, value in _read_timing(folder).items() if key != "sha256"}
+
+
+def _read_timing(folder: Path) -> dict[str, Any]:
+    """How long a cohort took and its tables' checksums: no number depends on them, so they may be lost."""
+    try:
+        return read_object(folder / "timing.json", "")
+    except RecordsError:
+        return {}
+
+
+def _remove(folder: Path) -> str:
+    return f"Remove the folder {folder} and run the same command again: only its runs are repeated"
+
+
+def _read_table(folder: Path, table: str) -> pd.DataFrame:
+    checksums = _read_timing(folder).get("sha256")
+    known = isinstance(checksums, dict) and checksums.get(table)
+    checksum = known if isinstance(known, str) else None
+    return read_table(folder / f"{table}.parquet", table, checksum=checksum, mend=_remove(folder))

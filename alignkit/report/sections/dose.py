@@ -1,0 +1,138 @@
+"""Does alignment matter? Accuracy against an angle that was imposed, not observed."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from alignkit.errors import AnalysisError
+from alignkit.figures.dose import dose_curves
+from alignkit.records.rows import final_values
+from alignkit.report.analysis import Analysis, varying_factors
+from alignkit.report.charts import Chart
+from alignkit.report.section import Section
+from alignkit.report.tables import Table
+from alignkit.stats.curves.dose import DoseAtLoss, DoseResponse, dose_at_loss, dose_response
+from alignkit.stats.tables.levels import level_order
+from alignkit.text import bare_change, change_interval, in_unit, number, p_text, reading
+
+RULE, DOSE = "imposed_angle", "feedback_angle_deg"
+ACCURACY = "test_accuracy"
+LOSS = 1.0
+"""Points of accuracy whose dose is told."""
+
+
+def dose(analysis: Analysis) -> Section | None:
+    """The dose-response of test accuracy on an imposed angle, in each design that varies it."""
+    if RULE not in analysis.records.study.rules or DOSE not in analysis.records.factors:
+        return None
+    found: dict[str, tuple[DoseResponse, DoseAtLoss]] = {}
+    notes: list[str] = []
+    for design in analysis.designs:
+        table = final_values(analysis.records, rule=RULE, design=design, response=ACCURACY)
+        if len(level_order(table[DOSE])) < 3:
+            continue
+        tuned = _crosses_rates(analysis, design)
+        if tuned:
+            table = _best_rates(table)
+            notes.append(
+                f"{_name(design)}: for every seed and angle the learning rate with the best validation accuracy; test "
+                "accuracy had no part in that choice."
+            )
+        averaged = table.groupby(["seed", DOSE])["value"].mean().reset_index()
+        result = dose_response(averaged, dose=DOSE)
+        found[design] = (result, dose_at_loss(result, loss=LOSS))
+        notes += [f"{_name(design)}: {warning}." for warning in result.warnings]
+    if not found:
+        raise AnalysisError("expected three angles or more in a design; got fewer")
+    tables = tuple(_table(design, *results) for design, results in found.items())
+    answers = tuple(_answer(design, *results) for design, results in found.items())
+    references = {}
+    for rule, name, dashes in (("bp", "back-propagation", "--"), ("shallow", "hidden layers do not learn", ":")):
+        if rule in analysis.records.study.rules:
+            values = final_values(analysis.records, rule=rule, design=next(iter(found)), response=ACCURACY)["value"]
+            if values.notna().any():
+                references[name] = (float(values.mean()), dashes)
+    figure = dose_curves(
+        {_name(design): result.to_frame() for design, (result, _) in found.items()},
+        dose=DOSE,
+        axis="imposed angle (degrees)",
+        response=ACCURACY,
+        title="Test accuracy against the imposed angle",
+        references=references,
+    )
+    chart = Chart(
+        "dose_curves",
+        "Test accuracy against the imposed angle",
+        answers[0],
+        f"Means over {found[next(iter(found))][0].n_seeds} seeds with 95% t intervals. Every hidden layer's update is "
+        "the gradient turned by the angle at unchanged length: here the angle is a cause.",
+        figure,
+    )
+    return Section(answers, tables, (chart,), tuple(dict.fromkeys(notes)))
+
+
+def _crosses_rates(analysis: Analysis, design: str) -> bool:
+    return "lr" in varying_factors(analysis.records, rule=RULE, design=design) and _full_cross(analysis, design)
+
+
+def _full_cross(analysis: Analysis, design: str) -> bool:
+    """Whether every angle ran at several rates, so that the best of them can be taken."""
+    table = final_values(analysis.records, rule=RULE, design=design, response=ACCURACY)
+    return bool((table.groupby(DOSE)["lr"].nunique() > 1).all())
+
+
+def _best_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """For each seed and angle the run with the best validation accuracy (the smallest rate of those)."""
+    ordered = table.dropna(subset=["validation_accuracy"]).sort_values(
+        ["validation_accuracy", "lr"], ascending=[False, True]
+    )
+    return ordered.drop_duplicates(["seed", DOSE])
+
+
+def _name(design: str) -> str:
+    return design.replace("_", " ")
+
+
+def _answer(design: str, result: DoseResponse, at_loss: DoseAtLoss) -> str:
+    frame = result.to_frame()
+    last = frame.iloc[-1]
+    text = (
+        f"{_name(design)[0].upper()}{_name(design)[1:]}: from {result.doses[0]:g}° to {result.doses[-1]:g}° test "
+        f"accuracy goes from {reading(frame['mean'].iloc[0], ACCURACY)} to {reading(last['mean'], ACCURACY)} "
+        f"(Page's trend p {p_text(result.p_page)})"
+    )
+    if math.isinf(at_loss.estimate):
+        return f"{text}; fewer than half of the seeds ever lose a point."
+    low, high = at_loss.interval
+    bounds = f" [{number(low, 0)}, {number(high, 0) if math.isfinite(high) else 'beyond the last'}]"
+    return f"{text}; a point is lost at {number(at_loss.estimate, 0)}°{bounds if math.isfinite(low) else ''}."
+
+
+def _curved(result: DoseResponse) -> str:
+    """What share of the differences between angles a straight line leaves out, where that is shown to be some."""
+    bent = [part for part in result.polynomial if part.degree > 1 and part.p_adjusted < 0.05]
+    if not bent:
+        return ""
+    return f", but the curve is none: a line accounts for {result.polynomial[0].share:.0%} of what the angles differ by"
+
+
+def _table(design: str, result: DoseResponse, at_loss: DoseAtLoss) -> Table:
+    frame = result.to_frame()
+    rows = tuple(
+        (
+            f"{row[DOSE]:g}°",
+            reading(row["mean"], ACCURACY),
+            bare_change(row["difference"], ACCURACY),
+            change_interval((row["difference_low"], row["difference_high"]), ACCURACY),
+        )
+        for _, row in frame.iterrows()
+    )
+    columns = ("angle", "test accuracy", f"change from {result.doses[0]:g}°{in_unit(ACCURACY)}", "95% interval")
+    caption = (
+        f"Design {_name(design)}: test accuracy by imposed angle, {result.n_seeds} seeds. The best straight "
+        f"line has a slope of {number(result.estimate, 3)} points a degree [{number(result.interval[0], 3)}, "
+        f"{number(result.interval[1], 3)}]{_curved(result)}. The angle at which a point is lost: {at_loss.method}."
+    )
+    return Table(f"dose_{design}", caption, columns, rows, frame, frozenset(columns))

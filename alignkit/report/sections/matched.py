@@ -1,0 +1,175 @@
+"""At the same training loss: whether a practice aligns, or only learns faster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from alignkit.claims.tables import claim_factors, claim_table
+from alignkit.columns import MEASURE_COLUMNS
+from alignkit.errors import AnalysisError
+from alignkit.report.analysis import Analysis
+from alignkit.report.section import Section
+from alignkit.report.sections.phases import own_signal
+from alignkit.report.tables import Table
+from alignkit.stats.contrasts.paired import PairedResult, paired_test
+from alignkit.stats.curves.matched import MatchedComparison, matched_comparison
+from alignkit.study.claim import Claim
+from alignkit.text import change, change_interval, count, listed, number, p_text, row_label
+
+MOST = 0.9
+"""How many runs of a seed reach the last loss compared, where all of them are matched to each other: one that
+hardly learns would else end the comparison for all."""
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A claim's effect at equal loss, beside that at equal steps over the same runs; `shift` is the former less the
+    latter within seeds."""
+
+    claim: Claim
+    result: MatchedComparison
+    shift: PairedResult
+
+
+def matched(analysis: Analysis) -> Section | None:
+    """For each claim about a measure of layers: its contrast at matched training loss, beside that at matched steps."""
+    verdicts = [verdict for verdict in analysis.verdicts if verdict.claim.response in MEASURE_COLUMNS]
+    if not verdicts:
+        return None
+    layers = own_signal(analysis.records)
+    common: list[Matched] = []
+    most: list[Matched] = []
+    failed: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        try:
+            if not verdict.n_seeds:
+                raise AnalysisError(verdict.reason)
+            first = _compare(analysis, verdict.claim, layers, reach=1.0)
+            common.append(first)
+            second = _compare(analysis, verdict.claim, layers, reach=MOST)
+            if second.result.n_unmatched > first.result.n_unmatched:
+                most.append(second)
+        except AnalysisError as error:
+            failed.setdefault(str(error), []).append(verdict.claim.name)
+    reasons = [f"{listed(dict.fromkeys(names))}: {error}" for error, names in failed.items()]
+    if not common:
+        raise AnalysisError("; ".join(reasons))
+    answers = [_answer(common, "the lowest training loss that all runs compared with each other reach")]
+    tables = [_table(common, "matched", "to the lowest loss that all runs compared with each other reach")]
+    notes = [f"{reason}." for reason in reasons]
+    if most:
+        where = f"the training loss that {MOST:.0%} of the runs of a seed reach"
+        answers.append(_answer(most, where))
+        tables.append(_table(most, "matched_most", f"to the loss that {MOST:.0%} of the runs of a seed reach"))
+        notes.append(
+            "In a fraction of a factorial no run has a counterpart that differs in one factor alone: all runs of a "
+            "seed are matched to each other. Leaving out the slowest favours whatever goes with learning badly."
+        )
+    said: dict[str, list[str]] = {}
+    for made in (*common, *most):
+        for warning in made.result.warnings:
+            if "does not reach" not in warning:  # the table counts those
+                said.setdefault(warning, []).append(made.claim.name)
+    notes += [f"{listed(dict.fromkeys(names))}: {warning}." for warning, names in said.items()]
+    notes.append(
+        "The loss comes after the practice: runs at equal loss are at different steps, so this is no effect of the "
+        "practice. It says whether a difference at equal steps is one of speed. p-values are those of single tests."
+    )
+    return Section(tuple(answers), tuple(tables), notes=tuple(dict.fromkeys(notes)))
+
+
+def _compare(analysis: Analysis, claim: Claim, layers: pd.DataFrame, *, reach: float) -> Matched:
+    records = analysis.records
+    runs = claim_table(records, claim)[list(records.runs.columns)]
+    result = matched_comparison(
+        runs,
+        records.checkpoints,
+        layers,
+        factor=claim.factor,
+        levels=claim.levels,
+        response=claim.response,
+        within=claim_factors(records, claim),
+        layer=claim.layer,
+        summary="end" if claim.summary == "final" else "mean",
+        reach=reach,
+    )
+    at_loss, at_step = (
+        pd.Series(side.differences, index=list(side.seeds), dtype=float) for side in (result.at_loss, result.at_step)
+    )
+    return Matched(claim, result, paired_test((at_loss - at_step).dropna()))
+
+
+def _answer(found: Sequence[Matched], where: str) -> str:
+    """Which effects at equal steps are smaller, gone over, or larger at equal loss; all differences within seeds."""
+    kinds: dict[str, list[str]] = {"turn round": [], "shrink": [], "grow": [], "are not shown to differ": []}
+    for made in found:
+        step, loss = made.result.at_step, made.result.at_loss
+        text = f"{made.claim.name} {_both(made)}"
+        if not made.shift.p < ALPHA:
+            kinds["are not shown to differ"].append(text)
+        elif loss.p < ALPHA and np.sign(loss.estimate) != np.sign(step.estimate):
+            kinds["turn round"].append(text)
+        else:
+            kinds["shrink" if abs(loss.estimate) < abs(step.estimate) else "grow"].append(text)
+    said = [f"{len(texts)} {_verb(kind, len(texts))} ({'; '.join(texts)})" for kind, texts in kinds.items() if texts]
+    ends = [made.result.loss_range[1] for made in found]
+    span = number(min(ends), 2) if min(ends) == max(ends) else f"{number(min(ends), 2)} to {number(max(ends), 2)}"
+    return f"From equal steps to {where} ({span}), of {count(len(found), 'effect')} {listed(said)}."
+
+
+def _both(made: Matched) -> str:
+    response = made.claim.response
+    return f"{change(made.result.at_step.estimate, response)} to {change(made.result.estimate, response)}"
+
+
+def _verb(kind: str, n: int) -> str:
+    one = {"turn round": "turns round", "shrink": "shrinks", "grow": "grows"}
+    return one.get(kind, kind.replace("are", "is")) if n == 1 else kind
+
+
+def _table(found: Sequence[Matched], name: str, where: str) -> Table:
+    columns = (
+        "claim", "change", "losses", "at equal loss", "95% interval", "at equal steps", "95% interval", "difference",
+        "95% interval", "p", "seeds", "runs", "left out",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            made.claim.name,
+            row_label(made.claim.factor, made.result.levels),
+            f"{number(made.result.loss_range[0], 2)} to {number(made.result.loss_range[1], 2)}",
+            change(made.result.estimate, made.claim.response),
+            change_interval(made.result.interval, made.claim.response),
+            change(made.result.at_step.estimate, made.claim.response),
+            change_interval(made.result.at_step.interval, made.claim.response),
+            change(made.shift.estimate, made.claim.response),
+            change_interval(made.shift.interval, made.claim.response),
+            p_text(made.shift.p),
+            str(made.result.n_seeds),
+            f"{made.result.n_runs:,}",
+            f"{made.result.n_unmatched:,}",
+        )
+        for made in found
+    )
+    caption = (
+        f"Effects at equal training loss, {where}, beside those at the last common step over the same runs; a claim on "
+        "an average over training is averaged over losses, or steps on a log scale. Losses: the median range matched "
+        "over. Difference, with its exact sign-flip p: within seeds. Left out: runs that do not reach their "
+        "counterparts' losses."
+    )
+    data = pd.concat([_frame(made) for made in found], ignore_index=True)
+    return Table(name, caption, columns, rows, data, frozenset(columns[3:]))
+
+
+def _frame(made: Matched) -> pd.DataFrame:
+    """The two contrasts and their difference: three rows."""
+    frame = made.result.to_frame()
+    shift = made.shift.to_frame().assign(matched="loss less step")
+    both = pd.concat([frame, shift[["matched", "estimate", "low", "high", "p", "df", "n_seeds", "method", "warnings"]]])
+    both.insert(0, "claim", made.claim.name)
+    same = {"factor": made.claim.factor, "response": made.claim.response}
+    return both.assign(**same, loss_from=made.result.loss_range[0], loss_to=made.result.loss_range[1])

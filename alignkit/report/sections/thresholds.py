@@ -1,0 +1,257 @@
+"""Is there a width below which alignment fails, or does it follow a smooth curve?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from alignkit.columns import digits_of, label_of, unit_of
+from alignkit.errors import AnalysisError
+from alignkit.figures.thresholds import threshold_curves
+from alignkit.records.rows import final_values
+from alignkit.report.analysis import Analysis
+from alignkit.report.charts import Chart
+from alignkit.report.section import Section
+from alignkit.report.tables import Table
+from alignkit.stats.curves.dose import DoseResponse, PolynomialContrast, dose_response
+from alignkit.stats.curves.thresholds import HeldOut, Threshold, threshold
+from alignkit.stats.tables.levels import in_design, level_column, level_order
+from alignkit.text import (
+    ABSENT,
+    MINUS,
+    change,
+    change_interval,
+    in_unit,
+    level,
+    listed,
+    number,
+    p_text,
+    rule_name,
+    unit,
+)
+
+FACTOR = "width"
+LEAST_WIDTHS = 4
+DEGREES = {1: "linear", 2: "quadratic", 3: "cubic"}
+
+
+@dataclass(frozen=True)
+class WidthCurve:
+    """Alignment over widths under one rule: whether it bends, and its trend on log2 width."""
+
+    rule: str
+    bend: Threshold
+    trend: DoseResponse
+
+
+def thresholds(analysis: Analysis) -> Section | None:
+    """Whether alignment has a threshold in width under each taught rule, where a design has four widths or more."""
+    design, runs = analysis.width_design, analysis.records.runs
+    if design is None or len(level_order(runs.loc[in_design(runs, design), FACTOR])) < LEAST_WIDTHS:
+        return None
+    found: list[WidthCurve] = []
+    failed: list[str] = []
+    for rule in analysis.rules:
+        if rule == "bp":
+            continue
+        try:
+            found.append(_curve(analysis, rule, design))
+        except AnalysisError as error:
+            failed.append(f"{rule_name(rule)}: {error}")
+    if not found:
+        if failed:
+            raise AnalysisError("; ".join(failed))
+        return None
+    response = str(analysis.alignment)
+    answers = [" ".join(_answer(curve, response)) for curve in found]
+    figure = threshold_curves(
+        {curve.rule: (curve.bend, curve.trend.curves) for curve in found}, response=response, factor=FACTOR
+    )
+    chart = Chart(
+        "thresholds_width",
+        "Alignment over width, and the bend that fits it best",
+        _answer(found[0], response)[0],
+        f"The {label_of(response)} at the end of training, mean over hidden layers. Small dots: single seeds; large "
+        "dots: means. Grey: the 95% interval of where a single bend may lie, by inversion of the sup-F test.",
+        figure,
+    )
+    notes = [f"{text}." for text in failed]
+    rates = runs.loc[in_design(runs, design) & runs["rule"].isin([curve.rule for curve in found]), "lr"].dropna()
+    if rates.nunique() > 1:
+        notes.append(
+            f"Learning rates differ between runs ({rates.min():g} to {rates.max():g}): where they differ between "
+            "widths, a bend may be one of the rate."
+        )
+    for curve in found:
+        said = dict.fromkeys((*curve.bend.warnings, *curve.trend.warnings))
+        notes += [f"{rule_name(curve.rule)}: {warning}." for warning in said]
+    notes += [
+        "A rejected line is no threshold: that verdict also needs the bent line to predict held-out seeds better than "
+        "every smooth curve. A line that is not rejected is no proof of a line.",
+        "The sup-F test supposes that a seed's deviations from its own line are as likely with all signs turned. "
+        "Networks of different widths share their data order, not their weights.",
+    ]
+    return Section(tuple(answers), tuple(_tables(found, response, design)), (chart,), tuple(notes))
+
+
+def _curve(analysis: Analysis, rule: str, design: str) -> WidthCurve:
+    table = final_values(analysis.records, rule=rule, design=design, response=str(analysis.alignment))
+    others = [name for name in analysis.records.factors if name != FACTOR]
+    bend = threshold(table, factor=FACTOR, within=others)
+    whole = _whole_curves(table, others)
+    averaged = whole.groupby(["seed", FACTOR])["value"].mean().reset_index()
+    return WidthCurve(rule, bend, dose_response(averaged, dose=FACTOR, scale="log2"))
+
+
+def _whole_curves(table: pd.DataFrame, others: list[str]) -> pd.DataFrame:
+    """The runs of each seed and cell that have a value at every width: those that `threshold` takes."""
+    texts = pd.DataFrame({name: level_column(table[name]).fillna("") for name in others}, index=table.index)
+    cell = ["\x1f".join(map(str, row)) for row in texts.itertuples(index=False, name=None)]
+    rows = table.assign(cell=cell, at=level_column(table[FACTOR])).dropna(subset=["at", "value"])
+    widths = rows.groupby(["seed", "cell"])["at"].transform("nunique")
+    return rows[widths == len(level_order(table[FACTOR]))]
+
+
+def _answer(curve: WidthCurve, response: str) -> tuple[str, str]:
+    """What becomes of a threshold, and the trend."""
+    bend, trend = curve.bend, curve.trend
+    first, last = (f"{level(bend.means[end], response)} at {bend.levels[end]:g} units" for end in (0, -1))
+    text = f"{rule_name(curve.rule)}'s {label_of(response)} goes from {first} to {last}, "
+    place = (
+        f"at {_units(bend.estimate)} units {_span(bend.interval)}, where its change per doubling of the width turns "
+        f"from {change(bend.slopes[0], response)} to {change(bend.slopes[1], response)}"
+    )
+    if bend.verdict == "threshold":
+        text += f"with a threshold {place}"
+    elif bend.verdict == "line":
+        text += "and no threshold is shown"
+    elif math.isnan(bend.interval[0]):
+        text += "along a curve without a single bend"
+    else:
+        text += f"along a curve that is no clear threshold: a single bend would be {place}"
+    linear = trend.polynomial[0]
+    return (
+        f"{text} (sup-F p {p_text(bend.p)}). {bend.reason[0].upper()}{bend.reason[1:]}.",
+        f"The straight trend is {change(linear.estimate, response)} {change_interval(linear.interval, response)} per "
+        f"doubling, {_share(linear)} of what widths differ by (Page's trend p {p_text(trend.p_page)}).",
+    )
+
+
+def _tables(curves: list[WidthCurve], response: str, design: str) -> list[Table]:
+    where = f"{label_of(response)} over the widths of the design {design}"
+    return [_bends(curves, response, where), _models(curves, response, where), _trends(curves, response, where)]
+
+
+def _bends(curves: list[WidthCurve], response: str, where: str) -> Table:
+    columns = ("rule", "verdict", "bend at", "95% interval", "slope below", "slope above", "sup-F", "p", "seeds")
+    rows = tuple(
+        (
+            rule_name(curve.rule),
+            curve.bend.verdict,
+            _units(curve.bend.estimate),
+            _span(curve.bend.interval) or ABSENT,
+            change(curve.bend.slopes[0], response),
+            change(curve.bend.slopes[1], response),
+            number(curve.bend.sup_f, 1),
+            p_text(curve.bend.p),
+            str(curve.bend.n_seeds),
+        )
+        for curve in curves
+    )
+    caption = (
+        f"Whether the {where} bends, and where; slopes are per doubling. p: the largest F over bends against a line, "
+        "under random signs of whole seeds. The interval holds every bend that these seeds do not reject."
+    )
+    data = _by_rule([(curve, curve.bend.to_frame().assign(response=response)) for curve in curves])
+    return Table("thresholds", caption, columns, rows, data, frozenset(columns[2:]))
+
+
+def _models(curves: list[WidthCurve], response: str, where: str) -> Table:
+    square = f" ({unit_of(response)}\N{SUPERSCRIPT TWO})" if unit_of(response) else ""
+    columns = ("rule", "curve", f"held-out error{in_unit(response)}", f"gain of a bend{square}", "95% interval", "p")
+    rows = tuple(
+        (
+            rule_name(curve.rule),
+            model.model,
+            number(model.rmse, digits_of(response) + 1) + unit(response) * (unit_of(response) == "°"),
+            ABSENT if model.model == "segmented" else _significant(model.improvement),
+            _significant_span(model.interval),
+            p_text(model.p),
+        )
+        for curve in curves
+        for model in curve.bend.held_out
+    )
+    caption = (
+        f"How well each curve through the {where}, fitted to the other seeds, predicts a seed that it has not seen: "
+        "root mean squared error, and what the segmented line takes off the mean squared error (exact sign-flip test "
+        "over seeds)."
+    )
+    data = _by_rule(
+        [(curve, pd.DataFrame([_held_out_row(model) for model in curve.bend.held_out])) for curve in curves]
+    )
+    return Table("thresholds_curves", caption, columns, rows, data, frozenset(columns[2:]))
+
+
+def _trends(curves: list[WidthCurve], response: str, where: str) -> Table:
+    columns = ("rule", "component", f"estimate{in_unit(response)}", "95% interval", "p", "Holm p", "share")
+    rows = tuple(
+        (
+            rule_name(curve.rule),
+            DEGREES[part.degree],
+            change(part.estimate, response),
+            change_interval(part.interval, response),
+            p_text(part.p),
+            p_text(part.p_adjusted),
+            _share(part),
+        )
+        for curve in curves
+        for part in curve.trend.polynomial
+    )
+    pages = listed(
+        f"{rule_name(curve.rule)} L {curve.trend.page_l:g}, p {p_text(curve.trend.p_page)}" for curve in curves
+    )
+    caption = (
+        f"Orthogonal polynomial contrasts of the {where} on log2 width, one coefficient a seed; share: of the means' "
+        f"sum of squares over widths. Page's test of a monotone trend, two-sided: {pages}."
+    )
+    data = _by_rule([(curve, curve.trend.polynomial_frame()) for curve in curves])
+    return Table("thresholds_trend", caption, columns, rows, data, frozenset(columns[2:]))
+
+
+def _by_rule(frames: list[tuple[WidthCurve, pd.DataFrame]]) -> pd.DataFrame:
+    return pd.concat([frame.assign(rule=curve.rule) for curve, frame in frames], ignore_index=True)
+
+
+def _held_out_row(model: HeldOut) -> dict[str, object]:
+    low, high = model.interval
+    return {
+        "model": model.model,
+        "rmse": model.rmse,
+        "improvement": model.improvement,
+        "low": low,
+        "high": high,
+        "p": model.p,
+    }
+
+
+def _share(part: PolynomialContrast) -> str:
+    return f"{part.share:.0%}" if math.isfinite(part.share) else ABSENT
+
+
+def _units(width: float) -> str:
+    return number(width, 0)
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return "" if math.isnan(interval[0]) else f"[{_units(interval[0])}, {_units(interval[1])}]"
+
+
+def _significant(value: float) -> str:
+    """Three significant digits: squared errors of angles and of cosines are of different orders."""
+    return f"{value:+.3g}".replace("-", MINUS)
+
+
+def _significant_span(interval: tuple[float, float]) -> str:
+    return ABSENT if math.isnan(interval[0]) else f"[{_significant(interval[0])}, {_significant(interval[1])}]"

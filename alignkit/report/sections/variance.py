@@ -1,0 +1,112 @@
+"""Where the spread of alignment comes from: initial weights, feedback or data order."""
+
+from __future__ import annotations
+
+from alignkit.columns import label_of, unit_of
+from alignkit.errors import AnalysisError
+from alignkit.figures.variance import variance_shares
+from alignkit.records.rows import final_values
+from alignkit.report.analysis import STREAMS, Analysis, crossed_streams
+from alignkit.report.charts import Chart
+from alignkit.report.section import Section
+from alignkit.report.tables import Table
+from alignkit.stats.mechanisms.variance_components import RESIDUAL, VarianceDecomposition, variance_components
+from alignkit.text import MINUS, level, listed, p_text, reading, rule_name, slug
+
+
+def variance(analysis: Analysis) -> Section | None:
+    """The variance components of alignment and accuracy, for each rule whose design crosses random streams."""
+    found: dict[tuple[str, str], VarianceDecomposition] = {}
+    notes: list[str] = []
+    for rule in sorted(analysis.records.study.rules, key=lambda rule: rule == "bp"):
+        for design in analysis.designs:
+            crossed = crossed_streams(analysis.records, rule=rule, design=design)
+            if len(crossed) < 2:
+                continue
+            for response in (analysis.alignment, "test_accuracy"):
+                if response is None or (response == analysis.alignment and rule not in analysis.rules):
+                    continue
+                table = final_values(analysis.records, rule=rule, design=design, response=response)
+                try:
+                    found[rule, response] = variance_components(table, factors=crossed)
+                except AnalysisError as error:
+                    notes.append(f"{rule_name(rule)}, {label_of(response)}: {error}.")
+    if not found:
+        return Section((), notes=tuple(notes)) if notes else None
+    answers = tuple(_answer(rule, response, result) for (rule, response), result in found.items())
+    tables = tuple(_table(rule, response, result) for (rule, response), result in found.items())
+    sources = {source: _in_words(source) for result in found.values() for source in result.to_frame()["source"]}
+    figure = variance_shares(
+        {f"{rule_name(rule)}: {label_of(response)}": result.to_frame() for (rule, response), result in found.items()},
+        names=sources,
+        title="Share of the variance between runs, by source",
+    )
+    first = next(iter(found.values()))
+    replicates = listed(f"{count} {_in_words(name)}" for name, count in first.n_seeds.items())
+    chart = Chart(
+        "variance_shares",
+        "Share of the variance, by source",
+        answers[0],
+        f"Bars: shares of the total variance, negative components as 0; lines: 95% intervals. {_plain(first.method)}.",
+        figure,
+    )
+    notes.append(f"What replicates here are the draws of each stream ({replicates}), not seeds.")
+    notes += [f"{_plain(warning)}." for result in found.values() for warning in result.warnings]
+    return Section(answers, tables, (chart,), tuple(dict.fromkeys(notes)))
+
+
+def _plain(text: str) -> str:
+    """A sentence of the statistics with streams by their names alone."""
+    return f"{text[0].upper()}{text[1:]}".replace(STREAMS, "")
+
+
+def _answer(rule: str, response: str, result: VarianceDecomposition) -> str:
+    largest = sorted(result.components, key=lambda component: -component.share)[:3]
+    parts = listed(
+        f"{_in_words(part.source)} ({part.share:.0%} [{part.share_interval[0]:.0%}, {part.share_interval[1]:.0%}])"
+        for part in largest
+        if part.share >= 0.01
+    )
+    sd = max(result.total, 0.0) ** 0.5
+    return (
+        f"Under {rule_name(rule)}, the {label_of(response)} of two runs that share nothing varies with an sd of "
+        f"{level(sd, response)}; most of that variance comes from {parts}."
+    )
+
+
+def _table(rule: str, response: str, result: VarianceDecomposition) -> Table:
+    rows = tuple(
+        (
+            _in_words(part.source),
+            " x ".join(map(str, part.n_levels)),
+            _short(part.estimate),
+            f"[{_short(part.interval[0])}, {_short(part.interval[1])}]",
+            _short(part.sd),
+            f"{part.share:.0%}",
+            f"[{part.share_interval[0]:.0%}, {part.share_interval[1]:.0%}]",
+            p_text(part.p),
+        )
+        for part in result.components
+    )
+    columns = ("source", "draws", "variance", "95% interval", "sd", "share", "95% interval of share", "p")
+    caption = (
+        f"{rule_name(rule)}: variance components of the {label_of(response)} at the end of training"
+        f"{f', in {unit_of(response)} squared' if unit_of(response) else ''}. Mean {reading(result.mean, response)}."
+    )
+    name = f"variance_{slug(rule)}_{slug(response)}"
+    return Table(name, caption, columns, rows, result.to_frame(), frozenset(columns[1:]))
+
+
+def _short(value: float) -> str:
+    """Two significant digits: variance components span orders of magnitude."""
+    return f"{value:.2g}".replace("-", MINUS)
+
+
+def _in_words(source: str) -> str:
+    """A source in words: "streams_order" is the data order."""
+    words = {"initialisation": "initial weights", "order": "data order", "dropout": "dropout masks"}
+    if source == RESIDUAL:
+        return "the rest"
+    return " x ".join(
+        words.get(part.strip().removeprefix(STREAMS), part.strip().removeprefix(STREAMS)) for part in source.split(":")
+    )

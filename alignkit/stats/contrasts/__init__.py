@@ -1,0 +1,1 @@
+"""One contrast per seed, and exact inference on them."""

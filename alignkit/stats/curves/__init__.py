@@ -1,0 +1,1 @@
+"""Dose-response, thresholds, phases and comparisons at equal loss."""

@@ -1,0 +1,1 @@
+"""Association, mediation and variance components."""

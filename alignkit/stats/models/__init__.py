@@ -1,0 +1,1 @@
+"""Factorial, mixed and marginal models, and what is read off them."""

@@ -1,0 +1,1 @@
+"""What a result hangs on: scales, choices of analysis, runs that are missing."""

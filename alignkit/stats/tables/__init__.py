@@ -1,0 +1,1 @@
+"""Tidy tables: checks, levels of factors, frames."""

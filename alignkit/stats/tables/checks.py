@@ -1,0 +1,167 @@
+"""What every analysis asks of its arguments: columns, seeds, numbers, shares and p-values.
+
+Each check raises `AnalysisError`, with what was expected, what came and the mend. The entrances of the
+library call them, so that nothing behind an entrance has to ask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from alignkit.errors import AnalysisError, nearest, require_text
+
+
+def names_of(what: str, names: Any) -> list[str]:
+    """A list of different names; one name alone is a list of one.
+
+    >>> names_of("within", "width"), names_of("within", ("width", "depth"))
+    (['width'], ['width', 'depth'])
+    """
+    if isinstance(names, str):
+        return [names]
+    found = list(names) if isinstance(names, Iterable) else [names]
+    if not all(isinstance(name, str) for name in found) or len(set(found)) < len(found):
+        raise AnalysisError(f'{what}: expected different names, as text; got {names!r}. Write ["a", "b"]')
+    return found
+
+
+def levels_given(factor: str, levels: Any) -> list[Any]:
+    """The levels that a call names; a text is one level and no list of its letters."""
+    if isinstance(levels, str) or not isinstance(levels, Iterable):
+        raise AnalysisError(f'factor "{factor}": expected a list of levels; got {levels!r}. Write ["before", "after"]')
+    return list(levels)
+
+
+def require_choice(what: str, value: Any, choices: Sequence[str]) -> None:
+    """One of a few words."""
+    if not isinstance(value, str) or value not in choices:
+        words = [f'"{choice}"' for choice in choices]
+        raise AnalysisError(f"expected {what} to be {', '.join(words[:-1])} or {words[-1]}; got {value!r}")
+
+
+def require_number(what: str, value: Any) -> None:
+    """A finite number."""
+    if not _is_number(value) or not np.isfinite(value):
+        raise AnalysisError(f"{what}: expected a finite number; got {value!r}. Write it as a number")
+
+
+def require_count(what: str, value: Any, *, least: int = 1) -> None:
+    """A whole number of at least `least`."""
+    if not _is_number(value) or value != value or int(value) != value or value < least:
+        raise AnalysisError(
+            f"{what}: expected a whole number of at least {least}; got {value!r}. Write {least} or more"
+        )
+
+
+def require_level(level: Any) -> None:
+    """The level of an interval."""
+    if not _is_number(level) or not 0 < level < 1:
+        raise AnalysisError(f"level: expected a share between 0 and 1; got {level!r}. Write 0.95 for 95%")
+
+
+def require_alpha(alpha: Any, *, below: float = 1.0) -> None:
+    """The level of a test; that of two one-sided tests is below 0.5."""
+    if not _is_number(alpha) or not 0 < alpha < below:
+        raise AnalysisError(f"alpha: expected a share between 0 and {below:g}; got {alpha!r}. Write 0.05 for 5%")
+
+
+def require_margin(margin: Any) -> None:
+    """The smallest effect that matters, as a size."""
+    if not _is_number(margin) or not 0 < margin < np.inf:
+        raise AnalysisError(
+            f"expected a margin above 0, in the unit of the response; got {margin!r}. "
+            "State the smallest effect that matters"
+        )
+
+
+def p_values_of(p_values: Any) -> np.ndarray:
+    """One p or more [..., family], each between 0 and 1 or missing."""
+    try:
+        p = np.asarray(p_values, dtype=float)
+    except (TypeError, ValueError):
+        p = np.zeros(())
+    if p.ndim < 1:
+        raise AnalysisError(f"expected a list of p-values; got {p_values!r}. Give numbers, NaN for a missing test")
+    # Not >, so that a missing p passes.
+    outside = (p < 0) | (p > 1)
+    if outside.any():
+        raise AnalysisError(
+            f"expected p-values between 0 and 1, NaN for a missing test; got {p[outside][0]:g}. Give p-values, "
+            "not test statistics or percentages"
+        )
+    return p
+
+
+def differences_of(differences: Any) -> np.ndarray:
+    """One difference per seed, NaN where it is missing."""
+    try:
+        values = np.asarray(differences)
+    except ValueError:
+        values = np.empty((0, 0))
+    if values.ndim != 1:
+        raise AnalysisError(
+            f"expected a list with one difference per seed; got {differences!r}. Average what belongs to one seed"
+        )
+    return (
+        _finite(values, "differences") if values.dtype.kind == "f" else number_column(pd.Series(values), "differences")
+    )
+
+
+def require_columns(table: Any, *names: Any) -> None:
+    """A pandas table that has each of these columns once."""
+    if not isinstance(table, pd.DataFrame):
+        raise AnalysisError(f"expected a pandas table; got {type(table).__name__}. Make one with pandas.DataFrame(…)")
+    for name in names:
+        require_text("column", name)
+        count = int((table.columns == name).sum())
+        if not count:
+            raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')
+        if count > 1:
+            raise AnalysisError(f'expected one column "{name}"; got {count}. Rename them')
+
+
+def number_column(column: pd.Series, name: str) -> np.ndarray:
+    """A column as floats, missing ones NaN. What is infinite or complex is not missing, and is refused."""
+    try:
+        if pd.api.types.is_complex_dtype(column):
+            raise TypeError
+        values = column.astype(float).to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise AnalysisError(
+            f'"{name}": expected numbers; got a column of {column.dtype}. Convert it (in a model, a factor is named '
+            "plainly)"
+        ) from None
+    return _finite(values, name)
+
+
+def _finite(values: np.ndarray, name: str) -> np.ndarray:
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise AnalysisError(
+            f'"{name}": expected finite numbers, NaN for a missing one; got {infinite:,} infinite of {len(values):,}. '
+            "Find where they come from, or set them to NaN if nothing was measured there"
+        )
+    return values.astype(float, copy=False)
+
+
+def require_seed_column(column: pd.Series) -> None:
+    """A seed in every row, all spelled alike."""
+    missing = int(column.isna().sum())
+    if missing:
+        raise AnalysisError(
+            f'expected a seed in every row; got {missing:,} rows without one in "{column.name}". '
+            "Say which seed they are, or drop them"
+        )
+    if column.dtype == object and len({isinstance(value, str) for value in column}) > 1:
+        raise AnalysisError(
+            f'expected seeds that are all numbers or all text; got both in "{column.name}". Convert the column: '
+            '1 and "1" would count as two seeds'
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool | np.bool_)

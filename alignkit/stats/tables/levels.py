@@ -1,0 +1,101 @@
+"""Factor levels as text, so that 64, 64.0, "64" and a column that a missing value made float agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from alignkit.stats.tables.checks import require_columns
+
+
+def level_text(value: Any) -> str | None:
+    """The one spelling of a level; None for a missing one.
+
+    >>> [level_text(value) for value in (64, 64.0, "64", 0.10, True, "True", (8, 8), float("nan"))]
+    ['64', '64', '64', '0.1', 'true', 'true', '8-8', None]
+    """
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return "-".join(level_text(item) or "none" for item in value)
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() in ("true", "false"):
+            return text.lower()
+        if text.startswith(("[", "(")) and text.endswith(("]", ")")):
+            return "-".join(level_text(part.strip(" '\"")) or "none" for part in text[1:-1].split(",") if part.strip())
+        number = _number(text)
+        return text if number is None else _number_text(number)
+    if isinstance(value, (int, float, np.integer, np.floating)):
+        return None if value != value else _number_text(float(value))
+    return str(value)
+
+
+def level_column(column: pd.Series) -> pd.Series:
+    """A column of levels as text, with None where a run does not have the factor."""
+    return pd.Series(_spelled(column.array), index=column.index, dtype=object, name=column.name)
+
+
+def level_order(values: Iterable[Any]) -> list[str]:
+    """The distinct levels, missing ones left out: numbers ascending, false before true, else as they came.
+
+    >>> level_order([256, 8, 64.0, None]), level_order(["tanh", "relu", "tanh"]), level_order([True, False])
+    (['8', '64', '256'], ['tanh', 'relu'], ['false', 'true'])
+    """
+    texts = list(dict.fromkeys(text for text in _spelled(values) if text is not None))
+    if set(texts) == {"false", "true"}:
+        return ["false", "true"]
+    numbers = [_number(text) for text in texts]
+    if all(number is not None for number in numbers):
+        return [
+            text for _, text in sorted(zip(numbers, texts, strict=True), key=lambda pair: (pair[0] or 0.0, pair[1]))
+        ]
+    return texts
+
+
+def numeric_levels(levels: Iterable[str]) -> list[float] | None:
+    """The levels as numbers, or None where one is not a number."""
+    numbers = [_number(text) for text in levels]
+    return None if any(number is None for number in numbers) else [float(number or 0.0) for number in numbers]
+
+
+def _spelled(values: Iterable[Any]) -> list[str | None]:
+    """`level_text` of each value; a column has few levels and many rows, so each is spelled once."""
+    if isinstance(values, pd.api.extensions.ExtensionArray) and not pd.api.types.is_object_dtype(values.dtype):
+        codes, levels = values.factorize()
+        texts = [*(level_text(level) for level in levels), None]  # code -1: missing
+        return [texts[code] for code in codes.tolist()]
+    known: dict[tuple[type, Any], str | None] = {}
+    found = []
+    for value in values:
+        try:
+            key = (type(value), value)
+            if key not in known:
+                known[key] = level_text(value)
+            found.append(known[key])
+        except TypeError:  # lists cannot be looked up
+            found.append(level_text(value))
+    return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) and "_" not in text else None
+
+
+def _number_text(number: float) -> str:
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def in_design(runs: pd.DataFrame, design: str) -> pd.Series:
+    """Which runs belong to a design; `runs.designs` joins their names by +."""
+    require_columns(runs, "designs")
+    return runs["designs"].fillna("").map(lambda names: design in str(names).split("+")).astype(bool)

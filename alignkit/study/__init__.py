@@ -1,0 +1,1 @@
+"""What is asked: designs, claims, runs and the ids that determine them."""

@@ -1,0 +1,44 @@
+"""What identifies a run and an arm: hashes of everything that determines them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from alignkit.settings.rules import rule_identity
+from alignkit.settings.study_options import SECTIONS, Settings
+from alignkit.study.designs import reads_feedback
+
+ENGINE_VERSION = 2
+"""Raised when the same settings and seed would train or measure differently, rounding apart."""
+Fingerprint = Callable[[Any], str]
+
+
+def run_id(rule: str, settings: Settings, seed: int, fingerprint: Fingerprint) -> str:
+    """A hash of everything that determines a run: defaults left out, so that a later option voids nothing."""
+    return _hash(
+        {"engine": ENGINE_VERSION, "rule": rule_identity(rule), "seed": seed, **_determinants(settings, fingerprint)}
+    )
+
+
+def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
+    """Identifies an arm apart from its learning rates, its probe and its streams: what a pilot tunes."""
+    determined = _determinants(settings, fingerprint)
+    for key in ("lr", "output_lr"):
+        determined["training"].pop(key, None)
+    for section in ("probe", "streams", *([] if reads_feedback(rule, settings) else ["feedback"])):
+        determined.pop(section, None)
+    return _hash({"rule": rule_identity(rule), **determined})
+
+
+def _determinants(settings: Settings, fingerprint: Fingerprint) -> dict[str, Any]:
+    dumped = settings.model_dump(mode="json", exclude_defaults=True)
+    sections = {section: dict(dumped.get(section, {})) for section in SECTIONS if section != "data"}
+    return {"data": fingerprint(settings.data), **sections}
+
+
+def _hash(determined: Any) -> str:
+    text = json.dumps(determined, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

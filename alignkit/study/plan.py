@@ -1,0 +1,123 @@
+"""The runs of a study: their settings, and the ids that determine them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from alignkit.errors import StudyError
+from alignkit.settings.study_options import SECTIONS, Settings
+from alignkit.settings.validation import validated
+from alignkit.study.claim_checks import check_claim
+from alignkit.study.designs import cell_text, cells_of, declared_factors, flat, levels_of, reads_feedback
+from alignkit.study.identities import Fingerprint, arm_id, run_id
+from alignkit.study.runs import Plan, Rates, Run
+from alignkit.study.study import Design, Study
+
+
+def expand(
+    study: Study,
+    *,
+    fingerprint: Fingerprint,
+    rates: Rates | None = None,
+    seeds: tuple[int, ...] | None = None,
+    source: str = "study",
+) -> Plan:
+    """The runs of a study.
+
+    Parameters
+    ----------
+    fingerprint : of a data section: what identifies its content.
+    rates : tuned (lr, output_lr) by `arm_id`; an arm without an entry is an error.
+    seeds : in place of the study's own.
+
+    Raises
+    ------
+    StudyError : an option or level that cannot be, named with its design.
+    """
+    declared = declared_factors(study, source)
+    merged: dict[str, Run] = {}
+    notes: list[str] = []
+    for name, design in (study.designs or {"study": Design()}).items():
+        place = f"{source}: designs.{name}"
+        cells, note = cells_of(design, declared.get(name, ()), place)
+        notes += [f"{name}: {note}"] if note else []
+        base = resolve(study, flat(design.base), place)
+        for cell in cells:
+            settings = resolve(study, {**flat(design.base), **cell.overrides}, place)
+            for rule, seed in itertools.product(study.rules, study.every_seed if seeds is None else seeds):
+                levels = levels_of(rule, settings, declared, cell.levels)
+                run = _run(settings, base, rule, seed, levels, "bp" in study.rules, fingerprint, rates, place)
+                known = merged.get(run.run_id, run)
+                merged[run.run_id] = _in_design(known, name)
+    factors = tuple(dict.fromkeys(factor.name for factors in declared.values() for factor in factors))
+    plan = Plan(study, tuple(merged.values()), factors, tuple(notes), source)
+    for claim in study.claims:
+        check_claim(claim, plan, f"{source}: claim {claim.name}")
+    return plan
+
+
+def resolve(study: Study, overrides: Mapping[str, Any], place: str) -> Settings:
+    """The study's settings with dotted `overrides`, validated."""
+    raw = study.model_dump(include=set(SECTIONS), exclude_unset=True)
+    if any(path.startswith("network.") for path in overrides):
+        network = {path.split(".", 1)[1] for path in overrides if path.startswith("network.")}
+        if "widths" in network:
+            raw["network"] = {k: v for k, v in raw.get("network", {}).items() if k not in ("width", "depth")}
+        elif network & {"width", "depth"}:
+            raw["network"] = {k: v for k, v in raw.get("network", {}).items() if k != "widths"}
+    for path, value in overrides.items():
+        section, _, key = path.partition(".")
+        if section not in SECTIONS or not key:
+            raise StudyError(
+                f'{place}: "{path}" is no option; expected section.key with a section of {", ".join(SECTIONS)}'
+            )
+        raw.setdefault(section, {})
+        raw[section] = {**raw[section], key: value}
+    return validated(Settings, raw, source=place)
+
+
+def _run(
+    settings: Settings,
+    base: Settings,
+    rule: str,
+    seed: int,
+    levels: dict[str, Any],
+    with_bp: bool,
+    fingerprint: Fingerprint,
+    rates: Rates | None,
+    place: str,
+) -> Run:
+    def tuned(rule: str) -> Settings:
+        own = settings if reads_feedback(rule, settings) else _without_feedback(settings, base)
+        if rates is None:
+            return own
+        key = arm_id(rule, own, fingerprint)
+        if key not in rates:
+            raise StudyError(
+                f"{place}: no tuned rate for rule {rule} with {cell_text(levels) or 'the base options'}. "
+                "Run the pilot again: alignkit pilot STUDY"
+            )
+        lr, output_lr = rates[key]
+        training = own.training.model_copy(update={"lr": lr, "output_lr": output_lr})
+        return own.model_copy(update={"training": training})
+
+    own = tuned(rule)
+    bp_run_id = run_id("bp", tuned("bp"), seed, fingerprint) if with_bp else ""
+    return Run(run_id(rule, own, seed, fingerprint), rule, cell_text(levels), seed, own, levels, bp_run_id=bp_run_id)
+
+
+def _without_feedback(settings: Settings, base: Settings) -> Settings:
+    """The design's base feedback in place of the cell's: cells that differ in it alone are one BP arm,
+    whose bystander is the feedback of the base."""
+    streams = settings.streams.model_copy(update={"feedback": base.streams.feedback})
+    other_layers = base.network.hidden_layers != settings.network.hidden_layers
+    if (base.feedback.points and other_layers) or (base.feedback.rank and base.data != settings.data):
+        return settings  # what the base chose for its own layers and outputs may not fit
+    return settings.model_copy(update={"feedback": base.feedback, "streams": streams})
+
+
+def _in_design(run: Run, name: str) -> Run:
+    designs = run.designs if name in run.designs else (*run.designs, name)
+    return Run(run.run_id, run.rule, run.cell, run.seed, run.settings, run.levels, designs, run.bp_run_id)

@@ -1,0 +1,71 @@
+"""Runs, and the plan that lists them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alignkit.columns import FORMAT_VERSION
+from alignkit.settings.rules import WITHOUT_FEEDBACK
+from alignkit.settings.study_options import Settings
+from alignkit.study.study import Study
+
+Rates = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An arm under one seed. `bp_run_id` is empty where the study has no BP."""
+
+    run_id: str
+    rule: str
+    cell: str
+    seed: int
+    settings: Settings
+    levels: dict[str, Any]
+    designs: tuple[str, ...] = ()
+    bp_run_id: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a study, in the order of its designs, cells, rules and seeds."""
+
+    study: Study
+    runs: tuple[Run, ...]
+    factors: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    source: str = "study"
+
+    @property
+    def cells(self) -> int:
+        return len(
+            {run.cell for run in self.runs if run.rule not in WITHOUT_FEEDBACK} or {run.cell for run in self.runs}
+        )
+
+    @property
+    def tuned_rates(self) -> dict[str, list[float | None]]:
+        """Learning rate and that of the output layer where a pilot tunes them, by rule, cell and designs."""
+        if self.study.pilot is None:
+            return {}
+        return {
+            f"{run.rule} | {run.cell} | {'+'.join(run.designs)}": [
+                run.settings.training.lr,
+                run.settings.training.output_lr,
+            ]
+            for run in self.runs
+        }
+
+    def to_json(self) -> str:
+        runs = [
+            {
+                "run_id": run.run_id, "rule": run.rule, "cell": run.cell, "designs": "+".join(run.designs),
+                "bp_run_id": run.bp_run_id, "seed": run.seed, "levels": run.levels,
+            }
+            for run in self.runs
+        ]  # fmt: skip
+        return json.dumps(
+            {"format": FORMAT_VERSION, "study": self.study.name, "factors": list(self.factors), "runs": runs}, indent=0
+        )

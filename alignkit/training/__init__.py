@@ -1,0 +1,1 @@
+"""How a cohort trains and is measured."""

@@ -1,0 +1,139 @@
+"""What a cohort records while it trains, as tables."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
+from alignkit.data.dataset import Dataset
+from alignkit.measures.probe import Probe
+from alignkit.measures.reductions import Measures
+from alignkit.networks.network import Network, Pass
+from alignkit.training.cohorts import Cohort
+from alignkit.training.evaluation import SPLITS, evaluate
+
+
+class _Row(NamedTuple):
+    """What one checkpoint found of all members."""
+
+    step: int
+    measures: Measures
+    output_cosine: np.ndarray
+    evaluated: dict[str, np.ndarray]
+
+
+class Recorder:
+    """Collects a cohort's rows while it trains."""
+
+    def __init__(self, cohort: Cohort, network: Network, probe: Probe, dataset: Dataset, *, signal: str) -> None:
+        self._signal = signal
+        self._cohort, self._network, self._probe, self._dataset = cohort, network, probe, dataset
+        device = network.parameters.storage.device
+        self._diverged_step = torch.zeros(len(cohort.runs), dtype=torch.int64, device=device)
+        self._rows: list[_Row] = []
+
+    def check(self, step: int, passed: Pass | None = None) -> None:
+        """Note the members whose parameters stopped being finite at this step (a loss that is not finite makes
+        the output layer's so in the same step).
+
+        With the next step's pass, all parameters are looked at only where something in it is not finite. A GPU
+        looks at them always, since to ask would make it wait.
+        """
+        so_far = self._diverged_step == 0
+        if passed is not None and passed.total is not None and not so_far.is_cuda:
+            finite = math.isfinite(passed.total.sum().item())  # of all members at once: the rule
+            if finite or not (so_far & ~torch.isfinite(passed.total)).any():
+                return
+        self._diverged_step += (so_far & ~self._network.parameters.finite) * step
+
+    def checkpoint(self, step: int, last_update: Measures | None) -> None:
+        self.check(step)
+        measures, output_cosine = self._probe.measure(step)
+        if last_update is not None:
+            measures = {**measures, **last_update}
+        samples = self._cohort.settings.probe.evaluation_samples
+        diverged = self._diverged
+        for values in (*measures.values(), output_cosine):
+            if values.dtype.kind == "f":
+                values[diverged] = np.nan
+        if "undefined" in measures:
+            measures["undefined"][diverged] = self._cohort.settings.probe.samples
+        self._rows.append(_Row(step, measures, output_cosine, self._evaluated(samples)))
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        return {"runs": self._runs(), "checkpoints": self._checkpoints(), "layers": self._layers()}
+
+    @property
+    def _diverged(self) -> np.ndarray:
+        return (self._diverged_step > 0).cpu().numpy()
+
+    def _evaluated(self, samples: int) -> dict[str, np.ndarray]:
+        found = {}
+        for name in SPLITS:
+            split = getattr(self._dataset, name)
+            nothing = np.full(len(self._cohort.runs), np.nan)
+            loss, accuracy = (
+                (nothing, nothing.copy()) if split is None else evaluate(self._network, split, samples=samples)
+            )
+            for column, values in ((f"{name}_loss", loss), (f"{name}_accuracy", accuracy)):
+                found[column] = np.where(self._diverged, np.nan, values)
+        return found
+
+    def _runs(self) -> pd.DataFrame:
+        training = [run.settings.training for run in self._cohort.runs]
+        diverged_step = self._diverged_step.cpu().numpy()
+        return pd.DataFrame(
+            {
+                "run_id": [run.run_id for run in self._cohort.runs],
+                **self._evaluated(0),
+                "lr": [t.lr for t in training],
+                "output_lr": [t.lr if t.output_lr is None else t.output_lr for t in training],
+                "diverged": diverged_step > 0,
+                "diverged_step": pd.array([int(s) if s else None for s in diverged_step], dtype="Int64"),
+                "steps": self._cohort.steps,
+                "parameters": self._network.parameters.layout.count,
+            }
+        )
+
+    def _checkpoints(self) -> pd.DataFrame:
+        members, steps = len(self._cohort.runs), self._steps
+        evaluated = {
+            name: np.concatenate([row.evaluated[name] for row in self._rows]) for name in self._rows[0].evaluated
+        }
+        columns = {
+            "run_id": [run.run_id for run in self._cohort.runs] * len(steps),
+            "step": np.repeat(steps, members),
+            "epoch": np.repeat(steps / self._cohort.steps_per_epoch, members),
+            "mode": self._cohort.settings.probe.mode,
+            "output_cosine": np.concatenate([row.output_cosine for row in self._rows]),
+            **evaluated,
+        }
+        return pd.DataFrame(columns)[list(CHECKPOINTS)]
+
+    def _layers(self) -> pd.DataFrame:
+        shapes = self._network.layers[:-1]
+        members, layers, steps = len(self._cohort.runs), len(shapes), self._steps
+        shape = (members, layers)
+        columns: dict[str, Any] = {
+            "run_id": np.tile(np.repeat([run.run_id for run in self._cohort.runs], layers), len(steps)),
+            "step": np.repeat(steps, members * layers),
+            "epoch": np.repeat(steps / self._cohort.steps_per_epoch, members * layers),
+            "layer": np.tile(np.arange(1, layers + 1), members * len(steps)),
+            "layer_name": np.tile([shape.name for shape in shapes], members * len(steps)),
+            "width": np.tile([shape.size for shape in shapes], members * len(steps)),
+            "signal": self._signal,
+        }
+        absent = {name: np.full(shape, np.nan) for name in MEASURE_COLUMNS}
+        absent["undefined"] = np.zeros(shape, dtype=np.int64)
+        for name, nothing in absent.items():
+            columns[name] = np.stack([row.measures.get(name, nothing) for row in self._rows]).reshape(-1)
+        return pd.DataFrame(columns)[list(LAYERS)]
+
+    @property
+    def _steps(self) -> np.ndarray:
+        return np.array([row.step for row in self._rows])

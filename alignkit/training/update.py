@@ -1,0 +1,61 @@
+"""What one step of training does to a cohort's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from alignkit.networks.members import Member
+from alignkit.networks.network import Network, Pass
+from alignkit.networks.parameters import Parameters, per_member
+from alignkit.rules.base import Rule
+from alignkit.rules.bp import BP
+from alignkit.training.optimisers import SGD, Adam, match_norms
+
+
+class Update:
+    """What a step does to the parameters, from one pass over its batch."""
+
+    def __init__(self, network: Network, rule: Rule, bp: BP, members: Sequence[Member]) -> None:
+        self._network, self._rule, self._bp = network, rule, bp
+        training = [member.settings.training for member in members]
+        first = training[0]
+        mean = 1.0 / first.batch_size
+        # rates carry the reduction of each layer's gradient over the batch; gradients are sums
+        hidden, output = (
+            mean if how == "mean" else 1.0 for how in (first.reduction, first.output_reduction or first.reduction)
+        )
+        like = network.parameters.storage
+        rates = (
+            per_member([t.lr for t in training], like),
+            per_member([t.lr if t.output_lr is None else t.output_lr for t in training], like),
+        )
+        self._norm_matched = first.update == "norm_matched"
+        self._optimiser: SGD | Adam | None = None
+        if first.optimiser == "adam":
+            self._optimiser = Adam(network.parameters, rates=rates, scales=(hidden, output))
+        else:
+            rates = (rates[0] * hidden, rates[1] * output)
+            if first.momentum or self._norm_matched:
+                self._optimiser = SGD(network.parameters, rates=rates, momentum=first.momentum)
+        self._rates = rates
+        self._gradients = network.parameters.like() if self._optimiser else None
+
+    @cached_property
+    def _bp_gradients(self) -> Parameters:
+        return self._network.parameters.like()
+
+    def reference(self, passed: Pass) -> tuple[Parameters, Parameters]:
+        """The parameters as they are, and the BP gradient of the batch: what a step is compared with."""
+        self._network.write_gradients(passed, self._bp, self._bp_gradients)
+        return self._network.parameters.copy(), self._bp_gradients
+
+    def step(self, passed: Pass) -> None:
+        if self._optimiser is None or self._gradients is None:
+            self._network.descend(passed, self._rule, self._rates)
+            return
+        self._network.write_gradients(passed, self._rule, self._gradients)
+        if self._norm_matched:
+            self._network.write_gradients(passed, self._bp, self._bp_gradients)
+            match_norms(self._gradients, self._bp_gradients)
+        self._optimiser.step(self._gradients)

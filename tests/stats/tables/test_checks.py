@@ -1,0 +1,201 @@
+"""What the entrances of the analysis refuse, and the mend that each message names.
+
+Some calls pass what their types forbid: that is the bad input, and why those types are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import grid, synthetic_records
+
+import alignkit
+from alignkit import stats
+from alignkit.claims.compare import compare
+from alignkit.claims.fit import fit
+from alignkit.claims.verdicts import evaluate
+from alignkit.columns import label_of, unit_of
+from alignkit.errors import AlignkitError
+from alignkit.records.confounding import rate_note, step_note
+from alignkit.records.summaries import run_summaries
+from alignkit.stats.models.margins import marginal_contrasts, marginal_means
+from alignkit.stats.tables.checks import require_count
+
+NAN, INF = float("nan"), float("inf")
+LEVEL, ALPHA, NUMBERS = "Write 0.95 for 95%", "Write 0.05 for 5%", "Convert it"
+OWN_COLUMNS, COLUMNS = "Name the factors alone", "valid: norm, seed, value, width"
+
+
+def balanced() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    rows = [(s, n, w, 60 + generator.normal()) for s in range(8) for n in "abc" for w in (1, 2, 4)]
+    return pd.DataFrame(rows, columns=["seed", "norm", "width", "value"])
+
+
+TABLE = balanced()
+MODEL = fit(TABLE, "norm * width")
+RECORDS = synthetic_records(
+    designs={"d": grid({"network.norm": ["none", "batch"], "feedback.normalised": [False, True]})}, seeds=3,
+    steps=(0, 360),
+)  # fmt: skip
+
+
+def of_table(table: pd.DataFrame = TABLE, **options: Any) -> Any:
+    return compare(table, **{"factor": "norm", "within": ["width"], **options})
+
+
+def one(**options: Any) -> Any:
+    return stats.contrast(TABLE, **{"factor": "norm", "levels": ("a", "b"), "within": ["width"], **options})
+
+
+def changed(name: str, value: Any) -> pd.DataFrame:
+    """The table with one value put in another's place."""
+    column = TABLE[name].astype(object)
+    column.iloc[1] = value
+    return TABLE.assign(**{name: column.infer_objects()})
+
+
+def twice(name: str) -> pd.DataFrame:
+    return pd.concat([TABLE, TABLE[[name]]], axis="columns")
+
+
+BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
+    # levels of intervals and tests, margins, counts, seeds of generators
+    *((lambda level=level: one(level=level), LEVEL) for level in (-1, 0, 1.0, 95, "95", NAN, True)),
+    (lambda: marginal_means(MODEL, "norm", level=95), LEVEL),
+    (lambda: MODEL.to_frame(level=1.0), LEVEL),
+    (lambda: marginal_means(MODEL, "norm", null=NAN), "null: expected a finite number"),
+    (lambda: stats.equivalence_test([1.0, 2.0, 3.0], margin=1, alpha=0.6), "between 0 and 0.5.*" + ALPHA),
+    (lambda: stats.equivalence_test([1.0, 2.0, 3.0], margin=INF), "State the smallest effect"),
+    (lambda: stats.equivalence_test([1.0, 2.0, 3.0], margin="1"), "State the smallest effect"),  # type: ignore[arg-type]  # a text
+    (lambda: stats.paired_test([1.0, 2.0], alpha=2), ALPHA),
+    (lambda: stats.paired_test([1.0] * 9, alpha=0.05, family_size=0), "family_size: .* at least 1; got 0"),
+    (lambda: stats.minimum_seeds(0), "at least 1; got 0"),
+    (lambda: stats.minimum_seeds(1.5), "a whole number of at least 1; got 1.5"),  # type: ignore[arg-type]  # a fraction
+    (lambda: stats.minimum_seeds(1, 0), ALPHA),
+    (lambda: stats.require_seeds("8"), "n_seeds: expected a whole number"),  # type: ignore[arg-type]  # a text
+    (lambda: stats.sign_flip_p([1.0] * 40, draws=0), "draws: .* at least 1"),
+    (lambda: stats.sign_flip_p([1.0] * 40, seed=-1), "seed: .* at least 0"),
+    (lambda: evaluate(RECORDS, alpha=5), ALPHA),
+    # p-values
+    *(
+        (lambda p=p, adjust=adjust: adjust(p), message)
+        for adjust in (stats.holm, stats.benjamini_hochberg)
+        for p, message in (
+            ([-0.1], "between 0 and 1.*got -0.1"),
+            ([0.1, 1.2], "not test statistics"),
+            ([INF], "got inf"),
+            ("abc", "Give numbers"),
+            (0.3, "expected a list of p-values"),
+        )
+    ),
+    # differences
+    (lambda: stats.paired_test(np.ones((3, 3))), "Average what belongs to one seed"),
+    (lambda: stats.paired_test([[1.0], [1.0, 2.0]]), "Average what belongs to one seed"),  # type: ignore[list-item]
+    (lambda: stats.paired_test(3.0), "Average what belongs to one seed"),  # type: ignore[arg-type]
+    (lambda: stats.paired_test(["a", "b"]), NUMBERS),  # type: ignore[list-item]
+    (lambda: stats.paired_test([1j, 2.0]), NUMBERS),  # type: ignore[list-item]
+    *(
+        (lambda test=test: test([1.0, INF, 2.0]), "1 infinite of 3. .* or set them to NaN")
+        for test in (stats.paired_test, stats.sign_flip_p, lambda d: stats.equivalence_test(d, margin=1.0))
+    ),
+    # responses and seeds
+    *(
+        (lambda call=call, table=table: call(table), message)
+        for call in (of_table, lambda table: fit(table, ["norm"]))
+        for table, message in (
+            (changed("value", INF), "1 infinite of"),
+            (changed("value", -INF), "set them to NaN"),
+            (TABLE.assign(value="x"), NUMBERS),
+            (TABLE.assign(value=TABLE["value"] + 1j), NUMBERS),
+            (twice("value"), 'one column "value"; got 2. Rename them'),
+            (twice("norm"), 'one column "norm"; got 2'),
+            (changed("seed", NAN), '1 rows without one in "seed". Say which'),
+            (changed("seed", "0"), 'all numbers or all text; got both in "seed". Convert'),
+        )
+    ),
+    # levels
+    *((lambda levels=levels: one(levels=levels), "two levels, from and to") for levels in (("a", "b", "c"), ("a",))),
+    *((lambda levels=levels: one(levels=levels), r'Write \["before", "after"\]') for levels in ("ab", 5, None)),
+    *((lambda levels=levels: of_table(levels=levels), r'Write \["before", "after"\]') for levels in ("ab", 5)),
+    (lambda: compare(RECORDS, factor="norm", levels=5), r'Write \["before", "after"\]'),  # type: ignore[arg-type]
+    (lambda: marginal_contrasts(MODEL, "norm", kind="polynomial", scores=[0, 1, NAN]), "scores: expected a finite"),
+    (lambda: marginal_contrasts(MODEL, "norm", kind="cubic"), '"pairwise" or "polynomial"'),  # type: ignore[arg-type]
+    # names and roles
+    *((lambda name=name: of_table(factor=name), "factor: expected one name") for name in (None, 3, ["norm", "width"])),
+    (lambda: of_table(within=3), r'within: .* Write \["a", "b"\]'),
+    (lambda: of_table(within="widht"), 'column "widht"; did you mean "width"'),
+    (lambda: of_table(seed=None), "column: expected one name"),
+    (lambda: of_table(factor="seed", within=["norm", "width"]), OWN_COLUMNS),
+    (lambda: of_table(factor="value"), OWN_COLUMNS),
+    (lambda: of_table(by="seed"), OWN_COLUMNS),
+    (lambda: of_table(within=["seed", "width"]), OWN_COLUMNS),
+    (lambda: compare(RECORDS, factor="norm", seed="run_id"), "column of the seeds with seed="),
+    (lambda: stats.contrasts(TABLE, ["norm", "norm", "width"]), "expected different names"),
+    (lambda: stats.contrasts(TABLE, []), r'as in \["norm", "width"\]'),
+    (lambda: stats.contrasts(TABLE, ["nrm"]), 'did you mean "norm"'),
+    (lambda: stats.contrasts(TABLE, ["norm"], base={"zz": 1}), f'column "zz"; {COLUMNS}'),
+    # models
+    (lambda: fit(TABLE, None), "model: expected different names"),  # type: ignore[arg-type]
+    (lambda: fit(TABLE, 3), "model: expected different names"),  # type: ignore[arg-type]
+    (lambda: fit("quick", ["norm"]), r"Read a directory of records with load\(...\)"),  # type: ignore[arg-type]
+    (lambda: fit(TABLE, "width ~ norm", response="value"), '"value" beside it. Leave one of them out'),
+    (lambda: fit(TABLE, "norm", layers=True), "Give records"),
+    (lambda: fit(pd.concat([TABLE, TABLE]), "norm"), r"72 that repeat another .* drop_duplicates\(\)"),
+    (lambda: marginal_means(None, "norm"), r"Make one with fit\(…\)"),  # type: ignore[arg-type]
+    (
+        lambda: marginal_means(fit(TABLE, "norm + I(width)"), "norm", at={"width": "x"}),  # type: ignore[dict-item]
+        "at: width: expected a finite number",
+    ),
+    # records and summaries
+    (lambda: of_table(rule="bp"), "a table and rule='bp'. Give records, or choose the table's rows"),
+    (lambda: of_table(summary="last"), "a table and summary='last'"),
+    (lambda: compare(RECORDS, factor="norm", summary="last"), 'summary to be "final" or "auc"; got \'last\''),
+    *(
+        (lambda layer=layer: compare(RECORDS, factor="norm", layer=layer), r'layer \(or "mean"\): .* of at least 1')
+        for layer in (True, 0, 1.5, "1")
+    ),
+    *(
+        (lambda options=options: compare(RECORDS, factor="norm", **options), "Leave both out, or name a measure")
+        for options in ({"response": "test_accuracy", "layer": 1}, {"response": "accuracy_gap", "summary": "auc"})
+    ),
+    (lambda: run_summaries(TABLE, TABLE, "value"), f'column "run_id"; {COLUMNS}$'),
+    (lambda: stats.in_design(TABLE, "x"), f'column "designs"; {COLUMNS}'),
+    (lambda: rate_note(TABLE, factor="zz", levels=("a", "b"), tuned=True), f'column "zz"; {COLUMNS}'),
+    (lambda: step_note(TABLE, factor="zz", levels=("a", "b")), f'column "zz"; {COLUMNS}'),
+    (lambda: unit_of(None), "response: expected one name"),  # type: ignore[arg-type]
+    (lambda: label_of(None), "response: expected one name"),  # type: ignore[arg-type]
+    (
+        lambda: stats.seed_contrasts(5, factor="norm", levels=("a", "b"), response="value"),  # type: ignore[arg-type]
+        "a pandas table; got int. Make one",
+    ),
+    (lambda: evaluate(TABLE), r"expected records; got DataFrame. Read a directory"),  # type: ignore[arg-type]
+    (lambda: alignkit.load(None), "expected the directory of the records; got None. Give the path"),
+]
+
+
+@pytest.mark.parametrize(("call", "mend"), BAD_CALLS)
+def test_a_bad_call_is_refused_with_its_mend(call: Callable[[], Any], mend: str) -> None:
+    with pytest.raises(AlignkitError, match=mend):
+        call()
+
+
+def test_a_layer_is_refused_although_its_equal_was_asked_for_before() -> None:
+    assert compare(RECORDS, factor="norm", layer=1).n_seeds == 3
+    with pytest.raises(AlignkitError, match="got True"):
+        compare(RECORDS, factor="norm", layer=True)
+
+
+def test_what_is_good_still_passes() -> None:
+    two = of_table(levels=np.array(["a", "b"]), within="width")
+    assert two.estimate == one(levels=pd.Index(["a", "b"])).estimate
+    require_count("n", np.int64(3))
+    assert stats.paired_test([None, 1.0, 2.0]).n_seeds == 2  # type: ignore[list-item]
+    flags = of_table(TABLE.assign(value=TABLE["value"] > 60), levels=["a", "b"])
+    above = (TABLE["value"] > 60).groupby(TABLE["norm"]).mean()
+    assert flags.estimate == pytest.approx(above["b"] - above["a"])
+    np.testing.assert_allclose(stats.holm([[0.1, 0.2], [0.3, NAN]]), [[0.2, 0.2], [0.6, NAN]])
