@@ -86,7 +86,7 @@ LAYERS = {
     "chance_p": ("float64", "two-sided p of the same"),
     "signal_gain": ("float64", "median over samples of |t_l| / |g_l|"),
     "projection": ("float64", "mean over samples of <t_l, g_l> / |g_l|^2"),
-    "gate": ("float64", "median over samples of |delta of the rule| / |t_l|: what the tail lets through"),
+    "gate": ("float64", "median over samples of |delta of the rule| / |t_l|: what the stages let through"),
     "common_mode": ("float64", "share of the teaching signal that is the same for every sample"),
     "update_ratio": ("float64", "|dW_l| / |W_l| of the last step"),
     "effective_rank": ("float64", "(tr G)^2 / tr G^2 of the centred Gram matrix of h_l"),

@@ -75,9 +75,9 @@ class Reference(nn.Module):
     `normalised[l]` what layer l's norm handed on. `magnified` is how many times larger a norm made relative errors.
     """
 
-    def __init__(self, network: Network, member: int, passed: Pass | None = None, *, train: bool = True) -> None:
+    def __init__(self, network: Network, member: int, forward_pass: Pass | None = None, *, train: bool = True) -> None:
         super().__init__()
-        self.network, self.member, self.passed = network, member, passed
+        self.network, self.member, self.forward_pass = network, member, forward_pass
         self.hidden: list[Tensor] = []
         self.sums: list[tuple[Tensor, Tensor]] = []
         self.normalised: dict[int, Tensor] = {}
@@ -105,7 +105,7 @@ class Reference(nn.Module):
         dtype = self.network.parameters.storage.dtype
         if kind == "batch":
             norm = (nn.BatchNorm2d if convolution else nn.BatchNorm1d)(units).to(dtype)
-            stage = next(stage for stage in self.network.tails[index - 1] if isinstance(stage, Norm))
+            stage = next(stage for stage in self.network.stages[index - 1] if isinstance(stage, Norm))
             norm.running_mean.copy_(stage.running_mean[self.member])
             norm.running_var.copy_(stage.running_variance[self.member])
             return norm
@@ -122,7 +122,7 @@ class Reference(nn.Module):
             self.sums.append((given, x))
             if layer.options is None:
                 return x
-            for position, stage in enumerate(self.network.tails[index - 1]):
+            for position, stage in enumerate(self.network.stages[index - 1]):
                 x = self._stage(index, position, stage, x)
             x.retain_grad()
             self.hidden.append(x)
@@ -144,7 +144,7 @@ class Reference(nn.Module):
             }  # fmt: skip
             return functions[str(options.activation)](x)
         if isinstance(stage, Dropout):
-            mask = None if self.passed is None else self.passed.caches[index - 1][position]
+            mask = None if self.forward_pass is None else self.forward_pass.caches[index - 1][position]
             return x if mask is None else x * mask[self.member]
         assert isinstance(stage, MaxPool)
         assert self.network.layers[index - 1].pool is not None

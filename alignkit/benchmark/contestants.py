@@ -95,20 +95,20 @@ class Engine:
         self._step += 1
         batch, labels = gather(self._split, self._index)
         with multiplying_in(self.case.precision, self.case.device):
-            passed = self.network.forward(batch, labels, training_mode(self._step), watch=True)
-            assert passed.total is not None
-            if not passed.total.is_cuda:
-                passed.total.sum().item()  # as the recorder checks it
-            self._update.step(passed)
+            forward_pass = self.network.forward(batch, labels, training_mode(self._step), watch=True)
+            assert forward_pass.total is not None
+            if not forward_pass.total.is_cuda:
+                forward_pass.total.sum().item()  # as the recorder checks it
+            self._update.step(forward_pass)
 
     @torch.inference_mode()
     def measured_step(self) -> None:
         """One step, and all that measuring adds to it: everything of a checkpoint but losses and accuracies."""
         self._step += 1
         batch, labels = gather(self._split, self._index)
-        passed = self.network.forward(batch, labels, training_mode(self._step), watch=True)
-        before = self._update.reference(passed) if self._wants_step else None
-        self._update.step(passed)
+        forward_pass = self.network.forward(batch, labels, training_mode(self._step), watch=True)
+        before = self._update.reference(forward_pass) if self._wants_step else None
+        self._update.step(forward_pass)
         self._probe.measure(self._step)
         if before is not None:
             step_measures(self.network, *before)

@@ -119,7 +119,7 @@ def measure_speed(
             goal = ("published", "at least", 50.0 if device.startswith("cuda") else target)
             rows += _network_rows(case, goal, checkouts, device, cores, seconds)
         on_progress("batch norm and dropout")
-        rows.append(_tail_row(device, seconds))
+        rows.append(_stages_row(device, seconds))
         on_progress(PROTOCOL.label)
         goal = ("limit", "at least", 0.5 if device.startswith("cuda") else 0.9)
         rows += _network_rows(PROTOCOL, goal, checkouts, device, cores, seconds)
@@ -211,17 +211,17 @@ def _products_of(case: Case) -> Contestant:
     return Steps(products, networks=members, device=case.device)
 
 
-def _tail_row(device: str, seconds: float) -> Row:
+def _stages_row(device: str, seconds: float) -> Row:
     """What batch norm and dropout add to the small network's step."""
     bare = Engine(_placed(SMALL, device))
-    tails = replace(SMALL, network={"norm": "batch", "dropout": 0.1})
-    full = Engine(_placed(tails, device))
+    stages = replace(SMALL, network={"norm": "batch", "dropout": 0.1})
+    full = Engine(_placed(stages, device))
     timings = interleaved(
-        {"plain tail": bare.contestant(bare.step), "batch norm, dropout": full.contestant(full.step)}, seconds=seconds
+        {"plain stages": bare.contestant(bare.step), "batch norm, dropout": full.contestant(full.step)}, seconds=seconds
     )
-    ratios = {"step": timings["batch norm, dropout"].median / timings["plain tail"].median}
+    ratios = {"step": timings["batch norm, dropout"].median / timings["plain stages"].median}
     what = f"{SMALL.label} with batch norm and dropout, against its plain step"
-    return Row("tail", what, 1, timings, ratios, ("step", "at most", 2.0))
+    return Row("stages", what, 1, timings, ratios, ("step", "at most", 2.0))
 
 
 def _precision_row(case: Case, precision: MatmulPrecision, device: str, seconds: float) -> Row:

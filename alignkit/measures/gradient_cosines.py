@@ -42,7 +42,10 @@ class GradientCosines:
         if passes[1].inputs[layer - 1] is h and self._comes_cheaper_from_samples(layer, h):
             return from_samples(h, *directions)
         return frobenius_cosine(
-            *(self._network.weight_gradient(layer, delta, passed) for delta, passed in zip(deltas, passes, strict=True))
+            *(
+                self._network.weight_gradient(layer, delta, forward_pass)
+                for delta, forward_pass in zip(deltas, passes, strict=True)
+            )
         )
 
     @cached_property

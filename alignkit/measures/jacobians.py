@@ -4,7 +4,6 @@ non-linear version."""
 from __future__ import annotations
 
 import dataclasses
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -27,23 +26,23 @@ def weight_products(network: Network) -> list[Tensor | None]:
     return found[::-1]
 
 
-def mean_jacobians(network: Network, passed: Pass, bp: BP) -> list[Tensor]:
+def mean_jacobians(network: Network, forward_pass: Pass, bp: BP) -> list[Tensor]:
     """The mean Jacobian dy/dh_l of the batch, [E, C, d_l] for each hidden layer.
 
     Batch statistics are held constant: with them free, a shift of all samples together changes
     nothing above a batch norm, so that the mean Jacobian below one would be exactly zero.
 
-    With D_l,n the derivative of sample n's tail at layer l, diagonal where the tail acts on single units,
+    With D_l,n the derivative of sample n's stages at layer l, diagonal where they act on single units,
     the top three are W_L, W_L <D_{L-1}> W_{L-1} and W_L (<d_{L-1} d_{L-2}ᵀ> ∘ W_{L-1}) W_{L-2}, with the means
-    <·> over samples and d the diagonals. Further down, and through other tails, each output's row is walked
+    <·> over samples and d the diagonals. Further down, and through other stages, each output's row is carried
     down for every sample.
     """
-    passed = network.with_fixed_statistics(passed)
+    forward_pass = network.with_fixed_statistics(forward_pass)
     depth = len(network.layers)
     found = [network.weight(depth)]
     above: Tensor | None = None
     for layer in range(depth - 1, 1, -1):  # the weight op that leads down to h_{layer - 1}
-        gates = network.gates(layer, passed)
+        gates = network.gates(layer, forward_pass)
         if gates is None or network.layers[layer - 1].convolution or len(found) == 3:
             break
         weight = network.weight(layer)
@@ -55,19 +54,24 @@ def mean_jacobians(network: Network, passed: Pass, bp: BP) -> list[Tensor]:
         above = gates
     found.reverse()
     missing = depth - 1 - len(found)
-    return [*_walked(network, passed, bp, missing), *found]
+    return [*_walked(network, forward_pass, bp, missing), *found]
 
 
-def _walked(network: Network, passed: Pass, bp: BP, layers: int) -> list[Tensor]:
+def _walked(network: Network, forward_pass: Pass, bp: BP, layers: int) -> list[Tensor]:
     """The mean Jacobians at the first `layers` hidden layers, output by output."""
     if not layers:
         return []
     rows = []
     for output in range(network.outputs):
-        one = torch.zeros_like(passed.error)
+        one = torch.zeros_like(forward_pass.error)
         one[..., output] = 1.0
-        walk = network.walk(dataclasses.replace(passed, error=one, masks=None), bp)
-        # signals alone, from the top: the walk stops before the lowest layer's delta, the largest
-        signals = list(islice(walk, 0, 2 * len(network.hidden_sizes) - 1, 2))[::-1]
-        rows.append([signal.mean(1) for signal in signals[:layers] if signal is not None])  # BP has them all
+        means: list[Tensor] = []
+        for below in network.backward_signals(dataclasses.replace(forward_pass, error=one, masks=None), bp):
+            assert below.signal is not None, "BP always has a signal"
+            if below.layer <= layers:
+                means.insert(0, below.signal.mean(1))
+            if below.layer == 1:
+                break  # its delta, the largest, is not needed
+            below.pull_back()
+        rows.append(means)
     return [torch.stack(layer, 1) for layer in zip(*rows, strict=True)]

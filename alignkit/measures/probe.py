@@ -43,9 +43,15 @@ class LayerSignals:
     that t comes from, the rule's delta above (None where it is zero), and the output errors."""
 
     def __init__(
-        self, layer: int, passed: Pass, signals: tuple[Tensor, Tensor], *, above: Tensor | None, errors: Directions
+        self,
+        layer: int,
+        forward_pass: Pass,
+        signals: tuple[Tensor, Tensor],
+        *,
+        above: Tensor | None,
+        errors: Directions,
     ) -> None:
-        self.layer, self.passed, self.above, self.errors = layer, passed, above, errors
+        self.layer, self.forward_pass, self.above, self.errors = layer, forward_pass, above, errors
         self.t, self.g = (Directions(signal) for signal in signals)
 
     @cached_property
@@ -84,34 +90,34 @@ class Probe:
     def measure(self, step: int) -> tuple[Measures, np.ndarray]:
         """The chosen measures of the networks as they are, and `output_cosine` [E]."""
         network, groups = self._network, self._options.groups
-        passed = network.forward(self._x, self._targets, probe_mode(self._options.mode, step=step))
-        reference = passed
+        forward_pass = network.forward(self._x, self._targets, probe_mode(self._options.mode, step=step))
+        reference = forward_pass
         if self._options.reference_mode is not None:
             mode = probe_mode(self._options.reference_mode, step=step)
             reference = network.forward(self._x, self._targets, mode)
-        self_test = output_cosine(network, passed, reference)
+        self_test = output_cosine(network, forward_pass, reference)
         reference = dataclasses.replace(reference, masks=self._reference_masks)
-        jacobians = mean_jacobians(network, passed, self._reference) if "jacobian" in groups else None
+        jacobians = mean_jacobians(network, forward_pass, self._reference) if "jacobian" in groups else None
         products = weight_products(network) if "weight" in groups else None
         layers: list[dict[str, Tensor]] = []
-        above: Tensor | None = passed.error
-        errors = Directions(passed.error)
-        own = network.walk(passed, self._rule, in_place=True)
-        other = network.walk(reference, self._reference, in_place=True)
+        above: Tensor | None = forward_pass.error
+        errors = Directions(forward_pass.error)
+        own = network.backward_signals(forward_pass, self._rule, may_overwrite=True)
+        other = network.backward_signals(reference, self._reference, may_overwrite=True)
         of_signals = [find for group, find in OF_SIGNALS.items() if group in groups]
         of_deltas = [find for group, find in OF_DELTAS.items() if group in groups]
-        # What a walk has just made is in the cache: it is measured at once, and deltas take their signals' memory.
-        for layer in range(len(network.hidden_sizes), 0, -1):
-            t, g = next(own), next(other)
+        # What has just been made is in the cache: it is measured at once, and deltas take their signals' memory.
+        for ours, bp in zip(own, other, strict=True):
+            layer, t, g = ours.layer, ours.signal, bp.signal
             assert g is not None, "BP always has a signal"
-            signals = LayerSignals(layer, passed, (_or_zero(t, g), g), above=above, errors=errors)
+            signals = LayerSignals(layer, forward_pass, (_or_zero(t, g), g), above=above, errors=errors)
             found: dict[str, Tensor] = {}
             for find in of_signals:
                 found.update(find(self, signals))
             del signals, t, g
-            above, delta = next(own), next(other)
+            above, delta = ours.pull_back(), bp.pull_back()
             assert delta is not None
-            deltas = LayerDeltas(layer, (passed, reference), (_or_zero(above, delta), delta))
+            deltas = LayerDeltas(layer, (forward_pass, reference), (_or_zero(above, delta), delta))
             for find_of_deltas in of_deltas:
                 found.update(find_of_deltas(self, deltas))
             if jacobians is not None:
@@ -119,7 +125,7 @@ class Probe:
             if products is not None:
                 found["weight_cosine"] = self._weight_cosine(layer, products[layer - 1])
             layers.insert(0, found)
-            del deltas, delta
+            del deltas, delta, ours, bp
         return columns(layers, groups), self_test.cpu().numpy()
 
     # What a layer's measures need: numbers of samples, [E, N], and of networks, [E]. `measures.columns` does the rest.
@@ -143,15 +149,15 @@ class Probe:
         return {"cosine": s.cosine, "t_length": s.t.length, "t_sum_length": length(sums_of_samples(s.t.vectors))}
 
     def _rank(self, s: LayerSignals) -> dict[str, Tensor]:
-        return {"effective_rank": angles.effective_rank(s.passed.hidden[s.layer - 1])}
+        return {"effective_rank": angles.effective_rank(s.forward_pass.hidden[s.layer - 1])}
 
     def _ceiling(self, s: LayerSignals) -> dict[str, Tensor]:
         projection = self._projection(s.layer)
         if projection is None:
             return {"ceiling": torch.full_like(s.cosine, torch.nan)}
-        basis, masks = self._basis(s.layer, projection), s.passed.masks
+        basis, masks = self._basis(s.layer, projection), s.forward_pass.masks
         if masks is not None and s.layer in masks.signals:
-            mask = masks.signal(s.layer, torch.ones_like(s.passed.hidden[s.layer - 1]))
+            mask = masks.signal(s.layer, torch.ones_like(s.forward_pass.hidden[s.layer - 1]))
             return {"ceiling": angles.masked_ceiling(basis, s.g, mask)}
         return {"ceiling": angles.ceiling(basis, s.g)}
 
@@ -182,11 +188,11 @@ class Probe:
             return torch.zeros_like(sd), sd, self._undefined
         undefined, redrawn = (self._undefined,) * 3, []
         for draw in range(1, self._options.redraws + 1 if self._rule.enters(s.layer) else 1):
-            signal = self._rule.redrawn_signal(s.layer, s.passed, s.above, draw=draw)
+            signal = self._rule.redrawn_signal(s.layer, s.forward_pass, s.above, draw=draw)
             if signal is None:
                 return undefined
-            if s.passed.masks is not None:
-                signal = s.passed.masks.signal(s.layer, signal)
+            if s.forward_pass.masks is not None:
+                signal = s.forward_pass.masks.signal(s.layer, signal)
             redrawn.append(Directions(signal).cosine(s.g).nanmean(1))
         if not redrawn:
             return undefined

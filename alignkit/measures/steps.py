@@ -28,7 +28,7 @@ def step_measures(network: Network, before: Parameters, bp_gradient: Parameters)
     return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
 
 
-def output_cosine(network: Network, passed: Pass, reference: Pass) -> Tensor:
+def output_cosine(network: Network, forward_pass: Pass, reference: Pass) -> Tensor:
     """The output-weight gradient that a rule's step uses against autograd's, [E]: 1, or the engine is wrong (or the
     `reference` pass is in another mode)."""
     last, targets = len(network.layers), reference.targets
@@ -39,10 +39,10 @@ def output_cosine(network: Network, passed: Pass, reference: Pass) -> Tensor:
         if network.loss == "cross_entropy":
             loss = F.cross_entropy(output, targets, reduction="sum")
         else:
-            wanted = _differentiable(wanted_output(passed.output, targets))
+            wanted = _differentiable(wanted_output(forward_pass.output, targets))
             loss = 0.5 * F.mse_loss(output, wanted.mT, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, weight)
-    return angles.frobenius_cosine(network.weight_gradient(last, passed.error, passed), gradient)
+    return angles.frobenius_cosine(network.weight_gradient(last, forward_pass.error, forward_pass), gradient)
 
 
 def _differentiable(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks with an ensemble axis: layers of a weight op and a tail, forward and backward.
+"""Networks with an ensemble axis: layers of a weight op and its stages, forward and backward.
 
 All tensors lead with E, the members of a cohort. Layers are numbered 1…L; 1…L-1 are hidden. A hidden
 layer's output h_l is handed on as [E, N, d_l] to fully connected layers and to teaching signals, as
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +23,7 @@ from alignkit.networks.masks import Masks
 from alignkit.networks.members import Member
 from alignkit.networks.parameters import Layout, Parameters
 from alignkit.networks.shapes import layer_shapes, parameter_shapes, resolve_options
-from alignkit.networks.stages import Activation, Dropout, MaxPool, Mode, Norm, Tail
+from alignkit.networks.stages import Activation, Dropout, MaxPool, Mode, Norm, Stages
 from alignkit.numerics.products import matmul, matmul_into, subtract_product
 
 
@@ -33,7 +32,7 @@ class Pass:
     """What one forward pass leaves for the backward ones."""
 
     inputs: list[Tensor]  # inputs[l - 1] is h_{l-1} as layer l saw it
-    caches: list[list[Any]]  # caches[l - 1]: one entry a stage of layer l's tail
+    caches: list[list[Any]]  # caches[l - 1]: one entry a stage of layer l
     hidden: list[Tensor]  # hidden[l - 1] is h_l, [E, N, d_l]
     output: Tensor  # y [E, N, C]
     error: Tensor  # e = dL/dy per sample [E, N, C]
@@ -45,15 +44,72 @@ class Pass:
     """Under which the backward walks go."""
 
 
-class Teaches(Protocol):
-    """What the walks ask of a rule."""
+class TeachingRule(Protocol):
+    """What the way back asks of a rule."""
 
-    linear_in_error: bool
     makes_its_signals: bool
+    linear_in_error: bool
 
-    def signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None: ...
+    def signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None: ...
 
     def applied_delta(self, layer: int, delta: Tensor) -> Tensor: ...
+
+
+class LayerBackward:
+    """One hidden layer on the way back: its teaching signal (None for zero), then its delta.
+
+    `delta_below` is t_l pulled back to z_l, what the layers below are taught from. It is made by `pull_back`, which
+    lets go of the signal: where the delta may take its memory, `signal` is not to be used from there on.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        layer: int,
+        signal: Tensor | None,
+        forward_pass: Pass,
+        rule: TeachingRule,
+        norm_gradients: dict[str, Tensor] | None,
+        may_overwrite: bool,
+    ) -> None:
+        self.layer, self.signal = layer, signal
+        self.delta_below: Tensor | None = None
+        self._network, self._forward_pass, self._rule = network, forward_pass, rule
+        self._norm_gradients, self._may_overwrite = norm_gradients, may_overwrite
+
+    def pull_back(self) -> Tensor | None:
+        """The delta that updates the layer: `delta_below`, changed where the rule does so; None stands for zero."""
+        signal, self.signal = self.signal, None
+        if signal is None:
+            return None
+        delta = self._network.pull_back(
+            self.layer, signal, self._forward_pass, self._norm_gradients, may_overwrite=self._may_overwrite
+        )
+        self.delta_below = delta
+        applied = self._rule.applied_delta(self.layer, delta)
+        check_delta(applied, delta, layer=self.layer, rule=self._rule)
+        return applied
+
+
+def check_signal(signal: Tensor, like: Tensor, *, layer: int, rule: TeachingRule) -> None:
+    """Raise `StudyError` unless a teaching signal has the shape and the type of h_l."""
+    if signal.shape != like.shape or signal.dtype != like.dtype or signal.device != like.device:
+        raise StudyError(
+            f"{type(rule).__name__}.teaching_signal: expected [E, N, d_l] = {list(like.shape)} at hidden layer "
+            f"{layer}, {like.dtype} on {like.device}; got {list(signal.shape)}, {signal.dtype} on {signal.device}"
+        )
+
+
+def check_delta(applied: Tensor | None, delta: Tensor, *, layer: int, rule: TeachingRule) -> None:
+    """Raise `StudyError` unless a rule's applied delta is one, of the shape and the type of the delta."""
+    if applied is delta:
+        return
+    if applied is None or applied.shape != delta.shape or applied.dtype != delta.dtype:
+        got = "None" if applied is None else f"{list(applied.shape)} of {applied.dtype}"
+        raise StudyError(
+            f"{type(rule).__name__}.applied_delta: expected a delta of shape {list(delta.shape)} and {delta.dtype} at "
+            f"hidden layer {layer}; got {got}. Return the delta itself where it stays as it is"
+        )
 
 
 class Network:
@@ -78,11 +134,11 @@ class Network:
         self.parameters = Parameters.zeros(layout, members=len(members), device=torch.device(device), dtype=dtype)
         self._transposed = [self.weight(layer).transpose(1, 2) for layer in range(1, len(self.layers) + 1)]
         self._initialise(members)
-        self.tails: list[Tail] = [self._tail(index, members) for index in range(1, len(self.layers))]
+        self.stages: list[Stages] = [self._stages_of(index, members) for index in range(1, len(self.layers))]
         self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
         self.masks = Masks.of(members, self.layers, self.parameters.storage)
         self._flat_input = not self.layers[0].convolution
-        self._tail_gradients = [
+        self._norm_gradients = [
             {
                 name: torch.zeros_like(view)
                 for name, view in self.parameters.of_layer(index).items()
@@ -108,7 +164,7 @@ class Network:
             if "gain" in views:
                 views["gain"].fill_(1.0)
 
-    def _tail(self, index: int, members: Sequence[Member]) -> Tail:
+    def _stages_of(self, index: int, members: Sequence[Member]) -> Stages:
         layer = self.layers[index - 1]
         options = layer.options
         assert options is not None and options.order is not None and options.activation is not None
@@ -117,7 +173,7 @@ class Network:
         slopes = torch.tensor(
             [r.slope for r in resolved], dtype=self.parameters.storage.dtype, device=self.parameters.storage.device
         )
-        stages: dict[str, Activation | Norm | Dropout | MaxPool | None] = {
+        by_name: dict[str, Activation | Norm | Dropout | MaxPool | None] = {
             "norm": Norm(
                 str(options.norm),
                 views["gain"],
@@ -131,7 +187,7 @@ class Network:
             "dropout": self._dropout(members, [r.dropout or 0.0 for r in resolved], layer=index),
             "pool": MaxPool(*layer.pool) if layer.pool else None,
         }
-        return [stage for name in options.order if (stage := stages[name]) is not None]
+        return [stage for name in options.order if (stage := by_name[name]) is not None]
 
     def _dropout(self, members: Sequence[Member], rates: list[float], *, layer: int) -> Dropout | None:
         if not any(rates):
@@ -154,12 +210,12 @@ class Network:
         if self._input_dropout is not None:
             x, _ = self._input_dropout.forward(x, mode)
         inputs, caches, hidden, totals = [x], [], [], []
-        for index, tail in enumerate(self.tails, start=1):
+        for index, stages in enumerate(self.stages, start=1):
             h = self._weight_op(index, inputs[-1])  # z_l
-            if watch and not isinstance(tail[0], Norm):  # a saturating activation would hide what is not finite
+            if watch and not isinstance(stages[0], Norm):  # a saturating activation would hide what is not finite
                 totals.append(_first_sample(h))
             layer_caches = []
-            for stage in tail:
+            for stage in stages:
                 h, cache = stage.forward(h, mode)
                 layer_caches.append(cache)
                 if watch and isinstance(stage, Norm):
@@ -175,38 +231,39 @@ class Network:
     def predict(self, x: Tensor) -> Tensor:
         """y [E, N, C] in evaluation mode, nothing kept."""
         h = x.flatten(2) if self._flat_input else x
-        for index, tail in enumerate(self.tails, start=1):
+        for index, stages in enumerate(self.stages, start=1):
             h = self._weight_op(index, h)
-            for stage in tail:
+            for stage in stages:
                 h, _ = stage.forward(h, Mode(batch_statistics=False))
             if not self.layers[index].convolution:
                 h = h.flatten(2)
         return self._weight_op(len(self.layers), h)
 
-    def backward(self, passed: Pass, rule: Teaches) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """Walk down from the error under a rule.
+    def backward(self, forward_pass: Pass, rule: TeachingRule) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """The teaching signals t_l [E, N, d_l] of a rule and the deltas, t_l pulled back to z_l and changed there where
+        the rule does so, both in the order of the hidden layers; None stands for zero."""
+        signals: list[Tensor | None] = []
+        deltas: list[Tensor | None] = []
+        for below in self.backward_signals(forward_pass, rule):
+            signals.insert(0, below.signal)
+            deltas.insert(0, below.pull_back())
+        return signals, deltas
 
-        Returns the teaching signals t_l [E, N, d_l] and the deltas, t_l pulled back to z_l and changed
-        there where the rule does so, both in the order of the hidden layers; None stands for zero.
-        """
-        found = list(self.walk(passed, rule))
-        return found[-2::-2], found[::-2]
-
-    def write_gradients(self, passed: Pass, rule: Teaches, gradients: Parameters) -> None:
+    def write_gradients(self, forward_pass: Pass, rule: TeachingRule, gradients: Parameters) -> None:
         """Walk down from the error under a rule, and write its update directions, summed over the batch."""
-        tails = [gradients.of_layer(layer + 1) for layer in range(len(self.tails))]
-        deltas = [passed.error, *islice(self.walk(passed, rule, tails, in_place=True), 1, None, 2)]
+        norm_gradients = [gradients.of_layer(layer + 1) for layer in range(len(self.stages))]
+        deltas = self._deltas(forward_pass, rule, norm_gradients)
         for layer in range(1, len(self.layers) + 1):
-            delta = deltas.pop()
+            delta = deltas[layer - 1]
             if delta is not None:
-                self._write_gradients(layer, delta, passed, gradients)
+                self._write_gradients(layer, delta, forward_pass, gradients)
             else:
                 for view in gradients.of_layer(layer).values():
                     view.zero_()
-            if passed.masks is not None:
-                passed.masks.freeze(layer, gradients.of_layer(layer))
+            if forward_pass.masks is not None:
+                forward_pass.masks.freeze(layer, gradients.of_layer(layer))
 
-    def descend(self, passed: Pass, rule: Teaches, rates: tuple[Tensor, Tensor]) -> None:
+    def descend(self, forward_pass: Pass, rule: TeachingRule, rates: tuple[Tensor, Tensor]) -> None:
         """One step of plain gradient descent under a rule, with the hidden layers' and the output layer's
         `rates` [E, 1] for gradients summed over the batch.
 
@@ -217,64 +274,84 @@ class Network:
         left: list[Tensor | None] = [
             rates[self.parameters.layout.of_output((layer, "weight"))] for layer in range(1, len(self.layers) + 1)
         ]
-        walked = passed
+        walked = forward_pass
         if rule.linear_in_error and all(rate is left[0] for rate in left[:-1]):
-            walked = replace(passed, error=_times(passed.error, left[0]))
+            walked = replace(forward_pass, error=_times(forward_pass.error, left[0]))
             left[:-1] = [None] * (len(left) - 1)
-        deltas = [passed.error, *islice(self.walk(walked, rule, self._tail_gradients, in_place=True), 1, None, 2)]
+        deltas = self._deltas(walked, rule, self._norm_gradients)
+        deltas[-1] = forward_pass.error
         for layer, rate in enumerate(left, start=1):
-            delta = deltas.pop()
+            delta = deltas[layer - 1]
             if delta is None:
                 continue
-            self._descend_layer(layer, _times(delta, rate), passed)
-            if layer <= len(self.tails):
-                for name, gradient in self._tail_gradients[layer - 1].items():
+            self._descend_layer(layer, _times(delta, rate), forward_pass)
+            if layer <= len(self.stages):
+                for name, gradient in self._norm_gradients[layer - 1].items():
                     self.parameters.views[layer, name].sub_(_times(gradient, rate))
 
-    def walk(
-        self, passed: Pass, rule: Teaches, tails: list[dict[str, Tensor]] | None = None, *, in_place: bool = False
-    ) -> Iterator[Tensor | None]:
-        """Each hidden layer's signal and then its delta, as in `backward`, from the last layer down.
+    def backward_signals(
+        self,
+        forward_pass: Pass,
+        rule: TeachingRule,
+        norm_gradients: list[dict[str, Tensor]] | None = None,
+        *,
+        may_overwrite: bool = False,
+    ) -> Iterator[LayerBackward]:
+        """Each hidden layer's teaching signal, from the last layer down; `pull_back` makes its delta of it.
 
-        Gradients of norms' gains and shifts go into `tails`. With `in_place`, a delta may take its signal's memory.
+        Gradients of norms' gains and shifts go into `norm_gradients`. With `may_overwrite`, a delta may take its
+        signal's memory.
         """
-        delta: Tensor | None = passed.error
-        spare = in_place and rule.makes_its_signals
+        delta_above: Tensor | None = forward_pass.error
+        may_overwrite = may_overwrite and rule.makes_its_signals
         for layer in range(len(self.layers) - 1, 0, -1):
-            signal = rule.signal(layer, passed, delta)
-            if signal is not None and signal.shape != passed.hidden[layer - 1].shape:
-                expected = list(passed.hidden[layer - 1].shape)
-                raise StudyError(
-                    f"{type(rule).__name__}.teaching_signal: expected [E, N, d_l] = {expected} at hidden layer "
-                    f"{layer}; got {list(signal.shape)}"
-                )
-            if signal is not None and passed.masks is not None:
-                signal = passed.masks.signal(layer, signal)
-            yield signal
-            delta = None if signal is None else self._pull_back(layer, signal, passed, tails, spare=spare)
+            signal = rule.signal(layer, forward_pass, delta_above)
+            if signal is not None:
+                check_signal(signal, forward_pass.hidden[layer - 1], layer=layer, rule=rule)
+                if forward_pass.masks is not None:
+                    signal = forward_pass.masks.signal(layer, signal)
+            own = None if norm_gradients is None else norm_gradients[layer - 1]
+            below = LayerBackward(self, layer, signal, forward_pass, rule, own, may_overwrite)
             del signal  # its memory, still in the cache, serves the next one
-            yield None if delta is None else rule.applied_delta(layer, delta)
+            yield below
+            assert below.signal is None, "a layer's signal is pulled back before the layer below is asked for"
+            delta_above = below.delta_below
 
-    def with_fixed_statistics(self, passed: Pass) -> Pass:
+    def _deltas(
+        self, forward_pass: Pass, rule: TeachingRule, norm_gradients: list[dict[str, Tensor]]
+    ) -> list[Tensor | None]:
+        """What updates each layer, the output layer last."""
+        hidden = self.backward_signals(forward_pass, rule, norm_gradients, may_overwrite=True)
+        return [*[below.pull_back() for below in hidden][::-1], forward_pass.error]
+
+    def with_fixed_statistics(self, forward_pass: Pass) -> Pass:
         """The same pass for derivatives that hold batch statistics constant, so that samples are uncoupled."""
         caches = [
             [
                 stage.fixed(cache) if isinstance(stage, Norm) else cache
-                for stage, cache in zip(tail, caches, strict=True)
+                for stage, cache in zip(stages, caches, strict=True)
             ]
-            for tail, caches in zip(self.tails, passed.caches, strict=True)
+            for stages, caches in zip(self.stages, forward_pass.caches, strict=True)
         ]
-        return replace(passed, caches=caches)
+        return replace(forward_pass, caches=caches)
 
-    def _pull_back(
-        self, layer: int, signal: Tensor, passed: Pass, tails: list[dict[str, Tensor]] | None, *, spare: bool = False
+    def pull_back(
+        self,
+        layer: int,
+        signal: Tensor,
+        forward_pass: Pass,
+        norm_gradients: dict[str, Tensor] | None = None,
+        *,
+        may_overwrite: bool = False,
     ) -> Tensor:
-        """A signal at h_l, [E, N, d_l], carried back through the tail to z_l, in its own memory if that is `spare`."""
+        """A signal at h_l, [E, N, d_l], carried back through the layer's stages to z_l."""
         if self.layers[layer - 1].convolution:
             signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
-        own, kept = None if tails is None else tails[layer - 1], None if spare else signal
-        for stage, cache in zip(reversed(self.tails[layer - 1]), reversed(passed.caches[layer - 1]), strict=True):
-            signal = stage.pull_back(signal, cache, own, spare=signal is not kept)
+        kept = None if may_overwrite else signal
+        for stage, cache in zip(
+            reversed(self.stages[layer - 1]), reversed(forward_pass.caches[layer - 1]), strict=True
+        ):
+            signal = stage.pull_back(signal, cache, norm_gradients, may_overwrite=signal is not kept)
         return signal
 
     def transport(self, layer: int, delta: Tensor, *, weight: Tensor | None = None) -> Tensor:
@@ -296,38 +373,42 @@ class Network:
         op = connect_locally if shape.local else convolve
         return op(h, self.weight(layer), bias, padding=shape.padding)
 
-    def gates(self, layer: int, passed: Pass) -> Tensor | None:
-        """The derivative of h_l by z_l, unit by unit, [E, N, d]; None where the tail mixes units or samples."""
+    def gates(self, layer: int, forward_pass: Pass) -> Tensor | None:
+        """The derivative of h_l by z_l, unit by unit, [E, N, d]; None where a stage mixes units or samples."""
         if not all(
             isinstance(stage, Activation | Dropout) or (isinstance(stage, Norm) and stage.is_elementwise(cache))
-            for stage, cache in zip(self.tails[layer - 1], passed.caches[layer - 1], strict=True)
+            for stage, cache in zip(self.stages[layer - 1], forward_pass.caches[layer - 1], strict=True)
         ):
             return None
-        return self._pull_back(layer, torch.ones_like(passed.hidden[layer - 1]), passed, None, spare=True).flatten(2)
+        return self.pull_back(
+            layer, torch.ones_like(forward_pass.hidden[layer - 1]), forward_pass, may_overwrite=True
+        ).flatten(2)
 
-    def weight_gradient(self, layer: int, delta: Tensor, passed: Pass) -> Tensor:
+    def weight_gradient(self, layer: int, delta: Tensor, forward_pass: Pass) -> Tensor:
         """The gradient of W_l, of the weights' shape, summed over the batch, from a delta at z_l."""
-        h = passed.inputs[layer - 1]
+        h = forward_pass.inputs[layer - 1]
         if self.layers[layer - 1].convolution:
             shape = self.layers[layer - 1]
             gradient = local_gradient if shape.local else kernel_gradient
             return gradient(h, delta, shape.weight, padding=shape.padding)
         return matmul(delta.transpose(1, 2), h)
 
-    def _as_stored(self, layer: int, weight: Tensor, delta: Tensor, passed: Pass) -> tuple[Tensor, Tensor, Tensor]:
+    def _as_stored(
+        self, layer: int, weight: Tensor, delta: Tensor, forward_pass: Pass
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What lies where `weight` does (a parameter of the layer, or its gradient), contiguous, and the two factors
         of the gradient as it lies there."""
-        h = passed.inputs[layer - 1]
+        h = forward_pass.inputs[layer - 1]
         if self.layers[layer - 1].input_major:
             return weight.transpose(1, 2), h.transpose(1, 2), delta
         return weight, delta.transpose(1, 2), h
 
-    def _write_gradients(self, layer: int, delta: Tensor, passed: Pass, gradients: Parameters) -> None:
+    def _write_gradients(self, layer: int, delta: Tensor, forward_pass: Pass, gradients: Parameters) -> None:
         weight = gradients.views[layer, "weight"]
         if self.layers[layer - 1].convolution:
-            weight.copy_(self.weight_gradient(layer, delta, passed))
+            weight.copy_(self.weight_gradient(layer, delta, forward_pass))
         else:
-            matmul_into(*self._as_stored(layer, weight, delta, passed))
+            matmul_into(*self._as_stored(layer, weight, delta, forward_pass))
         gradients.views[layer, "bias"].copy_(self._bias_gradient(layer, delta))
 
     def _bias_gradient(self, layer: int, delta: Tensor) -> Tensor:
@@ -335,19 +416,22 @@ class Network:
             return delta.sum(1).flatten(1)
         return delta.sum(_others(delta))
 
-    def _descend_layer(self, layer: int, delta: Tensor, passed: Pass) -> None:
+    def _descend_layer(self, layer: int, delta: Tensor, forward_pass: Pass) -> None:
         weight = self.weight(layer)
-        if passed.masks is not None and layer in passed.masks.trained:
-            moved = {"weight": self.weight_gradient(layer, delta, passed), "bias": self._bias_gradient(layer, delta)}
-            passed.masks.freeze(layer, moved)
+        if forward_pass.masks is not None and layer in forward_pass.masks.trained:
+            moved = {
+                "weight": self.weight_gradient(layer, delta, forward_pass),
+                "bias": self._bias_gradient(layer, delta),
+            }
+            forward_pass.masks.freeze(layer, moved)
             for name, change in moved.items():
                 self.parameters.views[layer, name].sub_(change)
             return
         self.parameters.views[layer, "bias"].sub_(self._bias_gradient(layer, delta))
         if self.layers[layer - 1].convolution:
-            weight.sub_(self.weight_gradient(layer, delta, passed))
+            weight.sub_(self.weight_gradient(layer, delta, forward_pass))
         else:
-            subtract_product(*self._as_stored(layer, weight, delta, passed))
+            subtract_product(*self._as_stored(layer, weight, delta, forward_pass))
 
 
 def _times(values: Tensor, rate: Tensor | None) -> Tensor:

@@ -1,8 +1,8 @@
-"""The stages of a layer's tail: normalisation, activation, dropout, pooling.
+"""The stages of a layer: normalisation, activation, dropout, pooling.
 
-Each stage maps forward and pulls a signal back, in its memory where that is `spare`, by hand-written derivatives
-(checked against autograd in the tests), over tensors with a leading ensemble axis: [E, N, d] after a fully connected
-op, [E, N, c, H, W] after a convolution. Only operations whose result for one member cannot depend on the others are
+Each stage maps forward and pulls a signal back, where it `may_overwrite` that in its memory, by hand-written
+derivatives (checked against autograd in the tests), over tensors with a leading ensemble axis: [E, N, d] after a fully
+connected op, [E, N, c, H, W] after a convolution. Only operations whose result for one member cannot depend on the others are
 used; that excludes `torch.sigmoid`, `gelu` and fused multiply-adds, whose vectorised and scalar code paths round
 differently.
 """
@@ -140,11 +140,11 @@ class Activation:
         return value, x if self._function.needs_input else value
 
     def pull_back(
-        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, spare: bool = False
+        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
     ) -> Tensor:
-        in_place = self._function.pull_back_in_place
-        if spare and in_place is not None and in_whole_vectors(signal, cache):
-            return in_place(signal, cache)
+        overwriting = self._function.pull_back_in_place
+        if may_overwrite and overwriting is not None and in_whole_vectors(signal, cache):
+            return overwriting(signal, cache)
         return self._function.pull_back(signal, cache, self._slopes)
 
 
@@ -162,7 +162,7 @@ class Norm:
     """Batch norm (statistics over samples, and positions of a channel) or layer norm (over the units of
     a sample), with a gain and a shift per unit or channel, [E, d].
 
-    `positions` counts the axes that follow the units': 2 after a convolution. What `comes_first` in a tail may
+    `positions` counts the axes that follow the units': 2 after a convolution. What `comes_first` in a layer may
     work in the memory of its input.
     """
 
@@ -201,7 +201,7 @@ class Norm:
         return value, _Normalised(centred, inverse_sd, scale, own_statistics)
 
     def pull_back(
-        self, signal: Tensor, cache: _Normalised, gradients: dict[str, Tensor] | None, *, spare: bool = False
+        self, signal: Tensor, cache: _Normalised, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
     ) -> Tensor:
         """With u the normalised input and s the signal times the gain, (s - mean s - u mean(s u)) / sd; the
         means are over what shares its statistics, and absent where those are constants."""
@@ -286,11 +286,11 @@ class Dropout:
         return streams.dropout_mask(uniforms, last_dropped=self._dropped, scales=self._scales)
 
     def pull_back(
-        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, spare: bool = False
+        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
     ) -> Tensor:
         if cache is None:
             return signal
-        return signal.mul_(cache) if spare else signal * cache
+        return signal.mul_(cache) if may_overwrite else signal * cache
 
 
 class MaxPool:
@@ -305,7 +305,7 @@ class MaxPool:
         return value.view(*x.shape[:2], *value.shape[1:]), (images, indices)
 
     def pull_back(
-        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, spare: bool = False
+        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
     ) -> Tensor:
         images, indices = cache
         size, stride, padding, dilation = [self._size] * 2, [self._stride] * 2, [0, 0], [1, 1]
@@ -315,7 +315,7 @@ class MaxPool:
         return back.view(*signal.shape[:2], *images.shape[1:])
 
 
-Tail = list[Activation | Norm | Dropout | MaxPool]
+Stages = list[Activation | Norm | Dropout | MaxPool]
 
 
 def _mean(values: Tensor, axes: tuple[int, ...]) -> Tensor:

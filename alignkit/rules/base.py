@@ -44,15 +44,15 @@ class Rule(ABC):
         """Whether feedback enters at h_l: everywhere, unless the study chooses (`feedback.points`)."""
         return self._points is None or layer in self._points
 
-    def signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:
+    def signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None:
         """What teaches layer l: `teaching_signal` where feedback enters, elsewhere what the layer above hands down
         through its weights."""
         if self.enters(layer):
-            return self.teaching_signal(layer, passed, delta_above)
+            return self.teaching_signal(layer, forward_pass, delta_above)
         return None if delta_above is None else self.network.transport(layer + 1, delta_above)
 
     @abstractmethod
-    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None:
         """t_l [E, N, d_l] where feedback enters, in the place of dL/dh_l of each sample; None stands for zero.
 
         `layer` counts hidden layers from 1. `delta_above` is this rule's own delta at z_{l+1}, the
@@ -65,8 +65,8 @@ class Rule(ABC):
 
         [E, N, d] after a fully connected op, [E, N, c, H, W] after a convolution (channels last in memory on a CPU:
         `reshape` works, `view` may not), and the result alike.
-        The layer's update and the recorded delta take the result; the walk to the layers below goes on
-        from `delta` itself.
+        The layer's update and the recorded delta take the result; the layers below are taught from
+        `delta` itself.
         """
         return delta
 
@@ -74,6 +74,6 @@ class Rule(ABC):
         """The layer's feedback as one linear map, where it is one: for ceilings and weight cosines."""
         return None
 
-    def redrawn_signal(self, layer: int, passed: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor | None:
+    def redrawn_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor | None:
         """t_l had the layer's feedback been another draw (1, 2, …) of its law: for chance levels."""
         return None

@@ -22,5 +22,5 @@ class BP(Rule):
     def measured(self) -> Rule:
         return DFA(self.network, self.members)
 
-    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None:
         return None if delta_above is None else self.network.transport(layer + 1, delta_above)

@@ -23,14 +23,14 @@ class DFA(Rule):
         super().__init__(network, members)
         self.matrices = [self._draw(layer, 0) for layer in range(1, len(network.hidden_sizes) + 1)]
 
-    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor:
-        return matmul(passed.error, self.matrices[layer - 1])  # [E, N, C] @ [E, C, d_l]
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor:
+        return matmul(forward_pass.error, self.matrices[layer - 1])  # [E, N, C] @ [E, C, d_l]
 
     def projection(self, layer: int) -> Projection:
         return Projection(self.matrices[layer - 1], from_error=True)
 
-    def redrawn_signal(self, layer: int, passed: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor:
-        return matmul(passed.error, self._draw(layer, draw))
+    def redrawn_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor:
+        return matmul(forward_pass.error, self._draw(layer, draw))
 
     def _draw(self, layer: int, draw: int) -> Tensor:
         sizes, outputs = self.network.hidden_sizes, self.network.outputs

@@ -22,7 +22,7 @@ class FA(Rule):
         super().__init__(network, members)
         self.matrices = [self._draw(layer, 0) for layer in range(1, len(network.hidden_sizes) + 1)]
 
-    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None:
         return self._through(self.matrices[layer - 1], layer, delta_above)
 
     def projection(self, layer: int) -> Projection | None:
@@ -31,7 +31,7 @@ class FA(Rule):
             return None  # a convolution's kernel: no single matrix maps delta to signal
         return Projection(matrix, from_error=layer == len(self.matrices))
 
-    def redrawn_signal(self, layer: int, passed: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor | None:
+    def redrawn_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor | None:
         return self._through(self._draw(layer, draw), layer, delta_above)
 
     def _through(self, matrix: Tensor, layer: int, delta_above: Tensor | None) -> Tensor | None:

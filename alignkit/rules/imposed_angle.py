@@ -29,10 +29,10 @@ class ImposedAngle(Rule):
     batch's gradient. After a convolution J mixes channels, alike at every position: I ⊗ J is orthogonal
     and skew as well, and the kernel's gradient mixes its rows in the same way.
 
-    What the walk hands down is the true delta, so every hidden layer is at the same angle to the
+    What goes down to the next layer is the true delta, so every hidden layer is at the same angle to the
     gradient of the network as it is. `teaching_signal` is therefore g_l itself and its angle is 0: the
     imposed one shows in `delta_cosine` and `gradient_cosine`. The output layer learns by its true
-    gradient, and the gain and shift of a norm layer, which sit in the tail above z_l, by theirs.
+    gradient, and the gain and shift of a norm layer, which are stages after z_l, by theirs.
 
     The angle is that of the update direction handed to the optimiser: plain SGD keeps it in every step,
     momentum mixes steps, and Adam's rescaling of single weights changes it. At 0° this is
@@ -49,7 +49,7 @@ class ImposedAngle(Rule):
         super().__init__(network, members)
         self.rotations = [self._rotation(layer) for layer in range(1, len(network.layers))]
 
-    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> Tensor | None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None:
         return None if delta_above is None else self.network.transport(layer + 1, delta_above)
 
     def applied_delta(self, layer: int, delta: Tensor) -> Tensor:

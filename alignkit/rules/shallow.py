@@ -17,5 +17,5 @@ class Shallow(Rule):
     def enters(self, layer: int) -> bool:
         return True  # wherever feedback enters under other rules, there is none
 
-    def teaching_signal(self, layer: int, passed: Pass, delta_above: Tensor | None) -> None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> None:
         return None

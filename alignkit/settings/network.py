@@ -31,7 +31,7 @@ class LayerOverrides(Section):
 
 
 class Network(Section):
-    """Options that both kinds of network share. The tail's default order is norm, activation,
+    """Options that both kinds of network share. The default order of a layer's stages is norm, activation,
     dropout, pooling; `layers`, one entry per hidden layer, overrides them layer by layer.
 
     `frozen` is the fraction of a hidden layer's weights and biases that keep their initial values, and

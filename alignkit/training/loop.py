@@ -63,13 +63,13 @@ def train_cohort(
         for step in range(1, cohort.steps + 1):
             batch, labels = gather(dataset.train, next(batches))
             with multiplying_in(training.matmul_precision, str(device)):
-                passed = network.forward(batch, labels, training_mode(step), watch=True)
-            recorder.check(step - 1, passed)
+                forward_pass = network.forward(batch, labels, training_mode(step), watch=True)
+            recorder.check(step - 1, forward_pass)
             measured = wants_step and step in watched
-            before = update.reference(passed) if measured else None
+            before = update.reference(forward_pass) if measured else None
             with multiplying_in(training.matmul_precision, str(device)):
-                update.step(passed)
-            del batch, passed  # measuring needs the memory
+                update.step(forward_pass)
+            del batch, forward_pass  # measuring needs the memory
             if step in watched:
                 recorder.checkpoint(step, None if before is None else step_measures(network, *before))
                 del before  # before the next one is made

@@ -97,7 +97,7 @@ def _mask_elements(settings: Settings, index: int, layer: LayerShape) -> int:
 
 
 def _pass_bytes(layer: LayerShape, number: int, *, dropping: bool, channels_last: bool) -> int:
-    """What a forward pass keeps of one sample at one layer, with dropout or without: what each stage of the tail makes
+    """What a forward pass keeps of one sample at one layer, with dropout or without: what each stage makes
     of z, and of images that lie channels last, the vector as well."""
     units, options = _units(layer), layer.options
     if options is None or options.activation is None:

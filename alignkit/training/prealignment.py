@@ -60,10 +60,10 @@ def prealign(network: Network, rule: Rule, members: Sequence[Member], train: Spl
     for layer in range(len(network.hidden_sizes), 0, -1):
         start = (len(network.hidden_sizes) - layer) * size
         index = order[:, start : start + size]
-        passed = network.forward(*gather(train, index), Mode(batch_statistics=True))
-        signal = network.backward(passed, rule)[0][layer - 1]
-        below = network.backward(passed, bp)[1]
-        delta = passed.error if layer == len(below) else below[layer]
+        forward_pass = network.forward(*gather(train, index), Mode(batch_statistics=True))
+        signal = network.backward(forward_pass, rule)[0][layer - 1]
+        below = network.backward(forward_pass, bp)[1]
+        delta = forward_pass.error if layer == len(below) else below[layer]
         assert signal is not None and delta is not None, "DFA and BP always have a signal"
         for member in range(len(members)):
             weights = torch.linalg.pinv(delta[member].double(), rtol=RANK_TOLERANCE) @ signal[member].double()

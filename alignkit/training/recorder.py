@@ -37,7 +37,7 @@ class Recorder:
         self._diverged_step = torch.zeros(len(cohort.runs), dtype=torch.int64, device=device)
         self._rows: list[_Row] = []
 
-    def check(self, step: int, passed: Pass | None = None) -> None:
+    def check(self, step: int, forward_pass: Pass | None = None) -> None:
         """Note the members whose parameters stopped being finite at this step (a loss that is not finite makes
         the output layer's so in the same step).
 
@@ -45,9 +45,9 @@ class Recorder:
         looks at them always, since to ask would make it wait.
         """
         so_far = self._diverged_step == 0
-        if passed is not None and passed.total is not None and not so_far.is_cuda:
-            finite = math.isfinite(passed.total.sum().item())  # of all members at once: the rule
-            if finite or not (so_far & ~torch.isfinite(passed.total)).any():
+        if forward_pass is not None and forward_pass.total is not None and not so_far.is_cuda:
+            finite = math.isfinite(forward_pass.total.sum().item())  # of all members at once: the rule
+            if finite or not (so_far & ~torch.isfinite(forward_pass.total)).any():
                 return
         self._diverged_step += (so_far & ~self._network.parameters.finite) * step
 

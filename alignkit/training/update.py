@@ -45,17 +45,17 @@ class Update:
     def _bp_gradients(self) -> Parameters:
         return self._network.parameters.like()
 
-    def reference(self, passed: Pass) -> tuple[Parameters, Parameters]:
+    def reference(self, forward_pass: Pass) -> tuple[Parameters, Parameters]:
         """The parameters as they are, and the BP gradient of the batch: what a step is compared with."""
-        self._network.write_gradients(passed, self._bp, self._bp_gradients)
+        self._network.write_gradients(forward_pass, self._bp, self._bp_gradients)
         return self._network.parameters.copy(), self._bp_gradients
 
-    def step(self, passed: Pass) -> None:
+    def step(self, forward_pass: Pass) -> None:
         if self._optimiser is None or self._gradients is None:
-            self._network.descend(passed, self._rule, self._rates)
+            self._network.descend(forward_pass, self._rule, self._rates)
             return
-        self._network.write_gradients(passed, self._rule, self._gradients)
+        self._network.write_gradients(forward_pass, self._rule, self._gradients)
         if self._norm_matched:
-            self._network.write_gradients(passed, self._bp, self._bp_gradients)
+            self._network.write_gradients(forward_pass, self._bp, self._bp_gradients)
             match_norms(self._gradients, self._bp_gradients)
         self._optimiser.step(self._gradients)

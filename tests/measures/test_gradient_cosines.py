@@ -85,10 +85,10 @@ def test_a_probe_takes_each_layer_s_cosine_by_some_way_to_the_same_number(mode, 
     measured, _ = Probe(net, rule, members, x[0], targets[0]).measure(0)
     walked = []
     for teacher, name in ((rule, mode), (BP(net, members), reference_mode or mode)):
-        passed = net.forward(x[:1].expand_as(x), targets[:1].expand_as(targets), probe_mode(name, step=0))
-        walked.append((passed, net.backward(passed, teacher)[1]))
+        forward_pass = net.forward(x[:1].expand_as(x), targets[:1].expand_as(targets), probe_mode(name, step=0))
+        walked.append((forward_pass, net.backward(forward_pass, teacher)[1]))
     for layer in range(1, 5):
-        factors = [(passed.inputs[layer - 1], deltas[layer - 1]) for passed, deltas in walked]
+        factors = [(forward_pass.inputs[layer - 1], deltas[layer - 1]) for forward_pass, deltas in walked]
         wanted = frobenius_cosine(*(delta.double().mT @ h.double() for h, delta in factors))
         allowed = torch.maximum(*(cosine_rounding(h, delta) for h, delta in factors))
         assert (np.abs(measured["gradient_cosine"][:, layer - 1] - wanted.numpy()) <= allowed.numpy()).all(), layer

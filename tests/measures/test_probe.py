@@ -45,15 +45,17 @@ def _probe(rule="dfa", network=None, *, count=2, mode="batch", **probe):
 
 def _oracle(net, rule, member, x, targets, *, mode):
     """All measures of one member, by autograd and loops over samples."""
-    passed = net.forward(x.expand(net.parameters.members, *x.shape), targets.expand(net.parameters.members, -1), mode)
-    reference = Reference(net, member, passed, train=mode.batch_statistics)
+    forward_pass = net.forward(
+        x.expand(net.parameters.members, *x.shape), targets.expand(net.parameters.members, -1), mode
+    )
+    reference = Reference(net, member, forward_pass, train=mode.batch_statistics)
     output = reference(x)
     loss = reference_loss(net, output, targets)
-    signals, deltas = net.backward(passed, rule)
-    _, bp_deltas = net.backward(passed, BP(net, rule.members))
+    signals, deltas = net.backward(forward_pass, rule)
+    _, bp_deltas = net.backward(forward_pass, BP(net, rule.members))
     loss.backward(retain_graph=True)
     references = [h.grad.flatten(1).numpy().copy() for h in reference.hidden]  # later derivatives write there
-    fixed = _with_fixed_statistics(net, member, passed, x, mode)
+    fixed = _with_fixed_statistics(net, member, forward_pass, x, mode)
     layers = []
     for index, h in enumerate(reference.hidden):
         t, g = signals[index][member].numpy(), references[index]
@@ -64,7 +66,7 @@ def _oracle(net, rule, member, x, targets, *, mode):
             for a, b in zip(t, g, strict=True)
         ]
         ok = [n for n, c in enumerate(cosines) if not math.isnan(c)]
-        inputs = passed.inputs[index][member]
+        inputs = forward_pass.inputs[index][member]
         found = {
             "signal_cosine": np.mean([cosines[n] for n in ok]) if ok else math.nan,
             "signal_cosine_sd": np.std([cosines[n] for n in ok], ddof=1) if len(ok) > 1 else math.nan,
@@ -124,9 +126,9 @@ def _oracle(net, rule, member, x, targets, *, mode):
     return layers
 
 
-def _with_fixed_statistics(net, member, passed, x, mode):
+def _with_fixed_statistics(net, member, forward_pass, x, mode):
     """The same outputs from a module whose batch norms hold this batch's statistics as constants."""
-    reference = Reference(net, member, passed, train=mode.batch_statistics)
+    reference = Reference(net, member, forward_pass, train=mode.batch_statistics)
     norms = [norm for norm in reference.norms.values() if hasattr(norm, "running_var")] if mode.batch_statistics else []
     counts = {}
     for norm in norms:
@@ -238,16 +240,17 @@ def test_chance_is_calibrated_under_its_own_null():
     # feedback independent of the network: z over many draws is standard normal
     members = members_of(1, network={"width": 50, "depth": 1})
     net, x, targets = cohort_of(members, shape=(4,), samples=30)
-    passed = net.forward(x, targets, probe_mode("batch", step=0))
-    g = net.backward(passed, BP(net, members))[0][0]
+    forward_pass = net.forward(x, targets, probe_mode("batch", step=0))
+    g = net.backward(forward_pass, BP(net, members))[0][0]
     settings: Settings = members[0].settings
     z = []
     for seed in range(400):
         matrix = torch.from_numpy(dfa_matrix(settings.feedback, outputs=4, sizes=(50,), layer=1, seed=seed))
-        t = passed.error @ matrix
+        t = forward_pass.error @ matrix
         z.append(
             (
-                angles.cosine(t, g).mean(1) / angles.chance_sd(angles.Directions(passed.error), angles.Directions(g))
+                angles.cosine(t, g).mean(1)
+                / angles.chance_sd(angles.Directions(forward_pass.error), angles.Directions(g))
             ).item()
         )
     assert abs(np.mean(z)) < 4 / 400**0.5 and np.std(z) == pytest.approx(1.0, abs=0.15)
@@ -274,13 +277,13 @@ def test_measuring_changes_nothing():
     net, probe, *_ = _probe("dfa", NETWORKS["batch-dropout"], mode="train")
     before = (
         net.parameters.storage.clone(),
-        [stage.running_mean.clone() for stage in net.tails[0] if hasattr(stage, "running_mean")],
+        [stage.running_mean.clone() for stage in net.stages[0] if hasattr(stage, "running_mean")],
     )
     first = probe.measure(3)[0]
     assert torch.equal(before[0], net.parameters.storage)
     assert all(
         torch.equal(a, s.running_mean)
-        for a, s in zip(before[1], [s for s in net.tails[0] if hasattr(s, "running_mean")], strict=True)
+        for a, s in zip(before[1], [s for s in net.stages[0] if hasattr(s, "running_mean")], strict=True)
     )
     again = probe.measure(3)[0]
     assert all(np.array_equal(first[column], again[column], equal_nan=True) for column in first)
@@ -314,10 +317,10 @@ def test_the_first_layer_s_gradient_cosine_from_samples_is_that_of_the_gradients
     net, x, targets = cohort_of(members, shape=(2, 8, 8), samples=SAMPLES)
     rule = rule_class("dfa")(net, members)
     measured, _ = Probe(net, rule, members, x[0], targets[0]).measure(0)
-    passed = net.forward(x[:1].expand_as(x), targets[:1].expand_as(targets), probe_mode(mode, step=0))
-    deltas = [net.backward(passed, teacher)[1] for teacher in (rule, BP(net, members))]
+    forward_pass = net.forward(x[:1].expand_as(x), targets[:1].expand_as(targets), probe_mode(mode, step=0))
+    deltas = [net.backward(forward_pass, teacher)[1] for teacher in (rule, BP(net, members))]
     for layer in (1, 2):
-        h, pair = passed.inputs[layer - 1], [own[layer - 1] for own in deltas]
+        h, pair = forward_pass.inputs[layer - 1], [own[layer - 1] for own in deltas]
         wanted = angles.frobenius_cosine(*(delta.double().mT @ h.double() for delta in pair))
         allowed = cosine_rounding(h, *pair).numpy()
         assert (np.abs(measured["gradient_cosine"][:, layer - 1] - wanted.numpy()) <= allowed).all()

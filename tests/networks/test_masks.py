@@ -76,12 +76,12 @@ def test_descent_is_a_gradient_step_under_masks():
 
 def test_a_masked_signal_teaches_and_is_handed_down_without_its_entries():
     members, net, x, targets = _network({"widths": [6, 5, 4], "layers": [{}, {"signal_masked": 0.4}, {}]})
-    passed = net.forward(x, targets, training_mode(1))
-    signals, _ = net.backward(passed, BP(net, members))
-    whole, deltas = net.backward(dataclasses.replace(passed, masks=None), BP(net, members))
+    forward_pass = net.forward(x, targets, training_mode(1))
+    signals, _ = net.backward(forward_pass, BP(net, members))
+    whole, deltas = net.backward(dataclasses.replace(forward_pass, masks=None), BP(net, members))
     mask = net.masks.signals[2]
     assert torch.equal(signals[1], whole[1] * mask) and torch.equal(signals[2], whole[2])
-    expected = net.transport(2, net._pull_back(2, whole[1] * mask, passed, None))
+    expected = net.transport(2, net.pull_back(2, whole[1] * mask, forward_pass, None))
     assert torch.allclose(signals[0], expected, rtol=0, atol=1e-14) and not torch.allclose(signals[0], whole[0])
 
 
@@ -114,8 +114,8 @@ def test_the_ceiling_of_a_masked_signal_is_the_best_that_its_feedback_can_do():
     members, net, x, targets = _network(network, count=1, probe={"samples": 6})
     rule = DFA(net, members)
     measures, _ = Probe(net, rule, members, x[0], targets[0]).measure(0)
-    passed = net.forward(x, targets, training_mode(1))
-    g = net.backward(passed, BP(net, members))[0][0][0]
+    forward_pass = net.forward(x, targets, training_mode(1))
+    g = net.backward(forward_pass, BP(net, members))[0][0][0]
     centred = rule.matrices[0][0] - rule.matrices[0][0].mean(0)
     best = []
     for signal, mask in zip(g, net.masks.signals[1][0], strict=True):

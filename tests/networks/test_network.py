@@ -68,14 +68,14 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype):
     members = members_of(2, dtype=dtype, network=network)
     net, x, targets = cohort_of(members, shape=SHAPE)
     net.forward(x, targets, TRAINING)  # running statistics that differ from their start
-    passed = net.forward(x, targets, mode)
+    forward_pass = net.forward(x, targets, mode)
     gradients = net.parameters.like()
-    signals, _ = net.backward(passed, BP(net, members))
-    net.write_gradients(passed, BP(net, members), gradients)
+    signals, _ = net.backward(forward_pass, BP(net, members))
+    net.write_gradients(forward_pass, BP(net, members), gradients)
     for member in range(2):
-        inputs = passed.inputs[0][member]
-        inputs = inputs.unflatten(-1, SHAPE) if passed.inputs[0].dim() == 3 else inputs
-        truth = Reference(net, member, passed, train=mode.batch_statistics).double()
+        inputs = forward_pass.inputs[0][member]
+        inputs = inputs.unflatten(-1, SHAPE) if forward_pass.inputs[0].dim() == 3 else inputs
+        truth = Reference(net, member, forward_pass, train=mode.batch_statistics).double()
         loss = reference_loss(net, truth(inputs.double()), targets[member])
         loss.backward()
         rounding = ROUNDINGS * torch.finfo(x.dtype).eps * truth.magnified
@@ -84,7 +84,7 @@ def test_bp_is_the_gradient_of_the_loss(network, mode, dtype):
             assert (ours - exact).abs().max().item() <= rounding * scale, (ours, exact)
 
         size_of_loss = loss.item() + truth.sums[-1][1].abs().sum().item()
-        close(sample_losses(net.loss, passed.output, targets)[member].sum(), loss, size_of_loss)
+        close(sample_losses(net.loss, forward_pass.output, targets)[member].sum(), loss, size_of_loss)
         for own, hidden in zip(signals, truth.hidden, strict=True):
             close(own[member], hidden.grad.flatten(1), hidden.grad.abs().max().item())
         for layer, (given, z) in enumerate(truth.sums, start=1):
@@ -187,15 +187,15 @@ def test_a_parameter_that_is_not_finite_shows_in_the_next_pass(network):
 def test_losses_and_their_errors(loss, task):
     members = members_of(2, network={"width": 5}, training={"loss": loss})
     net, x, targets = cohort_of(members, shape=(3,), task=task)
-    passed = net.forward(x, targets, PROBING)
+    forward_pass = net.forward(x, targets, PROBING)
     for member in range(2):
-        output = passed.output[member].clone().requires_grad_()
+        output = forward_pass.output[member].clone().requires_grad_()
         total = reference_loss(net, output, targets[member])
         total.backward()
-        assert sample_losses(net.loss, passed.output, targets)[member].sum().item() == pytest.approx(
+        assert sample_losses(net.loss, forward_pass.output, targets)[member].sum().item() == pytest.approx(
             total.item(), rel=1e-12
         )
-        _close(passed.error[member], output.grad, 1e-12)
+        _close(forward_pass.error[member], output.grad, 1e-12)
 
 
 def test_running_statistics_are_those_of_torch():
@@ -243,8 +243,8 @@ def test_dropout_compares_the_same_uniforms_with_every_rate():
 def test_convolutional_dropout_drops_whole_channels():
     members = members_of(1, network={**CNN, "conv_dropout": 0.5, "input_dropout": 0.5})
     net, x, targets = cohort_of(members, shape=SHAPE)
-    passed = net.forward(x, targets, TRAINING)
-    dropped = (passed.inputs[0] == 0).flatten(3)
+    forward_pass = net.forward(x, targets, TRAINING)
+    dropped = (forward_pass.inputs[0] == 0).flatten(3)
     assert (dropped.all(-1) == dropped.any(-1)).all() and dropped.any() and not dropped.all()
 
 
@@ -402,9 +402,9 @@ def test_the_last_layers_learn_at_the_output_layer_s_rate():
         net, x, targets = cohort_of(members, shape=(3,))
         before, gradients = net.parameters.copy(), net.parameters.like()
         rule = DFA(net, members)
-        passed = net.forward(x, targets, training_mode(1))
-        net.write_gradients(passed, rule, gradients)
-        Update(net, rule, BP(net, members), members).step(passed)
+        forward_pass = net.forward(x, targets, training_mode(1))
+        net.write_gradients(forward_pass, rule, gradients)
+        Update(net, rule, BP(net, members), members).step(forward_pass)
         for (layer, name), view in net.parameters.views.items():
             rate = 0.2 if layer <= 2 else 0.01 / 6
             expected = before.views[layer, name] - rate * gradients.views[layer, name]

@@ -29,12 +29,12 @@ def cohort(count, *, rule="dfa", first=0, data_shape=SHAPE, **sections):
 class ByAutograd(Rule):
     """BP at the last hidden layer, by autograd."""
 
-    def teaching_signal(self, layer, passed, delta_above):
+    def teaching_signal(self, layer, forward_pass, delta_above):
         with torch.enable_grad():
-            h = passed.hidden[layer - 1].detach().requires_grad_()
+            h = forward_pass.hidden[layer - 1].detach().requires_grad_()
             weight, bias = (self.network.parameters.views[layer + 1, name] for name in ("weight", "bias"))
             y = h @ weight.mT + bias[:, None]
-            loss = torch.nn.functional.cross_entropy(y.flatten(0, 1), passed.targets.flatten(), reduction="sum")
+            loss = torch.nn.functional.cross_entropy(y.flatten(0, 1), forward_pass.targets.flatten(), reduction="sum")
             return torch.autograd.grad(loss, h)[0]
 
 

@@ -45,10 +45,10 @@ def test_weights_have_unit_norm_and_the_rank_of_the_errors_and_the_first_layer_s
 
 def test_below_the_output_back_propagation_then_sends_what_the_feedback_does():
     members, net, _, rule, split = _prealigned()
-    passed = net.forward(split.inputs.expand(2, -1, -1), split.targets.expand(2, -1), Mode(batch_statistics=True))
-    t, g = net.backward(passed, rule)[0][1], net.backward(passed, BP(net, members))[0][1]
+    forward_pass = net.forward(split.inputs.expand(2, -1, -1), split.targets.expand(2, -1), Mode(batch_statistics=True))
+    t, g = net.backward(forward_pass, rule)[0][1], net.backward(forward_pass, BP(net, members))[0][1]
     assert torch.nn.functional.cosine_similarity(t, g, dim=-1).min().item() == pytest.approx(1.0, abs=1e-9)
-    t, g = net.backward(passed, rule)[0][0], net.backward(passed, BP(net, members))[0][0]
+    t, g = net.backward(forward_pass, rule)[0][0], net.backward(forward_pass, BP(net, members))[0][0]
     assert torch.nn.functional.cosine_similarity(t, g, dim=-1).mean().item() > 0.8  # through the gates of another batch
 
 
