@@ -2,9 +2,9 @@
 
 Each stage maps forward and pulls a signal back, where it `may_overwrite` that in its memory, by hand-written
 derivatives (checked against autograd in the tests), over tensors with a leading ensemble axis: [E, N, d] after a fully
-connected op, [E, N, c, H, W] after a convolution. Only operations whose result for one member cannot depend on the others are
-used; that excludes `torch.sigmoid`, `gelu` and fused multiply-adds, whose vectorised and scalar code paths round
-differently.
+connected op, [E, N, c, H, W] after a convolution. Only operations whose result for one member cannot depend on the
+others are used; that excludes `torch.sigmoid`, `gelu` and fused multiply-adds, whose vectorised and scalar code paths
+round differently.
 """
 
 from __future__ import annotations
