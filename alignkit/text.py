@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -163,4 +163,20 @@ def rule_name(rule: str) -> str:
     >>> rule_name("dfa"), rule_name("imposed_angle")
     ('DFA', 'imposed angle')
     """
+    shown = _OWN_RULES.get(rule, {}).get("display_name")
+    if shown or ":" in rule:
+        return shown or rule.partition(":")[2]
     return rule.upper() if rule in ("bp", "dfa", "fa") else rule.replace("_", " ")
+
+
+_OWN_RULES: dict[str, dict[str, str]] = {}
+
+
+def show_rules(own: Mapping[str, Mapping[str, str]]) -> None:
+    """Take up how rules of the user's own call and colour themselves, as records have it."""
+    _OWN_RULES.update({rule: dict(shown) for rule, shown in own.items()})
+
+
+def own_colour(rule: str) -> str | None:
+    """The colour that a rule of the user's own asks for."""
+    return _OWN_RULES.get(rule, {}).get("colour")

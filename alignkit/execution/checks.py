@@ -13,7 +13,7 @@ from alignkit.numerics.precision import check_precisions
 from alignkit.rules import rule_class
 from alignkit.study.runs import Plan, Run
 from alignkit.training.cohorts import Cohort, cohorts, data_key
-from alignkit.training.memory import DataShape, member_bytes
+from alignkit.training.memory import DataShape, kept_bytes, member_bytes
 from alignkit.training.prealignment import check_prealignment
 
 
@@ -34,7 +34,8 @@ def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
             _check_against_data(run, described[key])
             layers = layer_shapes(run.settings, shapes[key].shape, shapes[key].outputs)
             check_prealignment(run.settings, layers, shapes[key].train_samples)
-            needed, there = member_bytes(run.settings, shapes[key], kind), _memory()
+            needed = member_bytes(run.settings, shapes[key], kind) + kept_bytes(run.rule, run.settings, shapes[key])
+            there = _memory()
             if needed > there:
                 raise StudyError(
                     f"network: one run needs {needed / 2**30:,.0f} GiB of memory and this machine has "

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from alignkit.columns import GAP, label_of, unit_of
+from alignkit.text import own_colour
 
 WIDTH = 4.8
 INK, FAINT, GRID = "#1f2328", "#8a9099", "#e3e5e8"
@@ -79,7 +80,7 @@ def save_svg(figure: Figure, *, name: str) -> bytes:
 
 def rule_colour(rule: str) -> str:
     """The one colour of a rule, in every figure."""
-    return RULE_COLOURS.get(rule) or OTHER_COLOURS[sum(map(ord, rule)) % len(OTHER_COLOURS)]
+    return RULE_COLOURS.get(rule) or own_colour(rule) or OTHER_COLOURS[sum(map(ord, rule)) % len(OTHER_COLOURS)]
 
 
 def panels_of(n: int, *, columns: int, height: float, extra: float, share: bool = False) -> tuple[Figure, list[Axes]]:

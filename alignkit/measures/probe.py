@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignkit.errors import StudyError
 from alignkit.measures import angles
 from alignkit.measures.angles import Directions
 from alignkit.measures.gradient_cosines import GradientCosines
@@ -90,6 +91,7 @@ class Probe:
     def measure(self, step: int) -> tuple[Measures, np.ndarray]:
         """The chosen measures of the networks as they are, and `output_cosine` [E]."""
         network, groups = self._network, self._options.groups
+        learned = {name: tensor.clone() for name, tensor in self._rule.state().items()}
         forward_pass = network.forward(self._x, self._targets, probe_mode(self._options.mode, step=step))
         reference = forward_pass
         if self._options.reference_mode is not None:
@@ -126,7 +128,17 @@ class Probe:
                 found["weight_cosine"] = self._weight_cosine(layer, products[layer - 1])
             layers.insert(0, found)
             del deltas, delta, ours, bp
+        self._require_unchanged(learned)
         return columns(layers, groups), self_test.cpu().numpy()
+
+    def _require_unchanged(self, learned: dict[str, Tensor]) -> None:
+        """A measurement leaves a rule as it was, or the run with more checkpoints is another run."""
+        for name, tensor in self._rule.state().items() if learned else ():
+            if not torch.allclose(tensor, learned[name], rtol=0.0, atol=0.0, equal_nan=True):
+                raise StudyError(
+                    f"{type(self._rule).__name__}: expected a measurement to leave {name} as it is; it was changed. "
+                    "Learn in after_step alone"
+                )
 
     # What a layer's measures need: numbers of samples, [E, N], and of networks, [E]. `measures.columns` does the rest.
 
@@ -140,6 +152,11 @@ class Probe:
         return {"delta_length": d.own.length}
 
     def _gradient(self, d: LayerDeltas) -> dict[str, Tensor]:
+        if self._rule.has_own_gradients and (
+            own := self._network.own_gradients(d.layer, self._rule, d.passes[0], d.deltas[0])
+        ):
+            reference = self._network.weight_gradient(d.layer, d.deltas[1], d.passes[1])
+            return {"gradient_cosine": angles.frobenius_cosine(own["weight"], reference)}
         return {"gradient_cosine": self._gradient_cosines.at(d.layer, d.deltas, d.passes, (d.own, d.reference))}
 
     def _signal_size(self, s: LayerSignals) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -41,7 +41,10 @@ class Pass:
     """Sum of the first sample's y, of its z_l that no norm takes first, and of what norms hand on, [E]. A parameter
     that is not finite makes one of them so, for every sample: a weight or bias its z_l, and what a norm makes of it."""
     masks: Masks | None = None
-    """Under which the backward walks go."""
+    """Under which signals go back."""
+    phase: Literal["training", "probing"] = "probing"
+    step: int | Tensor = 0
+    """The number of the training step, from 1; 0 where the pass is no step."""
 
 
 class TeachingRule(Protocol):
@@ -50,9 +53,17 @@ class TeachingRule(Protocol):
     makes_its_signals: bool
     linear_in_error: bool
 
+    @property
+    def learns(self) -> bool: ...
+
+    @property
+    def has_own_gradients(self) -> bool: ...
+
     def signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None: ...
 
     def applied_delta(self, layer: int, delta: Tensor) -> Tensor: ...
+
+    def own_gradients(self, layer: int, forward_pass: Pass, delta: Tensor | None) -> dict[str, Tensor] | None: ...
 
 
 class LayerBackward:
@@ -147,6 +158,11 @@ class Network:
             for index in range(1, len(self.layers))
         ]
 
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the type and on the device of all that is computed."""
+        return self.parameters.storage
+
     def _initialise(self, members: Sequence[Member]) -> None:
         for index, layer in enumerate(self.layers, start=1):
             views = self.parameters.of_layer(index)
@@ -226,7 +242,7 @@ class Network:
         output = self._weight_op(len(self.layers), inputs[-1])
         error = output_error(self.loss, output, targets)
         total = torch.stack([*totals, _first_sample(output)]).sum(0) if watch else None
-        return Pass(inputs, caches, hidden, output, error, targets, total, self.masks)
+        return Pass(inputs, caches, hidden, output, error, targets, total, self.masks, mode.phase, mode.step)
 
     def predict(self, x: Tensor) -> Tensor:
         """y [E, N, C] in evaluation mode, nothing kept."""
@@ -249,45 +265,74 @@ class Network:
             deltas.insert(0, below.pull_back())
         return signals, deltas
 
-    def write_gradients(self, forward_pass: Pass, rule: TeachingRule, gradients: Parameters) -> None:
-        """Walk down from the error under a rule, and write its update directions, summed over the batch."""
+    def write_gradients(self, forward_pass: Pass, rule: TeachingRule, gradients: Parameters) -> list[Tensor | None]:
+        """Go down from the error under a rule, and write its update directions, summed over the batch.
+
+        Returns the deltas at every layer, the output's error last; None stands for zero.
+        """
         norm_gradients = [gradients.of_layer(layer + 1) for layer in range(len(self.stages))]
         deltas = self._deltas(forward_pass, rule, norm_gradients)
         for layer in range(1, len(self.layers) + 1):
             delta = deltas[layer - 1]
-            if delta is not None:
-                self._write_gradients(layer, delta, forward_pass, gradients)
-            else:
+            own = self.own_gradients(layer, rule, forward_pass, delta)
+            if delta is None:
                 for view in gradients.of_layer(layer).values():
                     view.zero_()
+            elif own is None:
+                self._write_gradients(layer, delta, forward_pass, gradients)
+            for name, gradient in (own or {}).items():
+                gradients.views[layer, name].copy_(gradient)
             if forward_pass.masks is not None:
                 forward_pass.masks.freeze(layer, gradients.of_layer(layer))
+        return deltas
 
-    def descend(self, forward_pass: Pass, rule: TeachingRule, rates: tuple[Tensor, Tensor]) -> None:
+    def own_gradients(
+        self, layer: int, rule: TeachingRule, forward_pass: Pass, delta: Tensor | None
+    ) -> dict[str, Tensor] | None:
+        """What moves a layer's weights and biases in the place of its delta's products, where its rule says so."""
+        if not rule.has_own_gradients or layer == len(self.layers):
+            return None
+        own = rule.own_gradients(layer, forward_pass, delta)
+        for name, gradient in (own or {}).items():
+            like = self.parameters.views.get((layer, name)) if name in ("weight", "bias") else None
+            if like is None or gradient.shape != like.shape or gradient.dtype != like.dtype:
+                expected = "weight and bias" if like is None else f"{name} of {list(like.shape)} and {like.dtype}"
+                raise StudyError(
+                    f"{type(rule).__name__}.own_gradients: expected {expected} at hidden layer {layer}; got {name} of "
+                    f"{list(gradient.shape)} and {gradient.dtype}"
+                )
+        return own
+
+    def descend(self, forward_pass: Pass, rule: TeachingRule, rates: tuple[Tensor, Tensor]) -> list[Tensor | None]:
         """One step of plain gradient descent under a rule, with the hidden layers' and the output layer's
         `rates` [E, 1] for gradients summed over the batch.
 
         The same as `write_gradients` and then W -= rate * gradient, but the update goes into the weights in one
         product a layer: no gradient is stored. Under a rule that is linear in the error, the error takes the
-        hidden layers' rate, so that no delta has to.
+        hidden layers' rate, so that no delta has to. Returns the deltas as `write_gradients` does; under such a rule
+        they hold the rate, unless the rule learns.
         """
         left: list[Tensor | None] = [
             rates[self.parameters.layout.of_output((layer, "weight"))] for layer in range(1, len(self.layers) + 1)
         ]
-        walked = forward_pass
-        if rule.linear_in_error and all(rate is left[0] for rate in left[:-1]):
-            walked = replace(forward_pass, error=_times(forward_pass.error, left[0]))
+        scaled = forward_pass
+        plain = not rule.learns and not rule.has_own_gradients
+        if rule.linear_in_error and plain and all(rate is left[0] for rate in left[:-1]):
+            scaled = replace(forward_pass, error=_times(forward_pass.error, left[0]))
             left[:-1] = [None] * (len(left) - 1)
-        deltas = self._deltas(walked, rule, self._norm_gradients)
+        deltas = self._deltas(scaled, rule, self._norm_gradients)
         deltas[-1] = forward_pass.error
         for layer, rate in enumerate(left, start=1):
             delta = deltas[layer - 1]
-            if delta is None:
-                continue
-            self._descend_layer(layer, _times(delta, rate), forward_pass)
-            if layer <= len(self.stages):
+            own = self.own_gradients(layer, rule, forward_pass, delta)
+            if own is not None:
+                self._move(layer, {name: _times(gradient, rate) for name, gradient in own.items()}, forward_pass)
+            elif delta is not None:
+                self._descend_layer(layer, _times(delta, rate), forward_pass)
+            if delta is not None and layer <= len(self.stages):
                 for name, gradient in self._norm_gradients[layer - 1].items():
                     self.parameters.views[layer, name].sub_(_times(gradient, rate))
+        return deltas
 
     def backward_signals(
         self,
@@ -416,16 +461,21 @@ class Network:
             return delta.sum(1).flatten(1)
         return delta.sum(_others(delta))
 
+    def _move(self, layer: int, changes: dict[str, Tensor], forward_pass: Pass) -> None:
+        """Subtract changes of a layer's parameters, those of frozen ones left out."""
+        if forward_pass.masks is not None:
+            forward_pass.masks.freeze(layer, changes)
+        for name, change in changes.items():
+            self.parameters.views[layer, name].sub_(change)
+
     def _descend_layer(self, layer: int, delta: Tensor, forward_pass: Pass) -> None:
         weight = self.weight(layer)
         if forward_pass.masks is not None and layer in forward_pass.masks.trained:
-            moved = {
-                "weight": self.weight_gradient(layer, delta, forward_pass),
-                "bias": self._bias_gradient(layer, delta),
-            }
-            forward_pass.masks.freeze(layer, moved)
-            for name, change in moved.items():
-                self.parameters.views[layer, name].sub_(change)
+            weight_change, bias_change = (
+                self.weight_gradient(layer, delta, forward_pass),
+                self._bias_gradient(layer, delta),
+            )
+            self._move(layer, {"weight": weight_change, "bias": bias_change}, forward_pass)
             return
         self.parameters.views[layer, "bias"].sub_(self._bias_gradient(layer, delta))
         if self.layers[layer - 1].convolution:

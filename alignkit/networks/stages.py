@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,16 +34,19 @@ class Mode:
     """How a forward pass treats normalisation and dropout.
 
     `dropout_step` is the counter of the masks (a number, or a tensor of one on the device), None for dropout
-    off. `update_running` lets batch norm learn its running statistics from this pass.
+    off. `update_running` lets batch norm learn its running statistics from this pass. `phase` is "training" in a
+    step of training alone, whose number is `step` (from 1): from every other pass nobody learns.
     """
 
     batch_statistics: bool
     dropout_step: int | Tensor | None = None
     update_running: bool = False
+    phase: Literal["training", "probing"] = "probing"
+    step: int | Tensor = 0
 
 
 def training_mode(step: int | Tensor) -> Mode:
-    return Mode(batch_statistics=True, dropout_step=step, update_running=True)
+    return Mode(batch_statistics=True, dropout_step=step, update_running=True, phase="training", step=step)
 
 
 EVALUATION = Mode(batch_statistics=False)

@@ -26,6 +26,7 @@ from alignkit.records import registration
 from alignkit.records.files import TABLES, read_object, read_table, sha256, to_parquet, unreadable, writing
 from alignkit.records.registration import Registration
 from alignkit.study.study import Study
+from alignkit.text import show_rules
 
 _COHORT = re.compile(r"[0-9a-f]{16}")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.([0-9]+)")
@@ -79,6 +80,7 @@ def load(directory: str | Path) -> Records:
             f'{directory}: expected a plan of the study in study.json, "{study.name}"; got plan.json of the study '
             f'"{plan["study"]}". Restore the one that is not its own'
         )
+    show_rules(plan["rules"])
     order = {run["run_id"]: position for position, run in enumerate(plan["runs"])}
     holder: dict[str, Path] = {}
     parts: dict[str, list[pd.DataFrame]] = {table: [] for table in TABLES}
@@ -210,6 +212,8 @@ class _PlanFile(BaseModel):
     study: str | None = None
     factors: list[str]
     runs: Annotated[list[_PlannedRun], Field(min_length=1)]
+    rules: dict[str, dict[str, str]] = {}
+    """How rules of the user's own call and colour themselves."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> _PlanFile:

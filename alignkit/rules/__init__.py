@@ -6,11 +6,10 @@ are imported when they are needed, so that a study can be read without torch.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from alignkit.errors import StudyError
-from alignkit.settings.rules import RULES, check_rule
+from alignkit.settings.rules import RULES, check_rule, own_class
 
 
 def rule_class(name: str) -> Any:
@@ -18,14 +17,7 @@ def rule_class(name: str) -> Any:
     from alignkit.rules.base import Rule
 
     check_rule(name)
-    module, _, attribute = RULES.get(name, name).partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a user's module may fail in any way
-        raise StudyError(
-            f'rule "{name}": cannot be imported ({type(error).__name__}: {error}). Expected "module:Class" of an '
-            "installed module, or of one beside the study file"
-        ) from None
+    found = own_class(RULES.get(name, name))
     if not (isinstance(found, type) and issubclass(found, Rule)) or found.__abstractmethods__:
         raise StudyError(
             f'rule "{name}": expected a subclass of alignkit.rules.base.Rule that defines '

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from alignkit.networks.members import Member
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.network import Pass
 from alignkit.numerics.products import matmul
-from alignkit.rules.base import Rule
+from alignkit.rules.base import Rule, TaughtNetwork
 from alignkit.rules.feedback import Projection, dfa_matrix, stack
 
 
@@ -19,7 +19,7 @@ class DFA(Rule):
     linear_in_error = True
     makes_its_signals = True
 
-    def __init__(self, network: Network, members: Sequence[Member]) -> None:
+    def __init__(self, network: TaughtNetwork, members: Sequence[Member]) -> None:
         super().__init__(network, members)
         self.matrices = [self._draw(layer, 0) for layer in range(1, len(network.hidden_sizes) + 1)]
 
@@ -40,4 +40,4 @@ class DFA(Rule):
             )
             for m in self.members
         ]
-        return stack(matrices, like=self.network.parameters.storage)
+        return stack(matrices, like=self.network.like)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from alignkit.networks.members import Member
-from alignkit.networks.network import Network, Pass
-from alignkit.rules.base import Rule
+from alignkit.networks.network import Pass
+from alignkit.rules.base import Rule, TaughtNetwork
 from alignkit.rules.feedback import Projection, fa_matrix, stack
 
 
@@ -18,7 +18,7 @@ class FA(Rule):
     linear_in_error = True
     makes_its_signals = True
 
-    def __init__(self, network: Network, members: Sequence[Member]) -> None:
+    def __init__(self, network: TaughtNetwork, members: Sequence[Member]) -> None:
         super().__init__(network, members)
         self.matrices = [self._draw(layer, 0) for layer in range(1, len(network.hidden_sizes) + 1)]
 
@@ -43,4 +43,4 @@ class FA(Rule):
             fa_matrix(m.settings.feedback, shape=shape, layer=layer + 1, seed=m.seed_of("feedback"), step=draw)
             for m in self.members
         ]
-        return stack(matrices, like=self.network.parameters.storage)
+        return stack(matrices, like=self.network.like)

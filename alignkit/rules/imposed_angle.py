@@ -10,11 +10,11 @@ from torch import Tensor
 
 from alignkit.errors import StudyError
 from alignkit.networks.members import Member
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.network import Pass
 from alignkit.numerics import streams
 from alignkit.numerics.products import matmul
 from alignkit.numerics.streams import orthogonal
-from alignkit.rules.base import Rule
+from alignkit.rules.base import Rule, TaughtNetwork
 from alignkit.rules.feedback import stack
 
 
@@ -45,7 +45,7 @@ class ImposedAngle(Rule):
     linear_in_error = True
     makes_its_signals = True
 
-    def __init__(self, network: Network, members: Sequence[Member]) -> None:
+    def __init__(self, network: TaughtNetwork, members: Sequence[Member]) -> None:
         super().__init__(network, members)
         self.rotations = [self._rotation(layer) for layer in range(1, len(network.layers))]
 
@@ -73,7 +73,7 @@ class ImposedAngle(Rule):
             angle = math.radians(member.settings.feedback.angle_deg)
             quarter_turn = skew_orthogonal(size, seed=member.seed_of("feedback"), layer=layer)
             rotations.append(math.cos(angle) * np.eye(size) + math.sin(angle) * quarter_turn)
-        return stack(rotations, like=self.network.parameters.storage)
+        return stack(rotations, like=self.network.like)
 
 
 def skew_orthogonal(size: int, *, seed: int, layer: int = 0) -> np.ndarray:

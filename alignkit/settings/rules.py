@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict
 
 from alignkit.errors import StudyError, nearest
+from alignkit.settings.types import Section
+from alignkit.settings.validation import validated
 
 RULES = {
     "bp": "alignkit.rules.bp:BP",
@@ -20,6 +26,19 @@ RULES = {
 }
 WITHOUT_FEEDBACK = frozenset({"bp", "shallow"})
 """Rules whose training no feedback option changes: cells that differ in those alone share a run."""
+
+
+class RuleOptions(Section):
+    """The section `[rule]`: options that rules declare themselves, each in a class `Options` of its own.
+
+    A rule takes those that it declares; the runs of other rules do not depend on them.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def written(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
 
 
 def check_rule(name: str) -> None:
@@ -48,3 +67,64 @@ def rule_identity(name: str) -> str:
     except (ImportError, OSError, ValueError):
         code = b""  # `rule_class` says what is wrong, before anything runs
     return f"{name}@{hashlib.blake2b(code, digest_size=8).hexdigest()}"
+
+
+def own_class(name: str) -> Any:
+    """What "module:Class" names. Raises `StudyError` where it cannot be imported."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a user's module may fail in any way
+        raise StudyError(
+            f'rule "{name}": cannot be imported ({type(error).__name__}: {error}). Expected "module:Class" of an '
+            "installed module, or of one beside the study file"
+        ) from None
+
+
+def options_of(name: str) -> type[Section]:
+    """The class of a rule's options; one without a field where it declares none."""
+    found = Section if name in RULES else getattr(own_class(name), "Options", Section)
+    if not (isinstance(found, type) and issubclass(found, Section)):
+        raise StudyError(
+            f'rule "{name}": expected Options to be a subclass of alignkit.settings.types.Section; got {found!r}'
+        )
+    return found
+
+
+def chosen_options(name: str, written: RuleOptions, *, source: str) -> dict[str, Any]:
+    """The options that a rule reads, defaults filled in; nothing of a section that is empty.
+
+    Raises `StudyError` where a value is not what the rule's `Options` say.
+    """
+    if not written.written:
+        return {}
+    model = options_of(name)
+    read = {key: value for key, value in written.written.items() if key in model.model_fields}
+    return validated(model, read, source=f"{source}: rule (of {name})").model_dump()
+
+
+def identifying_options(name: str, written: RuleOptions) -> dict[str, Any]:
+    """The options that a rule reads and that are not at their defaults, as JSON has them."""
+    if not written.written:
+        return {}
+    model = options_of(name)
+    read = {key: value for key, value in written.written.items() if key in model.model_fields}
+    return model.model_validate(read).model_dump(mode="json", exclude_defaults=True)
+
+
+def check_options(names: Iterable[str], keys: Iterable[str], *, source: str) -> None:
+    """Raise `StudyError` unless some rule of a study declares each of the options."""
+    keys, names = list(keys), list(names)
+    declared = {key for name in names for key in options_of(name).model_fields} if keys else set()
+    for key in keys:
+        if key not in declared:
+            mend = nearest(key, declared) if declared else "leave it out"
+            raise StudyError(f"{source}: rule.{key}: no rule of {', '.join(names)} has such an option; {mend}")
+
+
+def display_of(name: str) -> dict[str, str]:
+    """How a rule of the user's own is to be shown: its `display_name` and its `colour`, where it has them."""
+    if name in RULES:
+        return {}
+    found = {key: getattr(own_class(name), key, None) for key in ("display_name", "colour")}
+    return {key: str(value) for key, value in found.items() if value}

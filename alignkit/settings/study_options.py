@@ -8,6 +8,7 @@ from alignkit.settings.data import DataSection, Digits
 from alignkit.settings.feedback import Feedback
 from alignkit.settings.network import MLP, NetworkSection
 from alignkit.settings.probe import Probe
+from alignkit.settings.rules import RuleOptions
 from alignkit.settings.training import Streams, Training
 from alignkit.settings.types import Section
 
@@ -21,6 +22,7 @@ class Settings(Section):
     feedback: Feedback = Feedback()
     streams: Streams = Streams()
     probe: Probe = Probe()
+    rule: RuleOptions = RuleOptions()
 
     @model_validator(mode="after")
     def _layers_are_there(self) -> Settings:

@@ -49,7 +49,7 @@ def column_name(path: str) -> str:
     ('width', 'feedback_normalised')
     """
     section, _, key = path.partition(".")
-    return key.replace(".", "_") if section in ("network", "training") else path.replace(".", "_")
+    return key.replace(".", "_") if section in ("network", "training", "rule") else path.replace(".", "_")
 
 
 def declared_factors(study: Study, source: str) -> dict[str, tuple[Factor, ...]]:
@@ -233,6 +233,8 @@ def levels_of(
             path.split(".")[0] == "feedback" or path == "streams.feedback" for path in factor.paths
         ):
             found[factor.name] = None
+        elif all(path.startswith("rule.") and path[5:] not in settings.rule.written for path in factor.paths):
+            found[factor.name] = None  # no option of this rule
         elif factor.option is not None:
             found[factor.name] = plain(_option(settings, factor.option))
         elif factor.name in cell:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from alignkit.settings.rules import rule_identity
+from alignkit.settings.rules import identifying_options, rule_identity
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.study.designs import reads_feedback
 
@@ -19,13 +19,18 @@ Fingerprint = Callable[[Any], str]
 def run_id(rule: str, settings: Settings, seed: int, fingerprint: Fingerprint) -> str:
     """A hash of everything that determines a run: defaults left out, so that a later option voids nothing."""
     return _hash(
-        {"engine": ENGINE_VERSION, "rule": rule_identity(rule), "seed": seed, **_determinants(settings, fingerprint)}
+        {
+            "engine": ENGINE_VERSION,
+            "rule": rule_identity(rule),
+            "seed": seed,
+            **_determinants(rule, settings, fingerprint),
+        }
     )
 
 
 def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
     """Identifies an arm apart from its learning rates, its probe and its streams: what a pilot tunes."""
-    determined = _determinants(settings, fingerprint)
+    determined = _determinants(rule, settings, fingerprint)
     for key in ("lr", "output_lr"):
         determined["training"].pop(key, None)
     for section in ("probe", "streams", *([] if reads_feedback(rule, settings) else ["feedback"])):
@@ -33,10 +38,11 @@ def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
     return _hash({"rule": rule_identity(rule), **determined})
 
 
-def _determinants(settings: Settings, fingerprint: Fingerprint) -> dict[str, Any]:
+def _determinants(rule: str, settings: Settings, fingerprint: Fingerprint) -> dict[str, Any]:
     dumped = settings.model_dump(mode="json", exclude_defaults=True)
-    sections = {section: dict(dumped.get(section, {})) for section in SECTIONS if section != "data"}
-    return {"data": fingerprint(settings.data), **sections}
+    sections = {section: dict(dumped.get(section, {})) for section in SECTIONS if section not in ("data", "rule")}
+    options = identifying_options(rule, settings.rule)
+    return {"data": fingerprint(settings.data), **sections, **({"options": options} if options else {})}
 
 
 def _hash(determined: Any) -> str:

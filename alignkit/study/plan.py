@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignkit.errors import StudyError
+from alignkit.settings.rules import RuleOptions, check_options, chosen_options
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.settings.validation import validated
 from alignkit.study.claim_checks import check_claim
@@ -44,11 +45,14 @@ def expand(
         cells, note = cells_of(design, declared.get(name, ()), place)
         notes += [f"{name}: {note}"] if note else []
         base = resolve(study, flat(design.base), place)
+        check_options(study.rules, base.rule.written, source=place)
         for cell in cells:
             settings = resolve(study, {**flat(design.base), **cell.overrides}, place)
+            check_options(study.rules, settings.rule.written, source=place)
+            under = {rule: _with_options(settings, rule, place) for rule in {*study.rules, "bp"}}
             for rule, seed in itertools.product(study.rules, study.every_seed if seeds is None else seeds):
-                levels = levels_of(rule, settings, declared, cell.levels)
-                run = _run(settings, base, rule, seed, levels, "bp" in study.rules, fingerprint, rates, place)
+                levels = levels_of(rule, under[rule], declared, cell.levels)
+                run = _run(under, base, rule, seed, levels, "bp" in study.rules, fingerprint, rates, place)
                 known = merged.get(run.run_id, run)
                 merged[run.run_id] = _in_design(known, name)
     factors = tuple(dict.fromkeys(factor.name for factors in declared.values() for factor in factors))
@@ -79,7 +83,7 @@ def resolve(study: Study, overrides: Mapping[str, Any], place: str) -> Settings:
 
 
 def _run(
-    settings: Settings,
+    under: Mapping[str, Settings],
     base: Settings,
     rule: str,
     seed: int,
@@ -90,6 +94,7 @@ def _run(
     place: str,
 ) -> Run:
     def tuned(rule: str) -> Settings:
+        settings = under[rule]
         own = settings if reads_feedback(rule, settings) else _without_feedback(settings, base)
         if rates is None:
             return own
@@ -106,6 +111,13 @@ def _run(
     own = tuned(rule)
     bp_run_id = run_id("bp", tuned("bp"), seed, fingerprint) if with_bp else ""
     return Run(run_id(rule, own, seed, fingerprint), rule, cell_text(levels), seed, own, levels, bp_run_id=bp_run_id)
+
+
+def _with_options(settings: Settings, rule: str, place: str) -> Settings:
+    """The settings with those options of `[rule]` alone that the rule reads."""
+    if not settings.rule.written:
+        return settings
+    return settings.model_copy(update={"rule": RuleOptions(**chosen_options(rule, settings.rule, source=place))})
 
 
 def _without_feedback(settings: Settings, base: Settings) -> Settings:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.columns import FORMAT_VERSION
-from alignkit.settings.rules import WITHOUT_FEEDBACK
+from alignkit.settings.rules import WITHOUT_FEEDBACK, display_of
 from alignkit.settings.study_options import Settings
 from alignkit.study.study import Study
 
@@ -66,6 +66,6 @@ class Plan:
             }
             for run in self.runs
         ]  # fmt: skip
-        return json.dumps(
-            {"format": FORMAT_VERSION, "study": self.study.name, "factors": list(self.factors), "runs": runs}, indent=0
-        )
+        written = {"format": FORMAT_VERSION, "study": self.study.name, "factors": list(self.factors), "runs": runs}
+        shown = {rule: display for rule in self.study.rules if (display := display_of(rule))}
+        return json.dumps({**written, "rules": shown} if shown else written, indent=0)

@@ -66,7 +66,7 @@ def cohorts(plan: Plan, data: dict[str, DataShape], *, device: str) -> list[Coho
     found = []
     for runs in groups.values():
         shape = data[data_key(runs[0].settings)]
-        most = most_members(runs[0].settings, shape, device)
+        most = most_members(runs[0].settings, shape, device, rule=runs[0].rule)
         pieces = math.ceil(len(runs) / most)
         for piece in range(pieces):
             members = tuple(runs[len(runs) * piece // pieces : len(runs) * (piece + 1) // pieces])

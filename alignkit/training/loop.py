@@ -25,6 +25,7 @@ from alignkit.settings.rules import RULES
 from alignkit.training.cohorts import Cohort
 from alignkit.training.prealignment import prealign
 from alignkit.training.recorder import Recorder
+from alignkit.training.rule_checks import check_rule
 from alignkit.training.update import Update
 
 Progress = Callable[[float], None]
@@ -53,7 +54,9 @@ def train_cohort(
     checkpoints = schedule(settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=training.epochs)
     watched = frozenset(checkpoints)
     wants_step = "step" in settings.probe.groups
-    recorder = Recorder(cohort, network, probe, dataset, signal="teaching" if rule.measured is rule else "bystander")
+    recorder = Recorder(
+        cohort, network, rule, probe, dataset, signal="teaching" if rule.measured is rule else "bystander"
+    )
     # the quickest, but for a rule of the user's own, which may differentiate
     undifferentiated = torch.inference_mode if cohort.rule in RULES else torch.no_grad
     with undifferentiated():
@@ -67,6 +70,8 @@ def train_cohort(
             recorder.check(step - 1, forward_pass)
             measured = wants_step and step in watched
             before = update.reference(forward_pass) if measured else None
+            if step == 1 and cohort.rule not in RULES:
+                check_rule(network, rule, forward_pass)
             with multiplying_in(training.matmul_precision, str(device)):
                 update.step(forward_pass)
             del batch, forward_pass  # measuring needs the memory

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from alignkit.networks.parameters import Layout
 from alignkit.networks.shapes import LayerShape, condenses, layer_shapes, parameter_shapes, resolve_options
 from alignkit.networks.stages import ACTIVATIONS
+from alignkit.rules import rule_class
+from alignkit.settings.rules import RULES
 from alignkit.settings.study_options import Settings
 
 MOST_MEMBERS = {"cpu": 32, "cuda": 128}
@@ -130,9 +132,19 @@ def _working_set(settings: Settings, data: DataShape) -> int:
     return number * (weights + settings.training.batch_size * sum(4 * _units(layer) for layer in layers))
 
 
-def most_members(settings: Settings, data: DataShape, device: str) -> int:
+def kept_bytes(rule: str, settings: Settings, data: DataShape) -> int:
+    """What a rule of the user's own keeps of one member beside feedback matrices."""
+    if rule in RULES:
+        return 0
+    number = 8 if settings.training.dtype == "float64" else 4
+    layers = layer_shapes(settings, data.shape, data.outputs)
+    return number * int(rule_class(rule).kept_elements(layers, data.outputs))
+
+
+def most_members(settings: Settings, data: DataShape, device: str, *, rule: str = "dfa") -> int:
     """How many such members a cohort may have on a kind of device, "cpu" or "cuda"."""
-    fitting = MEMORY_BUDGET[device] // max(member_bytes(settings, data, device), 1)
+    needed = member_bytes(settings, data, device) + kept_bytes(rule, settings, data)
+    fitting = MEMORY_BUDGET[device] // max(needed, 1)
     if device == "cpu":
         fitting = min(fitting, max(2, CACHE_BUDGET // _working_set(settings, data)))
     return max(1, min(MOST_MEMBERS[device], fitting))

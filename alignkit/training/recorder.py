@@ -14,6 +14,7 @@ from alignkit.data.dataset import Dataset
 from alignkit.measures.probe import Probe
 from alignkit.measures.reductions import Measures
 from alignkit.networks.network import Network, Pass
+from alignkit.rules.base import Rule
 from alignkit.training.cohorts import Cohort
 from alignkit.training.evaluation import SPLITS, evaluate
 
@@ -30,8 +31,10 @@ class _Row(NamedTuple):
 class Recorder:
     """Collects a cohort's rows while it trains."""
 
-    def __init__(self, cohort: Cohort, network: Network, probe: Probe, dataset: Dataset, *, signal: str) -> None:
-        self._signal = signal
+    def __init__(
+        self, cohort: Cohort, network: Network, rule: Rule, probe: Probe, dataset: Dataset, *, signal: str
+    ) -> None:
+        self._signal, self._rule = signal, rule
         self._cohort, self._network, self._probe, self._dataset = cohort, network, probe, dataset
         device = network.parameters.storage.device
         self._diverged_step = torch.zeros(len(cohort.runs), dtype=torch.int64, device=device)
@@ -45,11 +48,13 @@ class Recorder:
         looks at them always, since to ask would make it wait.
         """
         so_far = self._diverged_step == 0
-        if forward_pass is not None and forward_pass.total is not None and not so_far.is_cuda:
-            finite = math.isfinite(forward_pass.total.sum().item())  # of all members at once: the rule
-            if finite or not (so_far & ~torch.isfinite(forward_pass.total)).any():
+        total = None if forward_pass is None or self._rule.learns else forward_pass.total
+        if total is not None and not so_far.is_cuda:
+            all_finite = math.isfinite(total.sum().item())  # of all members at once: the rule
+            if all_finite or not (so_far & ~torch.isfinite(total)).any():
                 return
-        self._diverged_step += (so_far & ~self._network.parameters.finite) * step
+        finite, learned = self._network.parameters.finite, self._rule.finite()
+        self._diverged_step += (so_far & ~(finite if learned is None else finite & learned)) * step
 
     def checkpoint(self, step: int, last_update: Measures | None) -> None:
         self.check(step)

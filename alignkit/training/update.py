@@ -8,7 +8,7 @@ from functools import cached_property
 from alignkit.networks.members import Member
 from alignkit.networks.network import Network, Pass
 from alignkit.networks.parameters import Parameters, per_member
-from alignkit.rules.base import Rule
+from alignkit.rules.base import Rule, StepTaken
 from alignkit.rules.bp import BP
 from alignkit.training.optimisers import SGD, Adam, match_norms
 
@@ -34,11 +34,16 @@ class Update:
         self._optimiser: SGD | Adam | None = None
         if first.optimiser == "adam":
             self._optimiser = Adam(network.parameters, rates=rates, scales=(hidden, output))
+            of_sums = (rates[0] * hidden, rates[1] * output)
         else:
-            rates = (rates[0] * hidden, rates[1] * output)
+            rates = of_sums = (rates[0] * hidden, rates[1] * output)
             if first.momentum or self._norm_matched:
                 self._optimiser = SGD(network.parameters, rates=rates, momentum=first.momentum)
         self._rates = rates
+        self._rates_of_sums = [
+            of_sums[network.parameters.layout.of_output((layer, "weight"))]
+            for layer in range(1, len(network.layers) + 1)
+        ]
         self._gradients = network.parameters.like() if self._optimiser else None
 
     @cached_property
@@ -52,10 +57,12 @@ class Update:
 
     def step(self, forward_pass: Pass) -> None:
         if self._optimiser is None or self._gradients is None:
-            self._network.descend(forward_pass, self._rule, self._rates)
-            return
-        self._network.write_gradients(forward_pass, self._rule, self._gradients)
-        if self._norm_matched:
-            self._network.write_gradients(forward_pass, self._bp, self._bp_gradients)
-            match_norms(self._gradients, self._bp_gradients)
-        self._optimiser.step(self._gradients)
+            deltas = self._network.descend(forward_pass, self._rule, self._rates)
+        else:
+            deltas = self._network.write_gradients(forward_pass, self._rule, self._gradients)
+            if self._norm_matched:
+                self._network.write_gradients(forward_pass, self._bp, self._bp_gradients)
+                match_norms(self._gradients, self._bp_gradients)
+            self._optimiser.step(self._gradients)
+        if self._rule.learns:
+            self._rule.after_step(forward_pass, StepTaken(deltas, self._rates_of_sums))
