@@ -96,7 +96,7 @@ def _shape_key(run: Run) -> str:
     feedback = dumped["feedback"]
     dumped["feedback"] = [feedback["law"], feedback["points"], feedback["rank"] is None]
     dumped.pop("streams")
-    return json.dumps({"rule": run.rule, **dumped}, sort_keys=True)
+    return json.dumps([run.rule, dumped], sort_keys=True)
 
 
 def cohort_id(runs: tuple[Run, ...]) -> str:
