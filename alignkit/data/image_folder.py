@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from alignkit.data.content import content_hash
 from alignkit.errors import DataError
 
 _FILE = re.compile(r"(train|test|validation|valid|val)(?:-(\d+)-of-(\d+))?(?:-.*)?\.parquet")
@@ -64,7 +64,7 @@ class ImageFolder:
         Raises `DataError` for an image that cannot be decoded or differs in size, naming file and row.
         """
         shape = (len(self.labels[split]), *self.shape)
-        key = hashlib.sha256(f"1 {self.mode} {content_hash(self.files[split])}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"1 {self.mode} {files_hash(self.files[split])}".encode()).hexdigest()[:32]
         cache = _cache_folder()
         if cache is None:
             return self._decoded(split, shape)
@@ -164,20 +164,12 @@ def find_files(path: str) -> dict[str, tuple[Path, ...]]:
     return {split: tuple(parts) for split, parts in files.items()}
 
 
-def content_hash(files: tuple[Path, ...]) -> str:
-    """A hash of the files' bytes, one after the other, whatever their names; computed once a process."""
-    whole = hashlib.sha256()
+def files_hash(files: tuple[Path, ...]) -> str:
+    """`content_hash` of Parquet files; raises `DataError` for one that cannot be read."""
     for file in files:
         with _reading(file):
-            status = file.stat()
-            whole.update(_file_digest(file, status.st_size, status.st_mtime_ns))
-    return whole.hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _file_digest(file: Path, size: int, modified: int) -> bytes:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").digest()
+            content_hash((file,))
+    return content_hash(files)
 
 
 def decode(encoded: bytes | None, place: str, mode: str | None) -> np.ndarray:

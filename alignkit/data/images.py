@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from alignkit.data.dataset import Arrays, DatasetShape, permutation
-from alignkit.data.image_folder import ImageFolder
+from alignkit.data.draws import permutation
+from alignkit.data.image_folder import ImageFolder, files_hash, find_files, open_folder
 from alignkit.data.pixels import channel_moments, lookup_table, normalised
+from alignkit.data.source import Arrays, DatasetShape, DataSource
 from alignkit.errors import DataError
 from alignkit.settings.data import Images
 
@@ -45,28 +48,45 @@ def _first(rows: np.ndarray, wanted: int | None, split: str) -> np.ndarray:
     return rows[:wanted]
 
 
-def image_shape(section: Images, folder: ImageFolder) -> DatasetShape:
-    channels = folder.shape[0]
-    for key, values in (("mean", section.mean), ("std", section.std)):
-        if values is not None and len(values) != channels:
-            raise DataError(
-                f"data.{key}: expected one number per channel, {channels}; got {len(values)}: {list(values)}. "
-                "Mend it, or leave it out to take the training split's own"
-            )
-    sizes = {"validation": 0} | {split: len(rows) for split, (_, rows) in _image_rows(section, folder).items()}
-    return DatasetShape("images", "classification", folder.shape, folder.classes, **sizes)
+class ImagesSource(DataSource):
+    """Images in a local folder of Parquet files."""
 
+    Options = Images
 
-def read_images(section: Images, folder: ImageFolder) -> Arrays:
-    """Pixels/255, less the mean, over the sd, per channel; both from the training rows unless given."""
-    rows = _image_rows(section, folder)
-    pixels = {source: folder.pixels(source) for source in dict.fromkeys(source for source, _ in rows.values())}
-    mean, sd = section.mean, section.std
-    if mean is None or sd is None:
-        own_mean, own_sd = channel_moments(pixels["train"], rows["train"][1], 255)
-        mean, sd = mean or tuple(own_mean), sd or tuple(own_sd)
-    table = lookup_table(np.array(mean), np.array(sd), 255)
-    return {
-        split: (normalised(pixels[source], chosen, table), folder.labels[source][chosen])
-        for split, (source, chosen) in rows.items()
-    }
+    def shape(self, options: Images) -> DatasetShape:
+        """No image but one is decoded."""
+        folder = open_folder(options.path)
+        channels = folder.shape[0]
+        for key, values in (("mean", options.mean), ("std", options.std)):
+            if values is not None and len(values) != channels:
+                raise DataError(
+                    f"data.{key}: expected one number per channel, {channels}; got {len(values)}: {list(values)}. "
+                    "Mend it, or leave it out to take the training split's own"
+                )
+        sizes = {"validation": 0} | {split: len(rows) for split, (_, rows) in _image_rows(options, folder).items()}
+        return DatasetShape("classification", folder.shape, folder.classes, **sizes)
+
+    def read(self, options: Images) -> Arrays:
+        """Pixels/255, less the mean, over the sd, per channel; both from the training rows unless given."""
+        folder = open_folder(options.path)
+        rows = _image_rows(options, folder)
+        pixels = {source: folder.pixels(source) for source in dict.fromkeys(source for source, _ in rows.values())}
+        mean, sd = options.mean, options.std
+        if mean is None or sd is None:
+            own_mean, own_sd = channel_moments(pixels["train"], rows["train"][1], 255)
+            mean, sd = mean or tuple(own_mean), sd or tuple(own_sd)
+        table = lookup_table(np.array(mean), np.array(sd), 255)
+        return {
+            split: (normalised(pixels[source], chosen, table), folder.labels[source][chosen])
+            for split, (source, chosen) in rows.items()
+        }
+
+    def content(self, options: Images) -> dict[str, str]:
+        return {split: files_hash(files) for split, files in find_files(options.path).items()}
+
+    def determinants(self, options: Images) -> dict[str, Any]:
+        """All but the folder's path, and but the size of a split that the folder has of its own."""
+        determined = super().determinants(options)
+        own_split = "validation" in find_files(options.path)
+        left_out = {"path", "validation"} if own_split else {"path"}
+        return {key: value for key, value in determined.items() if key not in left_out}

@@ -1,4 +1,4 @@
-"""Datasets: digits (embedded), teacher (synthetic, known ground truth), images (a local folder).
+"""From the options of a data source to its dataset, by whichever source they name.
 
 Every split's samples come in the order of a fixed permutation, so any first n of them are a random
 sample. Nothing here depends on the seed of a run: all runs of a study see the same data.
@@ -6,77 +6,124 @@ sample. Nothing here depends on the seed of a run: all runs of a study see the s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 
 import torch
 
-from alignkit.data.dataset import Dataset, DatasetShape, Split, permutation
-from alignkit.data.digits import digits_shape, read_digits
-from alignkit.data.image_folder import content_hash, find_files, open_folder
-from alignkit.data.images import image_shape, read_images
-from alignkit.data.teacher import draw_teacher, teacher_shape
-from alignkit.settings.data import Digits, Images, Teacher
+from alignkit.data.checks import checked_arrays, checked_shape
+from alignkit.data.dataset import Dataset, Split
+from alignkit.data.draws import permutation
+from alignkit.data.source import DatasetShape, DataSource
+from alignkit.errors import DataError, StudyError
+from alignkit.settings.data import SOURCES, DataOptions, UncheckedOptions, checked_options
+from alignkit.settings.modules import code_identity, import_class, own_code
 
 _VERSION = 1  # part of every fingerprint: raise it when the same options give other numbers
 
 
-def load(section: Digits | Teacher | Images) -> Dataset:
+def load(options: DataOptions) -> Dataset:
     """The dataset that a study's `[data]` asks for, float32 on the CPU.
 
     With `shuffle_labels` the targets of the training split are permuted: a control that asks whether
     alignment needs any structure between inputs and labels in what is learned. Class counts stay as they are, and
     so do validation and test, against which nothing can then be learned: their accuracy stays at chance.
 
-    Raises `DataError` where the data are missing, broken or too few.
+    Raises
+    ------
+    DataError : the data are missing, broken or too few, or a source of the user's own fails.
 
+    Examples
+    --------
     >>> from alignkit.settings.data import Digits
     >>> digits = load(Digits())
     >>> digits.train.inputs.shape, digits.outputs
     (torch.Size([1197, 1, 8, 8]), 10)
     """
-    if isinstance(section, Images):
-        folder = open_folder(section.path)
-        described, arrays = image_shape(section, folder), read_images(section, folder)
-    else:
-        described, arrays = describe(section), read_digits() if isinstance(section, Digits) else draw_teacher(section)
-    if section.shuffle_labels:
+    options = _checked(options)
+    source, described = source_of(options), describe(options)
+    with _speaking_for(options):
+        read = source.read(options)
+    arrays = checked_arrays(read, described, what=_what(options))
+    if options.shuffle_labels:
         inputs, targets = arrays["train"]
         arrays["train"] = inputs, targets[permutation(len(targets), "shuffled labels")]
     # cloned: torch aligns what it allocates, NumPy does not (see numerics/products.py)
     splits = {split: Split(*(torch.from_numpy(array).clone() for array in pair)) for split, pair in arrays.items()}
     return Dataset(
-        name=described.name,
+        name=options.name,
         task=described.task,
         shape=described.shape,
         outputs=described.outputs,
         train=splits["train"],
         validation=splits.get("validation"),
         test=splits["test"],
-        fingerprint=fingerprint(section),
+        fingerprint=fingerprint(options),
     )
 
 
-def describe(section: Digits | Teacher | Images) -> DatasetShape:
+def describe(options: DataOptions) -> DatasetShape:
     """A dataset's shape and sizes, for little: no teacher set is drawn, no image but one is decoded.
 
-    Raises `DataError` where the data are missing, too few, or visibly broken.
+    Raises
+    ------
+    DataError : the data are missing, too few, or visibly broken.
     """
-    if isinstance(section, Images):
-        return image_shape(section, open_folder(section.path))
-    return digits_shape() if isinstance(section, Digits) else teacher_shape(section)
+    options = _checked(options)
+    source = source_of(options)
+    with _speaking_for(options):
+        described = source.shape(options)
+    return checked_shape(described, what=_what(options))
 
 
-def fingerprint(section: Digits | Teacher | Images) -> str:
+def fingerprint(options: DataOptions) -> str:
     """A hash of the data's content and of the options that matter, wherever the files lie.
 
-    Options at their defaults are left out, so that an option added later changes no older hash.
+    Options at their defaults are left out, so that an option added later changes no older hash. Of a source of the
+    user's own, the code of its module counts too.
     """
-    options = section.model_dump(mode="json", exclude_defaults=True, exclude={"name", "path"})
-    content = {}
-    if isinstance(section, Images):
-        content = {split: content_hash(files) for split, files in find_files(section.path).items()}
-        if "validation" in content:
-            options.pop("validation", None)
-    whole = {"data": section.name, "version": _VERSION, "options": options, "content": content}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
+    options = _checked(options)
+    source = source_of(options)
+    with _speaking_for(options):
+        determined, content = source.determinants(options), source.content(options)
+    name = options.name if options.name in SOURCES else code_identity(options.name)
+    whole = {"data": name, "version": _VERSION, "options": determined, "content": content}
+    try:
+        text = json.dumps(whole, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{_what(options)}: content: expected what JSON can hold, as text or numbers; {error}"
+        ) from None
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def source_of(options: DataOptions) -> DataSource:
+    """The source that options name.
+
+    Raises
+    ------
+    StudyError : a source of the user's own cannot be imported, or is none.
+    """
+    found = import_class(SOURCES.get(options.name, options.name), what=_what(options))
+    if not (isinstance(found, type) and issubclass(found, DataSource)) or found.__abstractmethods__:
+        raise StudyError(
+            f"{_what(options)}: expected a subclass of alignkit.data.source.DataSource that defines shape and read; "
+            f"got {found!r}"
+        )
+    with _speaking_for(options):
+        source: DataSource = found()
+    return source
+
+
+def _checked(options: DataOptions) -> DataOptions:
+    """Options as records keep them are checked by their source, which fills in its defaults."""
+    return checked_options(options.model_dump()) if isinstance(options, UncheckedOptions) else options
+
+
+def _what(options: DataOptions) -> str:
+    return f'data "{options.name}"'
+
+
+def _speaking_for(options: DataOptions) -> contextlib.AbstractContextManager[None]:
+    return own_code(options.name, what=_what(options), error=DataError)

@@ -8,21 +8,10 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from alignkit.data.dataset import SPLITS, Arrays, DatasetShape, gaussian
+from alignkit.data.draws import gaussian
+from alignkit.data.source import SPLITS, Arrays, DatasetShape, DataSource
 from alignkit.errors import DataError
 from alignkit.settings.data import Teacher
-
-
-def teacher_shape(section: Teacher) -> DatasetShape:
-    """Raises `DataError` where a classification has fewer than two classes."""
-    if section.task == "classification" and section.outputs < 2:
-        raise DataError(
-            f"data.outputs: expected at least 2 classes; got {section.outputs}. "
-            'Ask for more, or for task = "regression"'
-        )
-    held_out = section.samples * 15 // 100
-    train = section.samples - 2 * held_out
-    return DatasetShape("teacher", section.task, (section.inputs,), section.outputs, train, held_out, held_out)
 
 
 @dataclass(frozen=True)
@@ -74,16 +63,32 @@ def _teacher_outputs(weights: tuple[np.ndarray, ...], hidden: np.ndarray) -> np.
     return hidden @ weights[-1]
 
 
-def draw_teacher(section: Teacher) -> Arrays:
-    """Inputs N(0, 1) with corr(x_i, x_j) = correlation^|i - j|; targets are the teacher's standardised
-    outputs plus N(0, noise^2), or the argmax of that. Samples are independent: splits are blocks."""
-    inputs, teacher = _teacher_parts(section)
-    noise = gaussian((section.samples, section.outputs), "teacher noise", section.seed)
-    outputs = teacher(inputs) + section.noise * noise
-    targets = outputs.argmax(axis=1) if section.task == "classification" else outputs.astype(np.float32)
-    sizes = teacher_shape(section)
-    ends = np.cumsum([sizes.train, sizes.validation, sizes.test])
-    return {
-        split: (inputs[end - size : end], targets[end - size : end])
-        for split, end, size in zip(SPLITS, ends, (sizes.train, sizes.validation, sizes.test), strict=True)
-    }
+class TeacherSource(DataSource):
+    """Inputs that a random network labels."""
+
+    Options = Teacher
+
+    def shape(self, options: Teacher) -> DatasetShape:
+        """Raises `DataError` where a classification has fewer than two classes."""
+        if options.task == "classification" and options.outputs < 2:
+            raise DataError(
+                f"data.outputs: expected at least 2 classes; got {options.outputs}. "
+                'Ask for more, or for task = "regression"'
+            )
+        held_out = options.samples * 15 // 100
+        train = options.samples - 2 * held_out
+        return DatasetShape(options.task, (options.inputs,), options.outputs, train, held_out, held_out)
+
+    def read(self, options: Teacher) -> Arrays:
+        """Inputs N(0, 1) with corr(x_i, x_j) = correlation^|i - j|; targets are the teacher's standardised
+        outputs plus N(0, noise^2), or the argmax of that. Samples are independent: splits are blocks."""
+        inputs, teacher = _teacher_parts(options)
+        noise = gaussian((options.samples, options.outputs), "teacher noise", options.seed)
+        outputs = teacher(inputs) + options.noise * noise
+        targets = outputs.argmax(axis=1) if options.task == "classification" else outputs.astype(np.float32)
+        sizes = self.shape(options)
+        ends = np.cumsum([sizes.train, sizes.validation, sizes.test])
+        return {
+            split: (inputs[end - size : end], targets[end - size : end])
+            for split, end, size in zip(SPLITS, ends, (sizes.train, sizes.validation, sizes.test), strict=True)
+        }

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from alignkit.data import loading
+from alignkit.data.source import DatasetShape
 from alignkit.errors import StudyError
 from alignkit.networks.shapes import layer_shapes
 from alignkit.numerics.precision import check_precisions
@@ -23,7 +24,7 @@ def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
         with _placed(plan.source):
             rule_class(rule)
     kind = device.partition(":")[0]
-    described: dict[str, loading.DatasetShape] = {}
+    described: dict[str, DatasetShape] = {}
     shapes: dict[str, DataShape] = {}
     for run in plan.runs:
         key = data_key(run.settings)
@@ -64,7 +65,7 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _check_against_data(run: Run, described: loading.DatasetShape) -> None:
+def _check_against_data(run: Run, described: DatasetShape) -> None:
     training, probe = run.settings.training, run.settings.probe
     if described.train < training.batch_size:
         raise StudyError(

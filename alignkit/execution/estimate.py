@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
-from alignkit.data.dataset import Dataset, Split, Task
+from alignkit.data.dataset import Dataset, Split
+from alignkit.data.source import Task
 from alignkit.measures.schedule import schedule
 from alignkit.numerics.precision import reproducible
 from alignkit.training.cohorts import Cohort

@@ -45,7 +45,7 @@ def pilot_plan(study: Study, *, source: str = "study") -> tuple[Plan, dict[str, 
     _refuse_rate_factors(study, source)
     if not loading.describe(base.runs[0].settings.data).validation:
         raise StudyError(
-            f"{source}: the pilot needs a validation split and the data has none. Set loading.validation above 0"
+            f"{source}: the pilot needs a validation split and the data has none. Set data.validation above 0"
         )
     quiet = {"measures": (), "log_steps": 0, "every_epochs": 0, "steps": (), "evaluation_samples": 1}
     runs: dict[str, Run] = {}

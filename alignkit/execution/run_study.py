@@ -16,7 +16,6 @@ from alignkit.records import store
 from alignkit.records.files import write_text
 from alignkit.records.store import Records
 from alignkit.settings.data import Images
-from alignkit.settings.rules import find_rules_beside
 from alignkit.study.file import load_study
 from alignkit.study.plan import expand
 from alignkit.study.runs import Plan
@@ -27,7 +26,7 @@ OnStage = Callable[[str], OnStatus]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class StudySource:
     """A study and where it came from: errors name the file, rates lie beside it."""
 
     study: Study
@@ -47,12 +46,19 @@ def shipped_studies() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
 
 
-def open_study(name: str | Path, *, data_path: str | None = None, profile: str | None = None) -> Source:
-    """A study by the path of its file or by the name of a shipped one. Rules of the user's own are looked for in
-    the file's folder too.
+def open_study(name: str | Path, *, data_path: str | None = None, profile: str | None = None) -> StudySource:
+    """A study by the path of its file or by the name of a shipped one.
 
-    `data_path` puts a local folder of images in the place of the study's data; `profile` names a smaller version
-    of it that its file declares.
+    Parameters
+    ----------
+    name : path of a study file, or the name of a shipped study. Modules of the user's own that the study names are
+        looked for in the file's folder too.
+    data_path : a local folder of images in the place of the study's data.
+    profile : a smaller version of the study that its file declares.
+
+    Raises
+    ------
+    StudyError : there is no such study, or it asks for what cannot be.
     """
     path = Path(name)
     if not path.is_file() and path.suffix == "" and not path.is_absolute():
@@ -61,7 +67,6 @@ def open_study(name: str | Path, *, data_path: str | None = None, profile: str |
             raise StudyError(f"{name}: no such file, and no shipped study of that name; {nearest(str(name), shipped)}")
         path = shipped[path.as_posix()]
     study = load_study(path, profile=profile)
-    find_rules_beside(path, study.rules)
     if data_path is not None:
         known = (
             study.data
@@ -69,11 +74,11 @@ def open_study(name: str | Path, *, data_path: str | None = None, profile: str |
             else Images(name="images", path=data_path, shuffle_labels=study.data.shuffle_labels)
         )
         study = study.model_copy(update={"data": known.model_copy(update={"path": data_path})})
-    return Source(study, path)
+    return StudySource(study, path)
 
 
 def run_study(
-    study: str | Path | Source,
+    study: str | Path | StudySource,
     out: str | Path,
     *,
     data_path: str | None = None,
@@ -97,7 +102,7 @@ def run_study(
     --------
     >>> records = run_study("quick", "reports/quick")  # doctest: +SKIP
     """
-    source = study if isinstance(study, Source) else open_study(study, data_path=data_path, profile=profile)
+    source = study if isinstance(study, StudySource) else open_study(study, data_path=data_path, profile=profile)
     out, device = Path(out), choose_device(device)
     workers = default_workers(device) if workers is None else workers
     begin = on_stage or (lambda stage: lambda status: None)
@@ -107,11 +112,12 @@ def run_study(
     return store.load(out)
 
 
-def study_plan(source: Source, *, rates: dict[str, tuple[float, float]] | None) -> Plan:
+def study_plan(source: StudySource, *, rates: dict[str, tuple[float, float]] | None) -> Plan:
+    """The runs of a study at its tuned rates; None where it tunes none, or to plan it untuned."""
     return expand(source.study, fingerprint=loading.fingerprint, rates=rates, source=str(source.path))
 
 
-def known_rates(source: Source, out: Path | None) -> dict[str, tuple[float, float]] | None:
+def known_rates(source: StudySource, out: Path | None) -> dict[str, tuple[float, float]] | None:
     """Tuned rates that cover the study: those committed beside it, else those of an earlier pilot in `out`."""
     places = [source.committed_rates, out / "rates.json" if out is not None else None]
     for place in places:
@@ -123,7 +129,7 @@ def known_rates(source: Source, out: Path | None) -> dict[str, tuple[float, floa
 
 
 def tuned_rates(
-    source: Source, out: Path, *, device: str, workers: int, begin: OnStage
+    source: StudySource, out: Path, *, device: str, workers: int, begin: OnStage
 ) -> dict[str, tuple[float, float]] | None:
     """The rates of a study that tunes them, by its pilot where they are not known yet; else None."""
     if source.study.pilot is None:

@@ -14,7 +14,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,14 +23,15 @@ from typing import Any
 import torch
 
 from alignkit.data import loading
-from alignkit.errors import AlignkitError, RecordsError, StudyError
+from alignkit.data.dataset import Dataset
+from alignkit.errors import AlignkitError, RecordsError
 from alignkit.execution.checks import check_device, plan_cohorts
 from alignkit.execution.progress import OnStatus, _Tracker
 from alignkit.numerics.machine import device_name
 from alignkit.numerics.precision import reproducible
 from alignkit.records import registration, store
 from alignkit.records.files import write_text
-from alignkit.settings.rules import RULES
+from alignkit.settings.modules import own_code
 from alignkit.study.runs import Plan
 from alignkit.training.cohorts import Cohort, cohort_id, data_key
 from alignkit.training.loop import train_cohort
@@ -95,9 +95,9 @@ class _Datasets:
     """The datasets of a process, each loaded once per device and type."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, str, str], loading.Dataset] = {}
+        self._loaded: dict[tuple[str, str, str], Dataset] = {}
 
-    def get(self, cohort: Cohort, device: str) -> loading.Dataset:
+    def get(self, cohort: Cohort, device: str) -> Dataset:
         settings = cohort.settings
         key = (data_key(settings), device, settings.training.dtype)
         if key not in self._loaded:
@@ -111,7 +111,7 @@ def _finish(
 ) -> None:
     started = time.perf_counter()
     dataset = datasets.get(cohort, device)
-    with _own_rule(cohort.rule):
+    with own_code(cohort.rule, what=f'rule "{cohort.rule}"', let_through=(_Stopped,)):
         tables = train_cohort(cohort, dataset, device=device, progress=progress)
     timing = {
         "seconds": round(time.perf_counter() - started, 3),
@@ -122,20 +122,6 @@ def _finish(
         "torch": torch.__version__,
     }
     store.write_cohort(directory, cohort.cohort_id, tables, timing)
-
-
-@contextlib.contextmanager
-def _own_rule(rule: str) -> Iterator[None]:
-    """Say where a rule of the user's own failed, in a sentence."""
-    try:
-        yield
-    except (AlignkitError, _Stopped):
-        raise
-    except Exception as error:  # code that is not ours may fail in any way
-        if rule in RULES:
-            raise
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise StudyError(f'rule "{rule}": {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})') from None
 
 
 def _run_here(todo: Sequence[Cohort], directory: Path, device: str, tracker: _Tracker) -> None:

@@ -188,7 +188,7 @@ def read_study(directory: Path) -> Study:
             f"{directory}: not a records directory (it has no study.json). Expected one that `alignkit run` wrote"
         )
     try:
-        return Study.parse(read_object(path, _TO_STUDY), source=str(path))
+        return Study.parse(read_object(path, _TO_STUDY), source=str(path), own_modules=False)
     except StudyError as error:
         raise RecordsError(f"{error}. {_TO_STUDY}") from None
 

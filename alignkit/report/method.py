@@ -126,7 +126,7 @@ def _data(study: Settings) -> str:
         "digits": "digits: 1,797 grey images of 8 x 8 pixels in 10 classes (scikit-learn)",
         "teacher": "teacher: synthetic inputs, labelled by a random network",
         "images": "images from a local folder",
-    }[data.name]
+    }.get(data.name, f"a source of the study's own, {data.name}")
     if isinstance(data, Images):
         text += f" ({data.path.rstrip('/').split('/')[-1]})"
     return text + ("; labels shuffled, as a control" if data.shuffle_labels else "")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import re
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict
 
 from alignkit.errors import StudyError, nearest
+from alignkit.settings.modules import code_identity, import_class, is_own
 from alignkit.settings.types import Section
 from alignkit.settings.validation import validated
 
@@ -43,42 +38,18 @@ class RuleOptions(Section):
 
 def check_rule(name: str) -> None:
     """Raise `StudyError` unless `name` is a rule of the table or has the form "module:Class"."""
-    if name not in RULES and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+    if name not in RULES and not is_own(name):
         raise StudyError(f'no rule is called "{name}"; {nearest(name, RULES)}, or "module:Class" for one of your own')
-
-
-def find_rules_beside(study_file: Path, names: Iterable[str]) -> None:
-    """Make modules in a study's own folder importable, last of all, where it names a rule of the user's own.
-
-    Worker processes are started with the same path.
-    """
-    folder = str(study_file.resolve().parent)
-    if any(name not in RULES for name in names) and folder not in sys.path:
-        sys.path.append(folder)
 
 
 def rule_identity(name: str) -> str:
     """What a run's id takes for a rule: its name, and for a user's own a hash of its module's code as well."""
-    if name in RULES:
-        return name
-    try:
-        spec = importlib.util.find_spec(name.partition(":")[0])
-        code = b"" if spec is None or spec.origin is None else Path(spec.origin).read_bytes()
-    except (ImportError, OSError, ValueError):
-        code = b""  # `rule_class` says what is wrong, before anything runs
-    return f"{name}@{hashlib.blake2b(code, digest_size=8).hexdigest()}"
+    return name if name in RULES else code_identity(name)
 
 
 def own_class(name: str) -> Any:
     """What "module:Class" names. Raises `StudyError` where it cannot be imported."""
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a user's module may fail in any way
-        raise StudyError(
-            f'rule "{name}": cannot be imported ({type(error).__name__}: {error}). Expected "module:Class" of an '
-            "installed module, or of one beside the study file"
-        ) from None
+    return import_class(name, what=f'rule "{name}"')
 
 
 def options_of(name: str) -> type[Section]:

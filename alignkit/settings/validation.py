@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from alignkit.errors import StudyError, nearest
+from alignkit.settings.data import options_class
+from alignkit.settings.modules import is_own
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -36,10 +38,22 @@ def with_tags(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def validated(model: type[Model], raw: dict[str, Any], *, source: str) -> Model:
-    """`model.model_validate(raw)`, with errors that a reader of the file can act on."""
+def validated(model: type[Model], raw: dict[str, Any], *, source: str, own_modules: bool = True) -> Model:
+    """`model.model_validate(raw)`, with errors that a reader of the file can act on.
+
+    Parameters
+    ----------
+    model : what to validate.
+    raw : nested dictionaries, as the file has them.
+    source : names the file in errors.
+    own_modules : whether modules of the user's own are imported to check their options. Records are read without.
+
+    Raises
+    ------
+    StudyError : a line for each key at fault.
+    """
     try:
-        return model.model_validate(with_tags(raw))
+        return model.model_validate(with_tags(raw), context={"own_modules": own_modules})
     except ValidationError as error:
         lines = _explanations(model, error)
         more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
@@ -79,7 +93,8 @@ def _explain(model: type[BaseModel], details: Any) -> tuple[str, str, str]:
         return key, f"expected {expected}", f"{received!r}{hint}"
     if details["type"] == "union_tag_invalid":
         tag = details["ctx"]["discriminator"].strip("'")
-        return f"{key}.{tag}", f"expected {details['ctx']['expected_tags']}", repr(details["ctx"]["tag"])
+        own = ', or "module:Class" for one of your own' if key == "data" else ""
+        return f"{key}.{tag}", f"expected {details['ctx']['expected_tags']}{own}", repr(details["ctx"]["tag"])
     if details["type"] == "value_error":
         return key, details["msg"].removeprefix("Value error, "), ""
     if key == "claims" and details["type"] == "tuple_type":
@@ -95,7 +110,7 @@ def _explain(model: type[BaseModel], details: Any) -> tuple[str, str, str]:
 def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:
     """The dotted key of an error, without the names that pydantic adds for unions, and the keys valid there."""
     keys: list[str] = []
-    current = [model]
+    current: list[type[BaseModel]] = [model]
     for part in map(str, location):
         field = next((m.model_fields[part] for m in current if part in m.model_fields), None)
         tagged = [m for m in current if part in _tags(m)]
@@ -104,6 +119,8 @@ def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str],
             current = _models(field.annotation) or current
         elif tagged and keys:
             current = tagged
+        elif keys == ["data"] and is_own(part):
+            current = [options_class(part)]
         elif part not in ("constrained-int", "int", "str") and not set(part) & set("[]()"):
             keys.append(part)
     return keys, sorted({name for m in current for name in m.model_fields})

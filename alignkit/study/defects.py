@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alignkit.settings.study_options import Settings
 from alignkit.study.designs import flat
-from alignkit.study.plan import expand
+from alignkit.study.plan import every_settings
 from alignkit.study.study import Study
 
 DEFECTS = {
@@ -23,12 +23,11 @@ ONE_SEED = "one seed"
 
 def defects(study: Study, *, source: str = "study") -> dict[str, str]:
     """What a reader must know of a study that measures as published work did, by the defect's name."""
-    unclaimed = study.model_copy(update={"claims": ()})
-    runs = expand(unclaimed, fingerprint=lambda data: "", seeds=study.seed_list[:1], source=source).runs
+    cells = list(every_settings(study, source=source, own_modules=False))
     found = []
-    if any(run.settings.probe.reference_mode not in (None, run.settings.probe.mode) for run in runs):
+    if any(settings.probe.reference_mode not in (None, settings.probe.mode) for settings in cells):
         found.append("two modes")
-    if any(run.settings.probe.reference_masks != "shared" and _masks_signals(run.settings) for run in runs):
+    if any(settings.probe.reference_masks != "shared" and _masks_signals(settings) for settings in cells):
         found.append("other masks")
     if len(study.seed_list) == 1 and not _varies_streams(study):
         found.append(ONE_SEED)

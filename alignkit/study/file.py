@@ -6,12 +6,16 @@ import tomllib
 from pathlib import Path
 
 from alignkit.errors import StudyError
+from alignkit.settings.modules import find_modules_beside
 from alignkit.study.profiles import with_profile
 from alignkit.study.study import Study
 
 
 def load_study(path: str | Path, *, profile: str | None = None) -> Study:
-    """Read a study file; every error names the file, the key, what was expected and what came."""
+    """Read a study file; every error names the file, the key, what was expected and what came.
+
+    Modules of the user's own that it names ("module:Class") are looked for in the file's folder too.
+    """
     path = Path(path)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -23,6 +27,7 @@ def load_study(path: str | Path, *, profile: str | None = None) -> Study:
         raise StudyError(f"{path}: expected a readable TOML file in UTF-8; got: {error.reason}") from None
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
         raise StudyError(f"{path}: not valid TOML: {error}. Mend the line that it names") from None
+    find_modules_beside(path, raw)
     if profile is not None:
         return Study.parse(with_profile(raw, profile, source=str(path)), source=f"{path} with profile {profile}")
     if "profile" in raw:

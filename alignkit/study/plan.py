@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alignkit.errors import StudyError
@@ -62,7 +62,19 @@ def expand(
     return plan
 
 
-def resolve(study: Study, overrides: Mapping[str, Any], place: str) -> Settings:
+def every_settings(study: Study, *, source: str = "study", own_modules: bool = True) -> Iterator[Settings]:
+    """The settings of every cell of every design, as the study states them.
+
+    Without `own_modules`, no module of the user's own is imported to check the options of its classes.
+    """
+    declared = declared_factors(study, source)
+    for name, design in (study.designs or {"study": Design()}).items():
+        place = f"{source}: designs.{name}"
+        for cell in cells_of(design, declared.get(name, ()), place)[0]:
+            yield resolve(study, {**flat(design.base), **cell.overrides}, place, own_modules=own_modules)
+
+
+def resolve(study: Study, overrides: Mapping[str, Any], place: str, *, own_modules: bool = True) -> Settings:
     """The study's settings with dotted `overrides`, validated."""
     raw = study.model_dump(include=set(SECTIONS), exclude_unset=True)
     if any(path.startswith("network.") for path in overrides):
@@ -79,7 +91,7 @@ def resolve(study: Study, overrides: Mapping[str, Any], place: str) -> Settings:
             )
         raw.setdefault(section, {})
         raw[section] = {**raw[section], key: value}
-    return validated(Settings, raw, source=place)
+    return validated(Settings, raw, source=place, own_modules=own_modules)
 
 
 def _run(

@@ -171,9 +171,13 @@ class Study(Settings):
         return Settings.model_validate(self.model_dump(include=set(SECTIONS), exclude_unset=True))
 
     @classmethod
-    def parse(cls, raw: dict[str, Any], *, source: str = "study") -> Study:
-        """Validate a study given as nested dictionaries; `source` names it in errors."""
-        return validated(cls, raw, source=source)
+    def parse(cls, raw: dict[str, Any], *, source: str = "study", own_modules: bool = True) -> Study:
+        """Validate a study given as nested dictionaries; `source` names it in errors.
+
+        Without `own_modules`, no module of the user's own is imported, and the options of its classes are taken as
+        they stand.
+        """
+        return validated(cls, raw, source=source, own_modules=own_modules)
 
     def to_json(self) -> str:
         """The study as JSON, defaults left out, in its own order: what its records keep beside them."""

@@ -68,7 +68,7 @@ def test_the_digits_split_never_changes():
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
 def test_a_description_is_what_loading_gives(section):
     described, loaded = describe(section), load(section)
-    assert (described.name, described.task, described.outputs) == (loaded.name, loaded.task, loaded.outputs)
+    assert (section.name, described.task, described.outputs) == (loaded.name, loaded.task, loaded.outputs)
     for split, size in [("train", described.train), ("validation", described.validation), ("test", described.test)]:
         part = getattr(loaded, split)
         assert part.inputs.shape == (size, *described.shape)
