@@ -16,10 +16,10 @@ def checked_shape(described: Any, *, what: str) -> DatasetShape:
         raise DataError(f"{what}: shape: expected a DatasetShape; got {type(described).__name__}")
     if described.task not in get_args(Task):
         raise DataError(f"{what}: shape: expected a task of {', '.join(get_args(Task))}; got {described.task!r}")
-    if len(described.shape) not in (1, 3) or not all(map(_counts, described.shape)):
+    one = described.shape
+    if not isinstance(one, tuple) or len(one) not in (1, 3) or not all(map(_counts, one)):
         raise DataError(
-            f"{what}: shape: expected the shape of one input, (features,) or (channels, height, width); got "
-            f"{described.shape!r}"
+            f"{what}: shape: expected the shape of one input, (features,) or (channels, height, width); got {one!r}"
         )
     fewest = {"outputs": 2 if described.task == "classification" else 1, "train": 1, "validation": 0, "test": 1}
     for name, least in fewest.items():

@@ -61,7 +61,10 @@ class ImageFolder:
         """The split's images, uint8 [n, channels, height, width], in the order of its files.
 
         They are a read-only memory map of the cache where that can be written, and else an array.
-        Raises `DataError` for an image that cannot be decoded or differs in size, naming file and row.
+
+        Raises
+        ------
+        DataError : an image cannot be decoded or differs in size; names file and row.
         """
         shape = (len(self.labels[split]), *self.shape)
         key = hashlib.sha256(f"1 {self.mode} {files_hash(self.files[split])}".encode()).hexdigest()[:32]
@@ -99,8 +102,9 @@ class ImageFolder:
 def open_folder(path: str) -> ImageFolder:
     """Find a folder's splits and read their labels and the first training image.
 
-    Raises `DataError` where files, splits or columns are missing, a file is damaged, or a label is not
-    a class.
+    Raises
+    ------
+    DataError : files, splits or columns are missing, a file is damaged, or a label is not a class.
     """
     files = find_files(path)
     labels = {}
@@ -165,7 +169,12 @@ def find_files(path: str) -> dict[str, tuple[Path, ...]]:
 
 
 def files_hash(files: tuple[Path, ...]) -> str:
-    """`content_hash` of Parquet files; raises `DataError` for one that cannot be read."""
+    """`content_hash` of a split's files.
+
+    Raises
+    ------
+    DataError : a file cannot be read.
+    """
     for file in files:
         with _reading(file):
             content_hash((file,))

@@ -93,7 +93,7 @@ def fingerprint(options: DataOptions) -> str:
         text = json.dumps(whole, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{_what(options)}: content: expected what JSON can hold, as text or numbers; {error}"
+            f"{_what(options)}: content: expected what JSON can hold, as text or numbers; got something else ({error})"
         ) from None
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -34,6 +34,7 @@ class StudySource:
 
     @property
     def committed_rates(self) -> Path | None:
+        """The file beside the study that its pilot's rates are kept in, if it names one."""
         if self.study.pilot is None or self.study.pilot.rates is None:
             return None
         return self.path.parent / self.study.pilot.rates
@@ -97,6 +98,11 @@ def run_study(
     profile : a smaller version of the study that its file declares.
     workers : processes; by default one per CPU core, one on a GPU. Results do not depend on it.
     device : "auto", "cpu", "cuda".
+    on_stage : called with the name of each stage; answers with what to call with its progress.
+
+    Raises
+    ------
+    AlignkitError : the study asks for what cannot be, its data are at fault, or `out` holds something else.
 
     Examples
     --------
