@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.network import Network
 from alignkit.networks.parameters import Parameters
 from alignkit.networks.shapes import LayerShape
 from alignkit.networks.stages import Activation, Dropout, MaxPool, Norm

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from alignkit.measures.angles import Directions, frobenius_cosine, squares_well
+from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.network import Network
 from alignkit.networks.shapes import condenses
 from alignkit.numerics.inner_products import products_with_images
 from alignkit.numerics.products import matmul
@@ -60,7 +61,7 @@ class GradientCosines:
 
     def _comes_cheaper_from_samples(self, layer: int, h: Tensor) -> bool:
         """A GPU would have to wait to know whether samples cancel; in float64 nothing is gained."""
-        if h.is_cuda or h.dtype == torch.float64 or self._network.layers[layer - 1].convolution:
+        if h.is_cuda or h.dtype == torch.float64 or not self._network.layers[layer - 1].dense:
             return False
         samples, (outputs, inputs) = h.shape[1], self._network.layers[layer - 1].weight
         return samples * (inputs + 2 * outputs) < 2 * inputs * outputs

@@ -8,17 +8,18 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.forward_pass import Pass
+from alignkit.networks.network import Network
 from alignkit.numerics.products import matmul
 from alignkit.rules.bp import BP
 
 
 def weight_products(network: Network) -> list[Tensor | None]:
-    """W_L … W_{l+1}, [E, C, d_l] for each hidden layer; None where a convolution lies between."""
+    """W_L … W_{l+1}, [E, C, d_l] for each hidden layer; None where another op lies between."""
     product: Tensor | None = network.weight(len(network.layers))
     found = [product]
     for layer in range(len(network.layers) - 1, 1, -1):
-        if network.layers[layer - 1].convolution:
+        if not network.layers[layer - 1].dense:
             product = None
         elif product is not None:
             product = matmul(product, network.weight(layer))
@@ -43,7 +44,7 @@ def mean_jacobians(network: Network, forward_pass: Pass, bp: BP) -> list[Tensor]
     above: Tensor | None = None
     for layer in range(depth - 1, 1, -1):  # the weight op that leads down to h_{layer - 1}
         gates = network.gates(layer, forward_pass)
-        if gates is None or network.layers[layer - 1].convolution or len(found) == 3:
+        if gates is None or not network.layers[layer - 1].dense or len(found) == 3:
             break
         weight = network.weight(layer)
         if above is None:

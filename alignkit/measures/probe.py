@@ -21,9 +21,10 @@ from alignkit.measures.gradient_cosines import GradientCosines
 from alignkit.measures.jacobians import mean_jacobians, weight_products
 from alignkit.measures.reductions import Measures, columns
 from alignkit.measures.steps import output_cosine
+from alignkit.networks.forward_pass import Pass
 from alignkit.networks.masks import Masks
 from alignkit.networks.members import Member
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.network import Network
 from alignkit.networks.stages import EVALUATION, Mode
 from alignkit.numerics.channels_last import in_memory_order
 from alignkit.numerics.inner_products import length, sums_of_samples

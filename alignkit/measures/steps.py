@@ -8,8 +8,9 @@ from torch import Tensor
 
 from alignkit.measures import angles
 from alignkit.measures.reductions import Measures
+from alignkit.networks.forward_pass import Pass
 from alignkit.networks.losses import wanted_output
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.network import Network
 from alignkit.networks.parameters import Parameters
 from alignkit.numerics.inner_products import update_products
 from alignkit.numerics.products import matmul

@@ -13,7 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+from alignkit.networks.weight_op import WeightOp
 from alignkit.numerics.channels_last import channels_last, stack_channels_last
+
+
+class Convolution(WeightOp):
+    """Kernels [E, out, in, k, k] shared by all positions of images [E, N, c, H, W]."""
+
+    def forward(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return convolve(h, weight, bias, padding=self.shape.padding)  # [E, N, out, H', W']
+
+    def transport(self, delta: Tensor, weight: Tensor) -> Tensor:
+        return convolve_back(delta, weight, padding=self.shape.padding).flatten(2)  # [E, N, in H W]
+
+    def weight_gradient(self, h: Tensor, delta: Tensor) -> Tensor:
+        return kernel_gradient(h, delta, self.shape.weight, padding=self.shape.padding)  # [E, out, in, k, k]
 
 
 def convolve(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor:

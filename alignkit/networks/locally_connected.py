@@ -13,10 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignkit.networks.weight_op import WeightOp
 from alignkit.numerics.channels_last import stack_channels_last
 
 CACHED_BYTES = 2**20
 """Of what positions see at a time, on a CPU: about a core's own cache."""
+
+
+class LocallyConnected(WeightOp):
+    """Kernels [E, out H' W', in, k, k], one for each position of each channel of images [E, N, c, H, W]."""
+
+    def forward(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return connect_locally(h, weight, bias, padding=self.shape.padding)  # [E, N, out, H', W']
+
+    def transport(self, delta: Tensor, weight: Tensor) -> Tensor:
+        return connect_locally_back(delta, weight, self.shape.input, padding=self.shape.padding).flatten(2)
+
+    def weight_gradient(self, h: Tensor, delta: Tensor) -> Tensor:
+        return local_gradient(h, delta, self.shape.weight, padding=self.shape.padding)  # [E, out H' W', in, k, k]
+
+    def bias_gradient(self, delta: Tensor) -> Tensor:
+        return delta.sum(1).flatten(1)  # [E, out H' W']
 
 
 def connect_locally(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor:

@@ -51,7 +51,7 @@ class Masks:
             if any(frozen):
                 trained[index] = {
                     "weight": kept(frozen, layer.weight, _WEIGHT),
-                    "bias": kept(frozen, layer.weight[:1], _BIAS),
+                    "bias": kept(frozen, layer.bias, _BIAS),
                 }
             if any(masked):
                 signals[index] = kept(masked, (members[0].settings.training.batch_size, layer.size), _SIGNAL)

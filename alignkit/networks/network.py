@@ -7,120 +7,25 @@ layer's output h_l is handed on as [E, N, d_l] to fully connected layers and to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from alignkit.errors import StudyError
-from alignkit.networks.convolution import convolve, convolve_back, kernel_gradient
+from alignkit.networks.backward import LayerBackward, check_signal
+from alignkit.networks.forward_pass import Pass, TeachingRule
 from alignkit.networks.initialisation import initial_values
-from alignkit.networks.locally_connected import connect_locally, connect_locally_back, local_gradient
 from alignkit.networks.losses import output_error
 from alignkit.networks.masks import Masks
 from alignkit.networks.members import Member
 from alignkit.networks.parameters import Layout, Parameters
 from alignkit.networks.shapes import layer_shapes, parameter_shapes, resolve_options
 from alignkit.networks.stages import Activation, Dropout, MaxPool, Mode, Norm, Stages
-from alignkit.numerics.products import matmul, matmul_into, subtract_product
-
-
-@dataclass
-class Pass:
-    """What one forward pass leaves for the backward ones."""
-
-    inputs: list[Tensor]  # inputs[l - 1] is h_{l-1} as layer l saw it
-    caches: list[list[Any]]  # caches[l - 1]: one entry a stage of layer l
-    hidden: list[Tensor]  # hidden[l - 1] is h_l, [E, N, d_l]
-    output: Tensor  # y [E, N, C]
-    error: Tensor  # e = dL/dy per sample [E, N, C]
-    targets: Tensor
-    total: Tensor | None = None
-    """Sum of the first sample's y, of its z_l that no norm takes first, and of what norms hand on, [E]. A parameter
-    that is not finite makes one of them so, for every sample: a weight or bias its z_l, and what a norm makes of it."""
-    masks: Masks | None = None
-    """Under which signals go back."""
-    phase: Literal["training", "probing"] = "probing"
-    step: int | Tensor = 0
-    """The number of the training step, from 1; 0 where the pass is no step."""
-
-
-class TeachingRule(Protocol):
-    """What the way back asks of a rule."""
-
-    makes_its_signals: bool
-    linear_in_error: bool
-
-    @property
-    def learns(self) -> bool: ...
-
-    @property
-    def has_own_gradients(self) -> bool: ...
-
-    def signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None: ...
-
-    def applied_delta(self, layer: int, delta: Tensor) -> Tensor: ...
-
-    def own_gradients(self, layer: int, forward_pass: Pass, delta: Tensor | None) -> dict[str, Tensor] | None: ...
-
-
-class LayerBackward:
-    """One hidden layer on the way back: its teaching signal (None for zero), then its delta.
-
-    `delta_below` is t_l pulled back to z_l, what the layers below are taught from. It is made by `pull_back`, which
-    lets go of the signal: where the delta may take its memory, `signal` is not to be used from there on.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        layer: int,
-        signal: Tensor | None,
-        forward_pass: Pass,
-        rule: TeachingRule,
-        norm_gradients: dict[str, Tensor] | None,
-        may_overwrite: bool,
-    ) -> None:
-        self.layer, self.signal = layer, signal
-        self.delta_below: Tensor | None = None
-        self._network, self._forward_pass, self._rule = network, forward_pass, rule
-        self._norm_gradients, self._may_overwrite = norm_gradients, may_overwrite
-
-    def pull_back(self) -> Tensor | None:
-        """The delta that updates the layer: `delta_below`, changed where the rule does so; None stands for zero."""
-        signal, self.signal = self.signal, None
-        if signal is None:
-            return None
-        delta = self._network.pull_back(
-            self.layer, signal, self._forward_pass, self._norm_gradients, may_overwrite=self._may_overwrite
-        )
-        self.delta_below = delta
-        applied = self._rule.applied_delta(self.layer, delta)
-        check_delta(applied, delta, layer=self.layer, rule=self._rule)
-        return applied
-
-
-def check_signal(signal: Tensor, like: Tensor, *, layer: int, rule: TeachingRule) -> None:
-    """Raise `StudyError` unless a teaching signal has the shape and the type of h_l."""
-    if signal.shape != like.shape or signal.dtype != like.dtype or signal.device != like.device:
-        raise StudyError(
-            f"{type(rule).__name__}.teaching_signal: expected [E, N, d_l] = {list(like.shape)} at hidden layer "
-            f"{layer}, {like.dtype} on {like.device}; got {list(signal.shape)}, {signal.dtype} on {signal.device}"
-        )
-
-
-def check_delta(applied: Tensor | None, delta: Tensor, *, layer: int, rule: TeachingRule) -> None:
-    """Raise `StudyError` unless a rule's applied delta is one, of the shape and the type of the delta."""
-    if applied is delta:
-        return
-    if applied is None or applied.shape != delta.shape or applied.dtype != delta.dtype:
-        got = "None" if applied is None else f"{list(applied.shape)} of {applied.dtype}"
-        raise StudyError(
-            f"{type(rule).__name__}.applied_delta: expected a delta of shape {list(delta.shape)} and {delta.dtype} at "
-            f"hidden layer {layer}; got {got}. Return the delta itself where it stays as it is"
-        )
+from alignkit.networks.weight_op import check_op, op_class, ops_of
 
 
 class Network:
@@ -143,7 +48,7 @@ class Network:
         transposed = frozenset((index, "weight") for index, layer in enumerate(self.layers, 1) if layer.input_major)
         layout = Layout.of(parameter_shapes(self.layers), output_layer=first_of_output, transposed=transposed)
         self.parameters = Parameters.zeros(layout, members=len(members), device=torch.device(device), dtype=dtype)
-        self._transposed = [self.weight(layer).transpose(1, 2) for layer in range(1, len(self.layers) + 1)]
+        self._ops = ops_of(self.layers)
         self._initialise(members)
         self.stages: list[Stages] = [self._stages_of(index, members) for index in range(1, len(self.layers))]
         self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
@@ -165,18 +70,18 @@ class Network:
 
     def _initialise(self, members: Sequence[Member]) -> None:
         for index, layer in enumerate(self.layers, start=1):
-            views = self.parameters.of_layer(index)
+            views, own = self.parameters.of_layer(index), op_class(layer.op) if layer.own else None
             for position, member in enumerate(members):
-                values = initial_values(
+                weight, bias = initial_values(
                     member.settings.network.initialisation,
-                    layer.weight,
+                    layer.weight if own is None else (layer.size, math.prod(layer.input)),
                     seed=member.seed_of("initialisation"),
                     # the output layer has a counter of its own: networks of different depth share it
                     layer=0 if layer.options is None else index,
                     positions=layer.positions if layer.local else 1,
                 )
-                for name, value in zip(("weight", "bias"), values, strict=True):
-                    views[name][position] = torch.from_numpy(value)
+                views["weight"][position] = torch.from_numpy(weight if own is None else own.from_dense(weight))
+                views["bias"][position] = torch.from_numpy(bias)
             if "gain" in views:
                 views["gain"].fill_(1.0)
 
@@ -356,7 +261,10 @@ class Network:
                 if forward_pass.masks is not None:
                     signal = forward_pass.masks.signal(layer, signal)
             own = None if norm_gradients is None else norm_gradients[layer - 1]
-            below = LayerBackward(self, layer, signal, forward_pass, rule, own, may_overwrite)
+            through_stages = partial(
+                self.pull_back, layer, forward_pass=forward_pass, norm_gradients=own, may_overwrite=may_overwrite
+            )
+            below = LayerBackward(layer, signal, rule, through_stages)
             del signal  # its memory, still in the cache, serves the next one
             yield below
             assert below.signal is None, "a layer's signal is pulled back before the layer below is asked for"
@@ -401,22 +309,18 @@ class Network:
 
     def transport(self, layer: int, delta: Tensor, *, weight: Tensor | None = None) -> Tensor:
         """A delta at z_l carried back through W_l (or `weight` in its place) to h_{l-1}: [E, N, d_{l-1}]."""
-        weight = self.weight(layer) if weight is None else weight
-        shape = self.layers[layer - 1]
-        if not shape.convolution:
-            return matmul(delta, weight)
-        if shape.local:
-            return connect_locally_back(delta, weight, shape.input, padding=shape.padding).flatten(2)
-        return convolve_back(delta, weight, padding=shape.padding).flatten(2)
+        op, weight = self._ops[layer - 1], self.weight(layer) if weight is None else weight
+        signal = op.transport(delta, weight)
+        if op.shape.own:
+            check_op(op, signal, [*delta.shape[:2], math.prod(op.shape.input)], delta, what="transport")
+        return signal
 
     def _weight_op(self, layer: int, h: Tensor) -> Tensor:
-        bias, shape = self.parameters.views[layer, "bias"], self.layers[layer - 1]
-        if layer == len(self.layers):  # samples last: with few outputs, products and softmax are twice as fast
-            return matmul(self.weight(layer), h.mT, bias=bias[..., None]).mT
-        if not shape.convolution:
-            return matmul(h, self._transposed[layer - 1], bias=bias[:, None])
-        op = connect_locally if shape.local else convolve
-        return op(h, self.weight(layer), bias, padding=shape.padding)
+        op = self._ops[layer - 1]
+        z = op.forward(h, self.weight(layer), self.parameters.views[layer, "bias"])
+        if op.shape.own:
+            check_op(op, z, [*h.shape[:2], op.shape.size], h, what="forward")
+        return z
 
     def gates(self, layer: int, forward_pass: Pass) -> Tensor | None:
         """The derivative of h_l by z_l, unit by unit, [E, N, d]; None where a stage mixes units or samples."""
@@ -431,35 +335,16 @@ class Network:
 
     def weight_gradient(self, layer: int, delta: Tensor, forward_pass: Pass) -> Tensor:
         """The gradient of W_l, of the weights' shape, summed over the batch, from a delta at z_l."""
-        h = forward_pass.inputs[layer - 1]
-        if self.layers[layer - 1].convolution:
-            shape = self.layers[layer - 1]
-            gradient = local_gradient if shape.local else kernel_gradient
-            return gradient(h, delta, shape.weight, padding=shape.padding)
-        return matmul(delta.transpose(1, 2), h)
-
-    def _as_stored(
-        self, layer: int, weight: Tensor, delta: Tensor, forward_pass: Pass
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What lies where `weight` does (a parameter of the layer, or its gradient), contiguous, and the two factors
-        of the gradient as it lies there."""
-        h = forward_pass.inputs[layer - 1]
-        if self.layers[layer - 1].input_major:
-            return weight.transpose(1, 2), h.transpose(1, 2), delta
-        return weight, delta.transpose(1, 2), h
+        op = self._ops[layer - 1]
+        gradient = op.weight_gradient(forward_pass.inputs[layer - 1], delta)
+        if op.shape.own:
+            check_op(op, gradient, [len(delta), *op.shape.weight], delta, what="weight_gradient")
+        return gradient
 
     def _write_gradients(self, layer: int, delta: Tensor, forward_pass: Pass, gradients: Parameters) -> None:
-        weight = gradients.views[layer, "weight"]
-        if self.layers[layer - 1].convolution:
-            weight.copy_(self.weight_gradient(layer, delta, forward_pass))
-        else:
-            matmul_into(*self._as_stored(layer, weight, delta, forward_pass))
-        gradients.views[layer, "bias"].copy_(self._bias_gradient(layer, delta))
-
-    def _bias_gradient(self, layer: int, delta: Tensor) -> Tensor:
-        if self.layers[layer - 1].local:
-            return delta.sum(1).flatten(1)
-        return delta.sum(_others(delta))
+        op, views = self._ops[layer - 1], gradients.of_layer(layer)
+        op.write_gradient(views["weight"], forward_pass.inputs[layer - 1], delta)
+        views["bias"].copy_(op.bias_gradient(delta))
 
     def _move(self, layer: int, changes: dict[str, Tensor], forward_pass: Pass) -> None:
         """Subtract changes of a layer's parameters, those of frozen ones left out."""
@@ -469,29 +354,18 @@ class Network:
             self.parameters.views[layer, name].sub_(change)
 
     def _descend_layer(self, layer: int, delta: Tensor, forward_pass: Pass) -> None:
-        weight = self.weight(layer)
+        op, views = self._ops[layer - 1], self.parameters.of_layer(layer)
         if forward_pass.masks is not None and layer in forward_pass.masks.trained:
-            weight_change, bias_change = (
-                self.weight_gradient(layer, delta, forward_pass),
-                self._bias_gradient(layer, delta),
-            )
-            self._move(layer, {"weight": weight_change, "bias": bias_change}, forward_pass)
+            gradients = {"weight": self.weight_gradient(layer, delta, forward_pass), "bias": op.bias_gradient(delta)}
+            self._move(layer, gradients, forward_pass)
             return
-        self.parameters.views[layer, "bias"].sub_(self._bias_gradient(layer, delta))
-        if self.layers[layer - 1].convolution:
-            weight.sub_(self.weight_gradient(layer, delta, forward_pass))
-        else:
-            subtract_product(*self._as_stored(layer, weight, delta, forward_pass))
+        views["bias"].sub_(op.bias_gradient(delta))
+        op.subtract_gradient(views["weight"], forward_pass.inputs[layer - 1], delta)
 
 
 def _times(values: Tensor, rate: Tensor | None) -> Tensor:
     """Values [E, …] times the members' rates [E, 1], where there is one left to take."""
     return values if rate is None else values * rate.view(-1, *(1 for _ in values.shape[1:]))
-
-
-def _others(delta: Tensor) -> tuple[int, ...]:
-    """The axes of samples and positions."""
-    return (1, *range(3, delta.dim()))
 
 
 def _first_sample(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.errors import StudyError
+from alignkit.settings.modules import import_class
 from alignkit.settings.network import CNN, LayerOverrides
 from alignkit.settings.study_options import Settings
 
@@ -22,8 +23,8 @@ class LayerShape:
     options: LayerOverrides | None  # resolved options; None for the output layer
     pool: tuple[int, int] | None = None  # window, stride
     padding: int = 0
-    local: bool = False
-    """Whether every position has a kernel of its own."""
+    op: str = "linear"
+    """The kind of its weight op: linear, convolution, local, or a class of the user's own."""
 
     @property
     def positions(self) -> int:
@@ -35,11 +36,32 @@ class LayerShape:
     @property
     def channels(self) -> int:
         """Units of a fully connected layer, channels of a convolution."""
-        return self.weight[0] // self.positions if self.local else self.weight[0]
+        return self.output[0]
+
+    @property
+    def bias(self) -> tuple[int, ...]:
+        """The shape of the biases: one for each unit, channel or, locally connected, kernel."""
+        return self.weight[:1] if self.local else (self.channels,)
 
     @property
     def convolution(self) -> bool:
-        return len(self.weight) == 4
+        """Whether it maps images to images, with weights shared over positions or not."""
+        return self.op in ("convolution", "local")
+
+    @property
+    def local(self) -> bool:
+        """Whether every position has a kernel of its own."""
+        return self.op == "local"
+
+    @property
+    def dense(self) -> bool:
+        """Whether it multiplies by its weights [out, in], so that their gradient is δᵀ h."""
+        return self.op == "linear"
+
+    @property
+    def own(self) -> bool:
+        """Whether its weight op is a class of the user's own."""
+        return not self.dense and not self.convolution
 
     @property
     def size(self) -> int:
@@ -49,7 +71,7 @@ class LayerShape:
     def input_major(self) -> bool:
         """Whether the weights lie in memory as [in, out]: products h_{l-1} W' are then up to a third faster, and those
         that descend no slower. With few outputs, it is the other way round."""
-        return not self.convolution and self.options is not None
+        return self.dense and self.options is not None
 
 
 def layer_shapes(settings: Settings, shape: tuple[int, ...], outputs: int) -> list[LayerShape]:
@@ -81,19 +103,25 @@ def layer_shapes(settings: Settings, shape: tuple[int, ...], outputs: int) -> li
                 )
             local = not network.weight_sharing
             kernels = channels * math.prod(extents) if local else channels
-            weight = (kernels, current[0], network.kernel, network.kernel)
+            kernel = (kernels, current[0], network.kernel, network.kernel)
             output = (channels, pooled[0], pooled[1])
             options = resolve_options(settings, len(layers), convolution=True)
             pool = (network.pool, network.pool_stride)
             name = f"local{index}" if local else f"conv{index}"
-            layers.append(LayerShape(name, weight, current, output, options, pool, network.padding, local))
+            op = "local" if local else "convolution"
+            layers.append(LayerShape(name, kernel, current, output, options, pool, network.padding, op))
             current = output
         widths = network.hidden
     else:
         widths = network.hidden_widths
     for index, width in enumerate(widths, start=1):
         options = resolve_options(settings, len(layers), convolution=False)
-        layers.append(LayerShape(f"linear{index}", (width, math.prod(current)), current, (width,), options))
+        weight: tuple[int, ...] = (width, math.prod(current))
+        name = "linear"
+        if network.op != "linear":
+            own = import_class(network.op, what=f'op "{network.op}"')
+            weight, name = tuple(own.weight_shape(weight[1], width)), getattr(own, "layer_name", own.__name__.lower())
+        layers.append(LayerShape(f"{name}{index}", weight, current, (width,), options, op=network.op))
         current = (width,)
     layers.append(LayerShape("output", (outputs, math.prod(current)), current, (outputs,), None))
     return layers
@@ -117,7 +145,7 @@ def parameter_shapes(layers: list[LayerShape]) -> dict[tuple[int, str], tuple[in
     shapes: dict[tuple[int, str], tuple[int, ...]] = {}
     for index, layer in enumerate(layers, start=1):
         shapes[index, "weight"] = layer.weight
-        shapes[index, "bias"] = layer.weight[:1]
+        shapes[index, "bias"] = layer.bias
         if layer.options is not None and layer.options.norm != "none":
             shapes[index, "gain"] = shapes[index, "shift"] = (layer.channels,)
     return shapes
@@ -125,4 +153,4 @@ def parameter_shapes(layers: list[LayerShape]) -> dict[tuple[int, str], tuple[in
 
 def condenses(layer: LayerShape, samples: int) -> bool:
     """Whether so few samples of a layer's inputs span less than all its coordinates."""
-    return not layer.convolution and samples < layer.weight[1]
+    return layer.dense and samples < layer.weight[1]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from alignkit.errors import StudyError
+from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
-from alignkit.networks.network import Pass
 from alignkit.networks.shapes import LayerShape
 from alignkit.rules.feedback import Projection
 from alignkit.settings.rules import RuleOptions

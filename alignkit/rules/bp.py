@@ -6,7 +6,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from alignkit.networks.network import Pass
+from alignkit.networks.forward_pass import Pass
 from alignkit.rules.base import Rule
 from alignkit.rules.dfa import DFA
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
-from alignkit.networks.network import Pass
 from alignkit.numerics.products import matmul
 from alignkit.rules.base import Rule, TaughtNetwork
 from alignkit.rules.feedback import Projection, dfa_matrix, stack

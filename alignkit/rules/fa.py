@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
-from alignkit.networks.network import Pass
 from alignkit.rules.base import Rule, TaughtNetwork
 from alignkit.rules.feedback import Projection, fa_matrix, stack
 
@@ -27,8 +27,8 @@ class FA(Rule):
 
     def projection(self, layer: int) -> Projection | None:
         matrix = self.matrices[layer - 1]
-        if matrix.dim() != 3:
-            return None  # a convolution's kernel: no single matrix maps delta to signal
+        if not self.network.layers[layer].dense:
+            return None  # a convolution's kernel, say: no single matrix maps delta to signal
         return Projection(matrix, from_error=layer == len(self.matrices))
 
     def redrawn_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor | None:

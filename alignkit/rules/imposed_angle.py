@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from alignkit.errors import StudyError
+from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
-from alignkit.networks.network import Pass
 from alignkit.numerics import streams
 from alignkit.numerics.products import matmul
 from alignkit.numerics.streams import orthogonal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from alignkit.networks.network import Pass
+from alignkit.networks.forward_pass import Pass
 from alignkit.rules.base import Rule
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from alignkit.settings.modules import is_own
 from alignkit.settings.types import Activation, Count, Flag, Index, Probability, Section, Slope, Stage
 
 
@@ -40,7 +41,10 @@ class Network(Section):
     the batch. A lower fraction keeps all that a higher one keeps.
 
     `initialisation` "pre_aligned" starts from "pytorch" and sets every weight matrix above the first hidden layer
-    so that what back-propagation sends down resembles the teaching signal (Launay, Poli and Krzakala 2019)."""
+    so that what back-propagation sends down resembles the teaching signal (Launay, Poli and Krzakala 2019).
+
+    `op` is the weight op of the hidden fully connected layers: "linear", or "module:Class" of one's own
+    (`networks/weight_op.py`)."""
 
     activation: Activation = "tanh"
     slope: Slope = 0.01
@@ -50,8 +54,16 @@ class Network(Section):
     frozen: Probability = 0.0
     signal_masked: Probability = 0.0
     order: Order = ("norm", "activation", "dropout", "pool")
+    op: str = "linear"
     initialisation: Literal["pytorch", "xavier", "kaiming", "orthogonal", "zero", "pre_aligned"] = "pytorch"
     layers: tuple[LayerOverrides, ...] = ()
+
+    @field_validator("op")
+    @classmethod
+    def _op_has_a_name(cls, op: str) -> str:
+        if op != "linear" and not is_own(op):
+            raise ValueError(f'expected "linear", or "module:Class" for a weight op of your own; got "{op}"')
+        return op
 
     @model_validator(mode="after")
     def _slope_has_its_activation(self) -> Network:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from alignkit.settings.modules import code_identity, is_own
 from alignkit.settings.rules import identifying_options, rule_identity
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.study.designs import reads_feedback
@@ -42,7 +43,8 @@ def _determinants(rule: str, settings: Settings, fingerprint: Fingerprint) -> di
     dumped = settings.model_dump(mode="json", exclude_defaults=True)
     sections = {section: dict(dumped.get(section, {})) for section in SECTIONS if section not in ("data", "rule")}
     options = identifying_options(rule, settings.rule)
-    return {"data": fingerprint(settings.data), **sections, **({"options": options} if options else {})}
+    own = {"op": code_identity(settings.network.op)} if is_own(settings.network.op) else {}
+    return {"data": fingerprint(settings.data), **sections, **({"options": options} if options else {}), **own}
 
 
 def _hash(determined: Any) -> str:

@@ -27,7 +27,7 @@ def check_prealignment(settings: Settings, layers: Sequence[LayerShape], train_s
     training samples do not make a batch for each hidden layer."""
     if settings.network.initialisation != "pre_aligned":
         return
-    if any(layer.convolution for layer in layers[1:]):
+    if not all(layer.dense for layer in layers[1:]):
         raise StudyError(
             'network.initialisation: "pre_aligned" sets the weights of fully connected layers; this network has a '
             'convolution above its first layer. Use "pytorch", or kind = "mlp"'

@@ -13,7 +13,8 @@ from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
 from alignkit.data.dataset import Dataset
 from alignkit.measures.probe import Probe
 from alignkit.measures.reductions import Measures
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.forward_pass import Pass
+from alignkit.networks.network import Network
 from alignkit.rules.base import Rule
 from alignkit.training.cohorts import Cohort
 from alignkit.training.evaluation import SPLITS, evaluate

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from alignkit.errors import StudyError
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.forward_pass import Pass
+from alignkit.networks.network import Network
 from alignkit.rules.base import Rule
 
 LINEARITY = 1e-3

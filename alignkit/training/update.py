@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
-from alignkit.networks.network import Network, Pass
+from alignkit.networks.network import Network
 from alignkit.networks.parameters import Parameters, per_member
 from alignkit.rules.base import Rule, StepTaken
 from alignkit.rules.bp import BP
