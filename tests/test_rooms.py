@@ -104,7 +104,8 @@ def test_computing_imports_no_statistics_and_judging_no_torch() -> None:
 
 def test_statistics_know_nothing_but_tables() -> None:
     graph = rooms()
-    assert graph["stats"] <= {"columns", "errors"}
+    assert graph["stats"] <= {"columns", "errors", "display", "text"}  # and how results show themselves
+    assert graph["display"] | graph["text"] <= {"columns", "errors", "text"}
     assert "rules" not in graph["study"] and "measures" not in graph["rules"]
 
 
@@ -114,3 +115,7 @@ def test_reading_and_judging_load_no_torch() -> None:
         "alignkit.Study; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_every_public_name_is_there() -> None:
+    assert [name for name in alignkit.__all__ if getattr(alignkit, name, None) is None] == []

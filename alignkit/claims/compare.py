@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from alignkit.display import effect_words, p_words, seeds_words, shown
 from alignkit.errors import AnalysisError, nearest, require_text
 from alignkit.records.rows import Source, source_of
 from alignkit.records.store import Records
@@ -21,8 +22,21 @@ from alignkit.stats.models.design import FTest
 from alignkit.stats.models.factorial import repeated_measures_f
 from alignkit.stats.tables.checks import levels_given, names_of, require_choice, require_columns
 from alignkit.stats.tables.levels import level_column, level_order, level_text
+from alignkit.text import count
 
 
+def _words(comparison: Comparison) -> str:
+    of = ", ".join([comparison.factor, comparison.response, *([f"by {comparison.by}"] if comparison.by else [])])
+    effects = [
+        f"{' to '.join(result.levels)} {effect_words(result.estimate, result.interval, comparison.response)} "
+        f"{p_words(result)}"
+        for result in comparison.contrasts
+    ]
+    warned = [count(len(comparison.warnings), "warning")] if comparison.warnings else []
+    return f"{of}: {', '.join([*effects, seeds_words(comparison.contrasts[0]), *warned])}"
+
+
+@shown(words=_words)
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """How a response differs between the levels of a factor, in `unit`.

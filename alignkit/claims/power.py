@@ -13,6 +13,7 @@ from scipy import stats
 from alignkit.claims.tables import claim_design, claim_factors, claim_table
 from alignkit.claims.verdicts import ALPHA
 from alignkit.columns import unit_of
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrast_variance import contrast_variance
@@ -31,6 +32,7 @@ from alignkit.study.runs import Plan
 NAN = float("nan")
 
 
+@shown()
 @dataclass(frozen=True)
 class ClaimPower:
     """What the planned seeds can show of a claim, and how many it needs, in the response's unit.

@@ -11,8 +11,18 @@ import pandas as pd
 
 from alignkit.claims.tables import claim_factors, claim_table
 from alignkit.claims.verdicts import ALPHA, Verdict, evaluate, without_each_seed
-from alignkit.claims.wording import ACCURACY, NO_EVIDENCE, advice, best_of_all, effect_text, tentative_note, unconfirmed
+from alignkit.claims.wording import (
+    ACCURACY,
+    NO_EVIDENCE,
+    advice,
+    best_of_all,
+    effect_text,
+    standing,
+    tentative_note,
+    unconfirmed,
+)
 from alignkit.columns import label_of
+from alignkit.display import block, head_html, rows_html, tight
 from alignkit.errors import AnalysisError
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.choice import SURE, Choice, choose, confirm
@@ -20,6 +30,7 @@ from alignkit.stats.contrasts.contrasts import Contrast, contrast, level_means
 from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.sensitivity.attrition import response_bounds, worst_case_bounds
 from alignkit.stats.tables.levels import level_order
+from alignkit.text import count
 
 NAN = float("nan")
 
@@ -39,8 +50,32 @@ class _Accuracy:
         return self.p_adjusted < ALPHA
 
 
-def recommendations(records: Records, verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
+class Recommendations(list[dict[str, Any]]):
+    """Recommendations, ready for JSON: a list that a notebook shows as a table."""
+
+    def __repr__(self) -> str:
+        each = [f"{entry['practice']}: {standing(entry)}" for entry in self]
+        return f"Recommendations({'; '.join(each)})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                entry["practice"], standing(entry),
+                tight(effect_text(entry["effect"], entry["interval"], entry["response"])),
+                tight(effect_text(entry["accuracy_effect"], entry["accuracy_interval"], ACCURACY)), entry["summary"],
+            )
+            for entry in self
+        ]  # fmt: skip
+        columns = ("practice", "verdict", "effect [95%]", "on test accuracy [95%]", "in words")
+        words = count(len(self), "practice")
+        return block(head_html("Recommendations", words), rows_html(rows, head=columns, badge="verdict"))
+
+
+def recommendations(records: Records, verdicts: Iterable[Verdict] | None = None) -> Recommendations:
     """One entry for each claim that names a practice, in the study's order; ready for JSON.
+
+    `verdicts` are those of `evaluate(records)` unless others are given.
+
 
     `effect` and `interval` are the claim's contrast in `unit`, `accuracy_effect` the same contrast of test
     accuracy in points, with a 95% interval of its own. `verdict` is that of the claim, with "no evidence" in
@@ -62,13 +97,14 @@ def recommendations(records: Records, verdicts: Iterable[Verdict]) -> list[dict[
     looked large looks larger than it is. `caveats` are what else a reader must know before following. `scope`
     says where this was seen; nothing here speaks of other data, networks or rates.
     """
+    verdicts = evaluate(records) if verdicts is None else verdicts
     named = [verdict for verdict in verdicts if verdict.claim.practice]
     accuracy = [_on_accuracy(records, verdict) for verdict in named]
     adjusted = holm([found.p if found else NAN for found in accuracy])
-    return [
+    return Recommendations(
         _recommendation(records, verdict, replace(found, p_adjusted=float(p)) if found else None)
         for verdict, found, p in zip(named, accuracy, adjusted, strict=True)
-    ]
+    )
 
 
 def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from alignkit.claims.tables import UNFINISHED, claim_design, claim_factors, claim_table, planned_runs, planned_table
 from alignkit.columns import unit_of
+from alignkit.display import block, effect_words, head_html, p_words, rows_html, seeds_words, tight
 from alignkit.errors import AnalysisError, nearest
 from alignkit.records.confounding import rate_note, step_note
 from alignkit.records.rows import require_records
@@ -23,6 +24,7 @@ from alignkit.stats.sensitivity.attrition import response_bounds, worst_case_bou
 from alignkit.stats.tables.checks import require_alpha
 from alignkit.stats.tables.levels import in_design, level_text
 from alignkit.study.claim import Claim
+from alignkit.text import ABSENT, count, p_text
 
 ALPHA = 0.05
 NAN = float("nan")
@@ -73,9 +75,50 @@ class Verdict:
     method: str = ""
     warnings: tuple[str, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        return f"Verdict({_words(self)})"
+
+    def _repr_html_(self) -> str:
+        return _html([self])
+
     def to_frame(self) -> pd.DataFrame:
         """One row."""
         return verdict_frame([self])
+
+
+def _words(verdict: Verdict) -> str:
+    parts = [f"{verdict.claim.name}: {verdict.verdict}", _effect(verdict), p_words(verdict), seeds_words(verdict)]
+    return ", ".join(part for part in parts if part)
+
+
+def _effect(verdict: Verdict) -> str:
+    return effect_words(verdict.estimate, verdict.interval, verdict.claim.response) if verdict.n_seeds else ""
+
+
+def _html(verdicts: Sequence[Verdict]) -> str:
+    rows = [
+        (
+            verdict.claim.statement, verdict.verdict, tight(_effect(verdict)) or ABSENT,
+            p_text(verdict.p_equivalence_adjusted if verdict.verdict == "equivalent" else verdict.p_adjusted),
+            str(verdict.n_seeds), verdict.reason,
+        )
+        for verdict in verdicts
+    ]  # fmt: skip
+    columns = ("claim", "verdict", "effect [95%]", "adjusted p", "seeds", "reason")
+    table = rows_html(rows, head=columns, right=("adjusted p", "seeds"), badge="verdict")
+    notes = [f"{verdict.claim.name}: {note}" for verdict in verdicts for note in verdict.warnings]
+    return block(head_html(f"Verdict{'s' * (len(verdicts) != 1)}", count(len(verdicts), "claim")), table, notes=notes)
+
+
+class Verdicts(list[Verdict]):
+    """The verdicts of a study's claims, in the study's order: a list that a notebook shows as a table."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per verdict."""
+        return verdict_frame(self)
+
+    def _repr_html_(self) -> str:
+        return _html(self)
 
 
 VERDICT_COLUMNS = (
@@ -102,7 +145,7 @@ def verdict_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
 
 
-def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
+def evaluate(records: Records, *, alpha: float = ALPHA) -> Verdicts:
     """What the records say of each claim of their study, in the study's order.
 
     A claim is judged on one contrast per seed, averaged over the other factors of its design. It is
@@ -117,7 +160,7 @@ def evaluate(records: Records, *, alpha: float = ALPHA) -> list[Verdict]:
     key = ("verdicts", alpha)
     if key not in records.memo:
         records.memo[key] = _evaluate(records, alpha)
-    return list(records.memo[key])
+    return Verdicts(records.memo[key])
 
 
 def family_size(records: Records) -> int:

@@ -21,12 +21,14 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from alignkit.columns import FORMAT_VERSION, RUNS
+from alignkit.display import block, head_html, pairs_html, table_html
 from alignkit.errors import RecordsError, StudyError
 from alignkit.records import registration
 from alignkit.records.files import TABLES, read_object, read_table, sha256, to_parquet, unreadable, writing
 from alignkit.records.registration import Registration
+from alignkit.settings.rules import WITHOUT_FEEDBACK
 from alignkit.study.study import Study
-from alignkit.text import show_rules
+from alignkit.text import count, listed, show_rules
 
 _COHORT = re.compile(r"[0-9a-f]{16}")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.([0-9]+)")
@@ -56,6 +58,46 @@ class Records:
     held_out: Records | None = None
     registration: Registration | None = None
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Records({_words(self)})"
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
+
+def _words(records: Records) -> str:
+    runs = records.runs
+    fed = runs.loc[~runs["rule"].isin(WITHOUT_FEEDBACK), "cell"]
+    apart = records.held_out.runs["seed"].nunique() if records.held_out is not None else 0
+    diverged = int(runs["diverged"].sum())
+    parts = [
+        count(len(runs), "run"),
+        count((fed if len(fed) else runs["cell"]).nunique(), "cell"),
+        count(runs["seed"].nunique(), "seed") + (f" and {apart} held out" if apart else ""),
+        f"rule{'s' * (runs['rule'].nunique() > 1)} {listed(list(dict.fromkeys(runs['rule'])))}",
+        *([f"{diverged:,} diverged"] if diverged else []),
+        f"{count(records.missing, 'run')} missing" if records.missing else "complete",
+    ]
+    return f"{records.study.name!r}: {', '.join(parts)}"
+
+
+def _html(records: Records) -> str:
+    """The records at a glance: how each rule did, and what varied."""
+    runs = records.runs
+    rules = runs.groupby("rule", sort=False).agg(
+        runs=("run_id", "size"), diverged=("diverged", "sum"), accuracy=("test_accuracy", "mean")
+    )
+    rules["accuracy"] *= 100
+    varied = {name: ", ".join(map(str, runs[name].dropna().unique())) for name in records.factors}
+    tables = [(name, getattr(records, name)) for name in TABLES]
+    sizes = [f".{name} ({len(table):,} rows, {len(table.columns)} columns)" for name, table in tables]
+    return block(
+        head_html("Records", _words(records)),
+        table_html(rules.rename(columns={"accuracy": "mean test accuracy (%)"}).reset_index()),
+        pairs_html(varied),
+        notes=[f"Tables: {', '.join(sizes)}"],
+    )
 
 
 def load(directory: str | Path) -> Records:

@@ -164,7 +164,7 @@ def _listed(hypotheses: Sequence[Hypothesis]) -> str:
 
 
 def _recommendations(found: All) -> list[dict[str, Any]]:
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name in STUDIES:
         if name in found and found[name].study.claims and name != "defects":
             entries += recommendations(found[name], evaluate(found[name]))

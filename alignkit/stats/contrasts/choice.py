@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.contrasts.paired import paired_test
@@ -18,6 +19,7 @@ from alignkit.stats.tables.levels import level_text
 SURE = 0.95
 
 
+@shown()
 @dataclass(frozen=True)
 class Choice:
     """The level with the smallest expected regret, and the probabilities behind it.
@@ -193,6 +195,7 @@ def _effects(names: list[str], values: np.ndarray, drawn: np.ndarray, *, base: i
     return pd.DataFrame(rows)
 
 
+@shown()
 @dataclass(frozen=True)
 class Confirmation:
     """What seeds held out say of a finding that was made on others.

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.tables.frames import one_row
@@ -22,6 +23,7 @@ from alignkit.stats.tables.levels import level_column
 NAN = float("nan")
 
 
+@shown()
 @dataclass(frozen=True)
 class ContrastVariance:
     """Variance components of the contrast from `levels[0]` to `levels[1]`, in squared units of the response.

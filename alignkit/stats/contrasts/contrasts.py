@@ -8,17 +8,20 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.multiplicity import benjamini_hochberg, holm
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.tables.checks import names_of, require_choice, require_columns
 from alignkit.stats.tables.levels import level_column, level_order, level_text
+from alignkit.text import count
 
 NAN = float("nan")
 ADJUSTMENTS = {"holm": holm, "bh": benjamini_hochberg}
 
 
+@shown(in_response=True)
 @dataclass(frozen=True)
 class Contrast:
     """The effect of one change of a factor: `levels[1]` minus `levels[0]`, averaged over the other factors.
@@ -105,6 +108,7 @@ def contrast(
     )
 
 
+@shown(words=lambda found: f"{count(found.means.shape[1], 'level')}, {count(len(found.means), 'seed')}")
 @dataclass(frozen=True)
 class LevelMeans:
     """Each level's mean in each seed: `means` [seed, level], NaN where a seed has none; `method` says over what.

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.stats.contrasts.arrays import moments, t_interval, tost_p
 from alignkit.stats.tables.checks import differences_of, require_alpha, require_margin
 from alignkit.stats.tables.frames import one_row
 
 
+@shown()
 @dataclass(frozen=True)
 class EquivalenceResult:
     """Two one-sided tests against ±`margin`. `interval` has level 1 - 2 alpha: inside the margin iff p < alpha."""

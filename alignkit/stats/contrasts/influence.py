@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.contrasts.paired import minimum_seeds, paired_test
@@ -16,6 +17,7 @@ from alignkit.stats.contrasts.paired import minimum_seeds, paired_test
 Finding = Literal["increases", "decreases", "equivalent", "undecided"]
 
 
+@shown()
 @dataclass(frozen=True)
 class LeaveOneOut:
     """A contrast without each seed in turn.

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import paired_test, sign_flip_p
 from alignkit.stats.tables.frames import one_row
@@ -19,6 +20,7 @@ from alignkit.stats.tables.frames import one_row
 Differences = Sequence[float] | np.ndarray | pd.Series
 
 
+@shown()
 @dataclass(frozen=True)
 class LocationResult:
     """An estimate of the differences' centre, its interval and p; an infinite end says that n is too small."""

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.arrays import DRAWS, EXACT_UP_TO, moments, sign_flip_p_values, t_interval, t_p
 from alignkit.stats.tables.checks import differences_of, require_alpha, require_count, require_level
 from alignkit.stats.tables.frames import counted, one_row
 
 
+@shown()
 @dataclass(frozen=True)
 class PairedResult:
     """What differences within seeds say of their mean: t interval, exact sign-flip p, and the t test's p."""

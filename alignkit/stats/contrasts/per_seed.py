@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.arrays import matched_differences, mean_of_present
 from alignkit.stats.tables.checks import levels_given, names_of, number_column, require_columns, require_seed_column
@@ -21,6 +22,13 @@ from alignkit.stats.tables.frames import counted
 from alignkit.stats.tables.levels import level_column, level_order, level_text
 
 
+def _words(contrasts: SeedContrasts) -> str:
+    low, high = contrasts.levels
+    of = f"{contrasts.factor} {low} to {high}, {contrasts.response}"
+    return f"{of}: {counted(len(contrasts.differences), 'seed')}, {counted(contrasts.n_cells, 'cell')}"
+
+
+@shown(words=_words)
 @dataclass(frozen=True)
 class SeedContrasts:
     """The effect of going from `levels[0]` to `levels[1]`, once per seed.

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO, moments, sign_flip_p_values, t_p
 from alignkit.stats.contrasts.paired import minimum_seeds, require_seeds
@@ -27,6 +28,7 @@ REPLICATES = 20_000
 SUMS = 2**23
 
 
+@shown()
 @dataclass(frozen=True)
 class Power:
     """The chance that `n_seeds` seeds give the verdict, when the truth is `effect`.

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 from scipy.optimize import isotonic_regression
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.contrasts.paired import paired_test
@@ -42,6 +43,7 @@ class PolynomialContrast:
     share: float
 
 
+@shown()
 @dataclass(frozen=True)
 class DoseResponse:
     """A response along a dose, with the seed as the replicate.
@@ -87,6 +89,7 @@ class DoseResponse:
         )
 
 
+@shown()
 @dataclass(frozen=True)
 class DoseAtLoss:
     """The dose at which the response has lost `loss`: the median over seeds, with a distribution-free interval.

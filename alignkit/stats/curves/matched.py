@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from alignkit.columns import unit_of
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.contrasts import Contrast, contrast, contrast_frame
 from alignkit.stats.curves.rows import curve_rows, require_columns
@@ -126,6 +127,7 @@ def _curves(table: pd.DataFrame, run: str) -> Iterator[tuple[Any, np.ndarray]]:
     return zip(names, np.split(rows, np.cumsum(np.bincount(codes))[:-1]), strict=True)
 
 
+@shown(in_response=True)
 @dataclass(frozen=True)
 class MatchedComparison:
     """An effect at equal training loss, beside the same effect at equal steps.

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.contrasts.paired import paired_test
@@ -23,6 +24,7 @@ NAN = float("nan")
 EXACT_LAYERS = 8  # 8! orders a seed; beyond that the normal approximation
 
 
+@shown()
 @dataclass(frozen=True)
 class PhaseLag:
     """How much later one event comes than another, in doublings of time: log2(1 + later) - log2(1 + earlier).
@@ -95,6 +97,7 @@ def phase_lag(
     )
 
 
+@shown()
 @dataclass(frozen=True)
 class LayerOrder:
     """Whether lower layers have an event first.

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from alignkit.columns import unit_of
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import minimum_seeds
 from alignkit.stats.curves.rows import curve_rows, require_columns
@@ -142,6 +143,7 @@ def memorisation_times(
     return _with_runs(runs, rows, run)
 
 
+@shown()
 @dataclass(frozen=True)
 class PhaseSummary:
     """The median time of an event over seeds, with an interval from order statistics.

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import paired_test, require_seeds
 from alignkit.stats.curves.rows import require_columns
@@ -41,6 +42,7 @@ class HeldOut:
     p: float
 
 
+@shown()
 @dataclass(frozen=True)
 class Threshold:
     """Where a response bends along an ordered factor, and whether it bends at all.

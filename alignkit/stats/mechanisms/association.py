@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import require_seeds
 from alignkit.stats.curves.rows import require_columns
@@ -27,6 +28,7 @@ class Effect:
     p: float
 
 
+@shown()
 @dataclass(frozen=True)
 class Association:
     """How mediator and outcome go together from run to run, at equal seed and cell.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import require_seeds, sign_flip_p
 from alignkit.stats.contrasts.per_seed import seed_contrasts
@@ -34,6 +35,7 @@ ASSUMPTION = (
 )
 
 
+@shown()
 @dataclass(frozen=True)
 class Mediation:
     """The effect of a factor on an outcome, and how much of it is associated with a mediator.

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.tables.levels import level_column, level_order
 
@@ -45,6 +46,7 @@ class VarianceComponent:
     p: float
 
 
+@shown()
 @dataclass(frozen=True)
 class VarianceDecomposition:
     """Where the variance of a response over runs comes from.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
@@ -17,6 +18,7 @@ from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column
 
 
+@shown()
 @dataclass(frozen=True)
 class BetaContrast:
     """The effect of a factor on the log odds of a share, in a Beta model with an intercept for every seed.

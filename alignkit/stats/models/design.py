@@ -16,6 +16,7 @@ import pandas as pd
 import patsy
 from scipy import stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.models.formula import (
     Interactions,
@@ -30,6 +31,7 @@ from alignkit.stats.models.formula import (
 )
 from alignkit.stats.tables.checks import number_column, require_columns, require_level, require_number
 from alignkit.stats.tables.levels import level_column, level_order, numeric_levels
+from alignkit.text import count
 
 MOST_LEVELS = 40
 """A column with more different numbers than this was hardly meant as a categorical factor."""
@@ -197,6 +199,14 @@ class FTest:
     epsilon: float = 1.0
 
 
+def fit_words(fit: LinearFit) -> str:
+    """A fit in a line: its model and what that rests on."""
+    sizes = [count(len(fit.coefficients), "coefficient"), count(fit.n_seeds, "seed")]
+    warned = [count(len(fit.warnings), "warning")] if fit.warnings else []
+    return f"{fit.design.response} ~ {fit.design.formula}: {', '.join([*sizes, *warned])}"
+
+
+@shown(words=fit_words, table="anova")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearFit:
     """Coefficients [p] of a design and their covariance [p, p], in the unit of the response.

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from alignkit.display import shown
 
+
+@shown()
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
     """What might be wrong with a factorial fit.

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import ROUNDING, Design, FTest, LinearFit, f_p, require_rank
+from alignkit.stats.models.design import ROUNDING, Design, FTest, LinearFit, f_p, fit_words, require_rank
 from alignkit.stats.models.diagnostics import Diagnostics, breusch_pagan
 from alignkit.stats.models.formula import Interactions
 from alignkit.stats.tables.checks import require_choice, require_columns, require_seed_column
@@ -22,6 +23,7 @@ ANOVA_COLUMNS = (
 )  # fmt: skip
 
 
+@shown(words=fit_words, table="anova")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FactorialFit(LinearFit):
     """Coefficients of a factorial model, averaged over seeds or pooled over rows; see `fit_factorial`.

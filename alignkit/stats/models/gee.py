@@ -12,8 +12,9 @@ import pandas as pd
 from statsmodels.genmod.cov_struct import Exchangeable, Independence
 from statsmodels.genmod.generalized_estimating_equations import GEE
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import Design, FTest, LinearFit, f_p
+from alignkit.stats.models.design import Design, FTest, LinearFit, f_p, fit_words
 from alignkit.stats.models.factorial import seed_codes
 
 FEWEST_SEEDS = 6
@@ -21,6 +22,7 @@ FEWEST_SEEDS = 6
 Correlation = Literal["exchangeable", "independence"]
 
 
+@shown(words=fit_words, table="anova")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MarginalFit(LinearFit):
     """Coefficients by generalised estimating equations, with a sandwich covariance over seeds; see `fit_gee`.

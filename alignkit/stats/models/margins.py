@@ -13,11 +13,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.contrasts.contrasts import ADJUSTMENTS
 from alignkit.stats.models.design import LinearFit, t_columns
 from alignkit.stats.tables.checks import names_of, require_choice, require_number
 from alignkit.stats.tables.levels import level_text
+from alignkit.text import count
 
 Kind = Literal["reference", "pairwise", "polynomial"]
 Adjust = Literal["holm", "bh", "none"]
@@ -25,6 +27,12 @@ Adjust = Literal["holm", "bh", "none"]
 DEGREES = ("linear", "quadratic", "cubic")
 
 
+def _words(margins: Margins) -> str:
+    seeds = count(margins.n_seeds, "seed")
+    return f"{', '.join(map(str, margins.labels))}: {count(len(margins.estimate), 'estimate')}, {seeds}"
+
+
+@shown(words=_words)
 @dataclass(frozen=True, eq=False)
 class Margins:
     """Linear combinations of a fit's coefficients, in the unit of the response.

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import Design, FTest, LinearFit, f_p
+from alignkit.stats.models.design import Design, FTest, LinearFit, f_p, fit_words
 from alignkit.stats.models.factorial import seed_codes
 from alignkit.stats.models.random_effects import is_constant, run_codes, seed_terms
 from alignkit.stats.models.reml import (
@@ -57,6 +58,7 @@ class Convergence:
     log_likelihoods: tuple[float, ...]
 
 
+@shown(words=fit_words, table="anova")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MixedFit(LinearFit):
     """Coefficients of a mixed model with Satterthwaite's degrees of freedom; see `fit_mixed`.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.models.design import ROUNDING, Design
 from alignkit.stats.models.factorial import seed_codes
@@ -19,6 +20,7 @@ from alignkit.stats.tables.frames import one_row
 Held = Literal["seed", "cells"]
 
 
+@shown()
 @dataclass(frozen=True, eq=False)
 class PredictionError:
     """The error of predictions for held-out rows, in the unit of the response.

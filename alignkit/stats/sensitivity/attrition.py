@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from alignkit.columns import EXCESS, GAP, unit_of
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO, Moments, moments, t_interval, t_p, tost_p
 from alignkit.stats.contrasts.equivalence import equivalence_test
@@ -26,6 +27,7 @@ from alignkit.stats.tables.levels import level_column
 NAN = float("nan")
 
 
+@shown(in_response=True)
 @dataclass(frozen=True)
 class AttritionBounds:
     """What a contrast can be, whatever the values of the runs that have none.

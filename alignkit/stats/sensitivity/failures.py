@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.contrasts.paired import minimum_seeds, paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
@@ -16,6 +17,7 @@ from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column
 
 
+@shown()
 @dataclass(frozen=True)
 class FailureContrast:
     """How much more often runs fail at `levels[1]` than at `levels[0]`.

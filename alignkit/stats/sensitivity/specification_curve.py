@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO
 from alignkit.stats.contrasts.location import SEED_MODELS
@@ -63,6 +64,7 @@ CHECKPOINTS = ("end", "half-way", "first epoch")
 CHOICES = ("scale", "summary", "checkpoint", "model")
 
 
+@shown()
 @dataclass(frozen=True)
 class SpecificationCurve:
     """One claim's contrast under every declared combination of choices; the first one is the primary.
