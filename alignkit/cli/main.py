@@ -74,8 +74,8 @@ def run(
     """Run a study, or go on with one that was stopped."""
     from alignkit.execution.run_study import open_study, run_study
     from alignkit.records.store import finished_run_ids
-    from alignkit.study.claim_checks import seed_notes
     from alignkit.study.defects import defects
+    from alignkit.study.seed_notes import seed_notes
 
     source = open_study(study, data_path=data, profile=profile)
     for note in (*defects(source.study, source=str(source.path)).values(), *seed_notes(source.study)):
@@ -175,8 +175,8 @@ def validate(study: StudyArgument, data: DataOption = None, profile: ProfileOpti
     from alignkit.execution.checks import plan_cohorts
     from alignkit.execution.pilot import pilot_plan
     from alignkit.execution.run_study import open_study, study_plan
-    from alignkit.study.claim_checks import seed_notes
     from alignkit.study.defects import defects
+    from alignkit.study.seed_notes import seed_notes
 
     source = open_study(study, data_path=data, profile=profile)
     planned = study_plan(source, rates=None)
@@ -208,8 +208,8 @@ def plan(
     from alignkit.execution.checks import check_device, plan_cohorts
     from alignkit.execution.devices import choose_device, default_workers
     from alignkit.execution.run_study import known_rates, open_study, study_plan
-    from alignkit.study.claim_checks import seed_notes
     from alignkit.study.defects import defects
+    from alignkit.study.seed_notes import seed_notes
 
     if effect is not None and pilot_records is None:
         raise AlignkitError("--effect: needs a pilot's records to be judged by. Add --from DIR")

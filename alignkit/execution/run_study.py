@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from alignkit.data import loading
 from alignkit.errors import StudyError, nearest
 from alignkit.execution import pilot
 from alignkit.execution.devices import choose_device, default_workers
+from alignkit.execution.notebook import cell_progress, in_notebook
 from alignkit.execution.progress import OnStatus
 from alignkit.execution.workers import execute
 from alignkit.records import store
 from alignkit.records.files import write_text
 from alignkit.records.store import Records
 from alignkit.settings.data import Images
+from alignkit.settings.modules import find_modules_beside
+from alignkit.settings.validation import plain_values
 from alignkit.study.file import load_study
 from alignkit.study.plan import expand
+from alignkit.study.profiles import with_profile
 from alignkit.study.runs import Plan
 from alignkit.study.study import Study
 
@@ -27,7 +33,10 @@ OnStage = Callable[[str], OnStatus]
 
 @dataclasses.dataclass(frozen=True)
 class StudySource:
-    """A study and where it came from: errors name the file, rates lie beside it."""
+    """A study and where it came from: errors name the file, rates lie beside it.
+
+    A study made in Python lies, under its name, in the current folder.
+    """
 
     study: Study
     path: Path
@@ -47,27 +56,29 @@ def shipped_studies() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
 
 
-def open_study(name: str | Path, *, data_path: str | None = None, profile: str | None = None) -> StudySource:
-    """A study by the path of its file or by the name of a shipped one.
+def open_study(
+    study: str | Path | Study | Mapping[str, Any], *, data_path: str | None = None, profile: str | None = None
+) -> StudySource:
+    """A study by the path of its file, by the name of a shipped one, as an object or as nested dicts.
 
     Parameters
     ----------
-    name : path of a study file, or the name of a shipped study. Modules of the user's own that the study names are
-        looked for in the file's folder too.
+    study : a `Study`, a dict of what a study file would say, the path of a file, or the name of a shipped study.
+        Modules of the user's own that it names are looked for in the file's folder too, and in the current one where
+        there is no file.
     data_path : a local folder of images in the place of the study's data.
-    profile : a smaller version of the study that its file declares.
+    profile : a smaller version of the study that it declares.
 
     Raises
     ------
     StudyError : there is no such study, or it asks for what cannot be.
     """
-    path = Path(name)
-    if not path.is_file() and path.suffix == "" and not path.is_absolute():
-        shipped = shipped_studies()
-        if path.as_posix() not in shipped:
-            raise StudyError(f"{name}: no such file, and no shipped study of that name; {nearest(str(name), shipped)}")
-        path = shipped[path.as_posix()]
-    study = load_study(path, profile=profile)
+    if isinstance(study, str | Path):
+        path = _path_of(study)
+        study = load_study(path, profile=profile)
+    else:
+        study = _made(study, profile)
+        path = Path(study.name)
     if data_path is not None:
         known = (
             study.data
@@ -78,8 +89,33 @@ def open_study(name: str | Path, *, data_path: str | None = None, profile: str |
     return StudySource(study, path)
 
 
+def _path_of(name: str | Path) -> Path:
+    path = Path(name)
+    if path.is_file() or path.suffix != "" or path.is_absolute():
+        return path
+    shipped = shipped_studies()
+    if path.as_posix() not in shipped:
+        raise StudyError(f"{name}: no such file, and no shipped study of that name; {nearest(str(name), shipped)}")
+    return shipped[path.as_posix()]
+
+
+def _made(study: Study | Mapping[str, Any], profile: str | None) -> Study:
+    """A study given in Python, in one of its profiles where asked."""
+    if not isinstance(study, Study | Mapping):
+        raise StudyError(
+            f"expected a study: alignkit.Study(...), a dict, the path of a file or the name of a shipped study; got "
+            f"{type(study).__name__}. Records are read with load(...), tables judged with compare(...)"
+        )
+    stated = study.options() if isinstance(study, Study) else study
+    label = str(stated.get("name") or "study")
+    find_modules_beside(Path(label), plain_values(stated))
+    if isinstance(study, Study) and profile is None:
+        return study
+    return Study.parse(stated if profile is None else with_profile(stated, profile, source=label), source=label)
+
+
 def run_study(
-    study: str | Path | StudySource,
+    study: str | Path | Study | Mapping[str, Any] | StudySource,
     out: str | Path,
     *,
     data_path: str | None = None,
@@ -92,34 +128,54 @@ def run_study(
 
     Parameters
     ----------
-    study : path of a study file, or the name of a shipped study.
+    study : a `Study`, a dict of what a study file would say, the path of a file, or the name of a shipped study.
     out : the directory for its records.
     data_path : a local folder of images in the place of the study's data.
-    profile : a smaller version of the study that its file declares.
+    profile : a smaller version of the study that it declares.
     workers : processes; by default one per CPU core, one on a GPU. Results do not depend on it.
     device : "auto", "cpu", "cuda".
-    on_stage : called with the name of each stage; answers with what to call with its progress.
+    on_stage : is told of progress; by default a notebook shows it below the cell, and nothing does elsewhere.
 
     Raises
     ------
     AlignkitError : the study asks for what cannot be, its data are at fault, or `out` holds something else.
 
+    Notes
+    -----
+    An interrupt (Ctrl-C, a notebook's stop button) keeps every run that had finished: `load(out)` reads them, and
+    the same call goes on with the rest.
+
     Examples
     --------
     >>> records = run_study("quick", "reports/quick")  # doctest: +SKIP
+    >>> study = Study(name="norms", factors={"network.norm": ["none", "batch"]})
+    >>> records = run_study(study, "records/norms")  # doctest: +SKIP
     """
     source = study if isinstance(study, StudySource) else open_study(study, data_path=data_path, profile=profile)
     out, device = Path(out), choose_device(device)
     workers = default_workers(device) if workers is None else workers
-    begin = on_stage or (lambda stage: lambda status: None)
-    rates = tuned_rates(source, out, device=device, workers=workers, begin=begin)
-    plan = study_plan(source, rates=rates)
-    execute(plan, out, device=device, workers=workers, on_status=begin("training"))
+    with _told(on_stage, source.study.name) as begin:
+        rates = tuned_rates(source, out, device=device, workers=workers, begin=begin)
+        plan = study_plan(source, rates=rates)
+        execute(plan, out, device=device, workers=workers, on_status=begin("training"))
     return store.load(out)
 
 
-def study_plan(source: StudySource, *, rates: dict[str, tuple[float, float]] | None) -> Plan:
-    """The runs of a study at its tuned rates; None where it tunes none, or to plan it untuned."""
+def _told(on_stage: OnStage | None, name: str) -> AbstractContextManager[OnStage]:
+    if on_stage is None and in_notebook():
+        return cell_progress(name)
+    return nullcontext(on_stage or (lambda stage: lambda status: None))
+
+
+def study_plan(
+    study: str | Path | Study | Mapping[str, Any] | StudySource, *, rates: dict[str, tuple[float, float]] | None = None
+) -> Plan:
+    """What a study would run: its cells, its runs and their settings, with tuned `rates` where there are any.
+
+    >>> study_plan("quick")
+    Plan('quick': 2,240 runs, 70 cells, 10 seeds and 6 held out, rules bp and dfa)
+    """
+    source = study if isinstance(study, StudySource) else open_study(study)
     return expand(source.study, fingerprint=loading.fingerprint, rates=rates, source=str(source.path))
 
 

@@ -14,13 +14,13 @@ from alignkit.columns import LAYERS, label_of
 from alignkit.records.rows import summarised
 from alignkit.records.store import Records
 from alignkit.report.analysis import Analysis
-from alignkit.report.toml_text import toml_text
 from alignkit.settings.data import Images
 from alignkit.settings.study_options import Settings
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO
 from alignkit.stats.contrasts.paired import minimum_seeds
 from alignkit.stats.tables.levels import in_design
 from alignkit.study.defects import defects
+from alignkit.study.toml_text import toml_text
 from alignkit.text import count, listed, number, rule_name, sizes
 
 ANALYSED_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib")

@@ -1,7 +1,9 @@
-"""From what a study file says to a validated model, or to errors that a reader of the file can act on."""
+"""From what a study says, in a file or in Python, to a validated model, or to errors that its author can act on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +15,8 @@ from alignkit.settings.modules import is_own
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_LINES = 10
+
+_OWNERS = {"Study": "a study", "Settings": "a study", "Claim": "a claim", "Design": "a design"}
 
 _WORDS = {
     "tuple_type": "a list",
@@ -29,7 +33,7 @@ _WORDS = {
 }
 
 
-def with_tags(raw: dict[str, Any]) -> dict[str, Any]:
+def with_tags(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Name the default data and network where a study leaves `data.name` or `network.kind` out."""
     raw = dict(raw)
     for section, tag, default in (("data", "name", "digits"), ("network", "kind", "mlp")):
@@ -38,13 +42,13 @@ def with_tags(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def validated(model: type[Model], raw: dict[str, Any], *, source: str, own_modules: bool = True) -> Model:
-    """`model.model_validate(raw)`, with errors that a reader of the file can act on.
+def validated(model: type[Model], raw: Mapping[str, Any], *, source: str, own_modules: bool = True) -> Model:
+    """`model.model_validate(raw)`, with errors that the study's author can act on.
 
     Parameters
     ----------
     model : what to validate.
-    raw : nested dictionaries, as the file has them.
+    raw : nested dictionaries, as a file has them.
     source : names the file in errors.
     own_modules : whether modules of the user's own are imported to check their options. Records are read without.
 
@@ -53,11 +57,49 @@ def validated(model: type[Model], raw: dict[str, Any], *, source: str, own_modul
     StudyError : a line for each key at fault.
     """
     try:
-        return model.model_validate(with_tags(raw), context={"own_modules": own_modules})
+        return model.model_validate(with_tags(plain_values(raw)), context={"own_modules": own_modules})
     except ValidationError as error:
-        lines = _explanations(model, error)
-        more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
-        raise StudyError("\n".join(f"{source}: {line}" for line in [*lines[:MOST_LINES], *more])) from None
+        raise explained(model, error, source=source) from None
+
+
+def explained(model: type[BaseModel], error: ValidationError, *, source: str) -> StudyError:
+    """The error that says, in a line for each key at fault, what was expected and what came."""
+    lines = _explanations(model, error)
+    more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+    return StudyError("\n".join(f"{source}: {line}" for line in [*lines[:MOST_LINES], *more]))
+
+
+def built(model: type[Model]) -> type[Model]:
+    """A decorator of what is built in Python as well as read: its errors are those of a file.
+
+    It leaves validation as it is. pydantic builds what lies inside a study without calling initialisers.
+    """
+    initialise = model.__init__
+
+    def build(self: Model, /, **options: Any) -> None:
+        try:
+            initialise(self, **with_tags(plain_values(options)))
+        except ValidationError as error:
+            raise explained(model, error, source=model.__name__) from None
+
+    model.__init__ = build  # type: ignore[method-assign, assignment]
+    return model
+
+
+def plain_values(value: Any) -> Any:
+    """What Python code may hold, as a file would: tuples, ranges and arrays become lists, numpy's numbers plain ones.
+
+    >>> plain_values({"network.width": (8, 16), "network.dropout": range(2)})
+    {'network.width': [8, 16], 'network.dropout': [0, 1]}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_values(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain_values(inner) for inner in value]
+    if isinstance(value, Path):
+        return str(value)
+    # numpy's arrays and scalars, and pandas' columns, without an import of either
+    return value.tolist() if callable(getattr(value, "tolist", None)) else value
 
 
 def _explanations(model: type[BaseModel], error: ValidationError) -> list[str]:
@@ -79,7 +121,7 @@ def _explain(model: type[BaseModel], details: Any) -> tuple[str, str, str]:
     keys, fields = _walk(model, details["loc"])
     key, received = ".".join(keys), details["input"]
     if details["type"] == "extra_forbidden":
-        owner = ".".join(keys[:-1]) or "a study"
+        owner = ".".join(keys[:-1]) or _OWNERS.get(model.__name__, model.__name__)
         return key, f"{owner} has no such key; {nearest(keys[-1], fields)}", ""
     if details["type"] == "missing":
         return key, "expected this key, which is missing. Add it", ""

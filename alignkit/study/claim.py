@@ -7,8 +7,10 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from alignkit.settings.types import Count, Name, Positive, Section
+from alignkit.settings.validation import built
 
 
+@built
 class Claim(Section):
     """A hypothesis, declared before the runs: the effect of going from `levels[0]` to `levels[1]`.
 

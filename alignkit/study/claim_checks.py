@@ -1,14 +1,12 @@
-"""Whether a study's claims are about something that it runs, with seeds enough to judge it."""
+"""Whether a study's claims are about something that it runs."""
 
 from __future__ import annotations
 
 from alignkit.columns import EXCESS, GAP, MEASURE_COLUMNS, MEASURES, RUNS
 from alignkit.errors import StudyError, nearest
-from alignkit.stats.contrasts.paired import minimum_seeds
 from alignkit.stats.tables.levels import level_text
 from alignkit.study.claim import Claim
 from alignkit.study.runs import Plan
-from alignkit.study.study import Study
 
 WITH_A_BETTER_SIDE = ("_angle_deg", "_cosine", "_accuracy", "_loss", GAP)
 """How the names of responses end of which more, or less, is better."""
@@ -76,16 +74,3 @@ def check_claim(claim: Claim, plan: Plan, place: str) -> None:
                 f"{place}: expected a hidden layer that networks with {claim.factor} {level!r} have, 1 to {deepest}; "
                 f'got layer = {claim.layer}. Name one of those, or "mean" for all'
             )
-
-
-def seed_notes(study: Study) -> tuple[str, ...]:
-    """What to know before a run: claims that stay undecided whatever it shows, for want of seeds."""
-    confirmatory = sum(claim.family == "confirmatory" for claim in study.claims)
-    seeds, least = len(study.seed_list), minimum_seeds(max(confirmatory, 1))
-    if not study.claims or seeds >= least:
-        return ()
-    family = f"a family of {confirmatory} claims" if confirmatory > 1 else "one claim"
-    return (
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'}: too few for the exact test of {family}, which takes {least} to "
-        "reach p < .05. Those claims stay undecided whatever the runs show: plan more seeds, or fewer claims",
-    )

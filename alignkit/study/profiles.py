@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from alignkit.errors import StudyError, nearest
 from alignkit.settings.study_options import SECTIONS
 from alignkit.settings.validation import validated
 from alignkit.study.designs import column_name, declared_factors
-from alignkit.study.study import Profile, Study
+from alignkit.study.study import Profile, Study, with_designs
 
 
-def with_profile(raw: dict[str, Any], name: str, *, source: str) -> dict[str, Any]:
+def with_profile(raw: Mapping[str, Any], name: str, *, source: str) -> dict[str, Any]:
     """A study's nested dictionaries as the profile `name` changes them; `profile` then names it.
 
     Raises `StudyError` where the study has no such profile, or the profile names a factor, level or section that
     the study does not have.
     """
     whole = validated(Study, raw, source=source)
+    raw = with_designs(raw)
     declared_factors(whole, source)
     if name not in whole.profiles:
         known = nearest(name, whole.profiles) if whole.profiles else f"it declares none. Add [profiles.{name}] to it"

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.columns import FORMAT_VERSION
+from alignkit.display import block, head_html, rows_html
 from alignkit.settings.rules import WITHOUT_FEEDBACK, display_of
 from alignkit.settings.study_options import Settings
+from alignkit.study.seed_notes import seed_notes
 from alignkit.study.study import Study
+from alignkit.text import count, listed
 
 Rates = Mapping[str, tuple[float, float]]
 
@@ -58,6 +61,12 @@ class Plan:
             for run in self.runs
         }
 
+    def __repr__(self) -> str:
+        return f"Plan({_words(self)})"
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
     def to_json(self) -> str:
         runs = [
             {
@@ -69,3 +78,28 @@ class Plan:
         written = {"format": FORMAT_VERSION, "study": self.study.name, "factors": list(self.factors), "runs": runs}
         shown = {rule: display for rule in self.study.rules if (display := display_of(rule))}
         return json.dumps({**written, "rules": shown} if shown else written, indent=0)
+
+
+def _words(plan: Plan) -> str:
+    study = plan.study
+    held_out = f" and {len(study.held_out_seeds)} held out" if study.held_out_seeds else ""
+    return (
+        f"{study.name!r}: {count(len(plan.runs), 'run')}, {count(plan.cells, 'cell')}, "
+        f"{count(len(study.seed_list), 'seed')}{held_out}, rules {listed(study.rules)}"
+    )
+
+
+def _html(plan: Plan) -> str:
+    """The plan at a glance: how much each design runs, and what to know before it does."""
+    rows = []
+    for name in plan.study.designs or ("study",):
+        runs = [run for run in plan.runs if name in run.designs]
+        cells = {run.cell for run in runs if run.rule not in WITHOUT_FEEDBACK} or {run.cell for run in runs}
+        varied = {
+            factor: dict.fromkeys(str(run.levels[factor]) for run in runs if run.levels[factor] is not None)
+            for factor in plan.factors
+        }
+        levels = "; ".join(f"{factor}: {', '.join(found)}" for factor, found in varied.items() if len(found) > 1)
+        rows.append((name, f"{len(cells):,}", f"{len(runs):,}", levels))
+    table = rows_html(rows, head=("design", "cells", "runs", "what varies"), right=("cells", "runs"))
+    return block(head_html("Plan", _words(plan)), table, notes=[*plan.notes, *seed_notes(plan.study)])

@@ -1,4 +1,4 @@
-"""What a study says: the frozen, validated description that a TOML file is read into.
+"""What a study says: the frozen, validated description that Python code makes, or a TOML file is read into.
 
 Its options lie in `settings/`, a class a section; its designs, claims and pilot here. `designs.py` turns a study into
 cells and runs.
@@ -7,18 +7,23 @@ cells and runs.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from alignkit.display import block, head_html, pairs_html, rows_html
 from alignkit.errors import StudyError
 from alignkit.settings.rules import check_rule
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.settings.types import Count, Name, Positive, Section, Seed
-from alignkit.settings.validation import validated
+from alignkit.settings.validation import built, plain_values, validated
 from alignkit.study.claim import Claim
+from alignkit.study.toml_text import toml_text
+from alignkit.text import count, listed
 
 
+@built
 class Design(Section):
     """A set of cells. `grid` crosses all factors; `fraction` takes a regular fraction (1/2, 1/4, …) of
     the two-level factors, crossed with the others in full; `one_at_a_time` varies each factor alone from
@@ -89,12 +94,27 @@ class Profile(Section):
     claims: tuple[str, ...] | None = None
 
 
+@built
 class Study(Settings):
-    """A frozen description of an experiment. `study_file.load_study(path)` reads it from a TOML file, in one of its
-    `profiles` where asked; `profile` then names it.
+    """A frozen description of an experiment: made here, or read from a TOML file by `study.file.load_study(path)`, in
+    one of its `profiles` where asked; `profile` then names it.
 
     `seeds` is a count, or a list. `held_out_seeds` run as the others do and take no part in any verdict: they
-    are where a finding is confirmed."""
+    are where a finding is confirmed. Sections, designs and claims are objects or dicts, whose keys are those of a
+    study file. A study of one grid gives its `factors` alone, without `designs`.
+
+    >>> study = Study(name="norms", network={"width": 32}, factors={"network.norm": ["none", "batch"]}, seeds=10)
+    >>> print(study.to_toml())
+    name = "norms"
+    seeds = 10
+    <BLANKLINE>
+    [network]
+    kind = "mlp"
+    width = 32
+    <BLANKLINE>
+    [designs.study.factors]
+    "network.norm" = ["none", "batch"]
+    """
 
     name: Name
     title: str = ""
@@ -107,6 +127,11 @@ class Study(Settings):
     pilot: Pilot | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)
     profile: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _factors_make_a_design(cls, raw: Any) -> Any:
+        return with_designs(raw)
 
     @field_validator("rules")
     @classmethod
@@ -171,7 +196,7 @@ class Study(Settings):
         return Settings.model_validate(self.model_dump(include=set(SECTIONS), exclude_unset=True))
 
     @classmethod
-    def parse(cls, raw: dict[str, Any], *, source: str = "study", own_modules: bool = True) -> Study:
+    def parse(cls, raw: Mapping[str, Any], *, source: str = "study", own_modules: bool = True) -> Study:
         """Validate a study given as nested dictionaries; `source` names it in errors.
 
         Without `own_modules`, no module of the user's own is imported, and the options of its classes are taken as
@@ -183,3 +208,76 @@ class Study(Settings):
         """The study as JSON, defaults left out, in its own order: what its records keep beside them."""
         dumped = self.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(dumped, indent=1, ensure_ascii=False)
+
+    def __repr__(self) -> str:
+        return f"Study({_words(self)})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
+    def to_toml(self) -> str:
+        """The text of a file that reads back as this study. What was left to its default is left out.
+
+        Of a study in one of its profiles it is the smaller study by itself, which names no profile. Raises
+        `StudyError` where a level is None, which TOML cannot say.
+        """
+        return toml_text(self.options())
+
+    def options(self) -> dict[str, Any]:
+        """The study as nested dictionaries, the way a file states it."""
+        apart = {"profile", "profiles"} if self.profile else set()
+        stated: dict[str, Any] = plain_values(self.model_dump(exclude_unset=True, exclude_none=True, exclude=apart))
+        return stated
+
+
+def _words(study: Study) -> str:
+    parts = [
+        count(len(study.designs), "design") if study.designs else "one cell",
+        *([count(len(study.claims), "claim")] if study.claims else []),
+        f"rule{'s' * (len(study.rules) > 1)} {listed(study.rules)}",
+        count(len(study.seed_list), "seed"),
+        *([f"{len(study.held_out_seeds)} held out"] if study.held_out_seeds else []),
+        *([f"profile {study.profile}"] if study.profile else []),
+    ]
+    return f"{study.name!r}: {', '.join(parts)}"
+
+
+def _html(study: Study) -> str:
+    """The study at a glance: the options that it states, what varies, and its claims."""
+    stated = study.options()
+    sections = {name: _options_text(stated.get(name, {})) for name in (*SECTIONS, "pilot")}
+    designs = {
+        f"design {name}": f"{design.kind}: {_options_text(design.factors) or count(len(design.cells), 'cell')}"
+        for name, design in study.designs.items()
+    }
+    claims = [
+        (claim.name, claim.statement, f"{claim.factor}: {claim.levels[0]} to {claim.levels[1]}",
+         f"{claim.response} {claim.direction}s by {claim.smallest_effect:g} or more", claim.family)
+        for claim in study.claims
+    ]  # fmt: skip
+    table = rows_html(claims, head=("claim", "statement", "from, to", "what it predicts", "family")) if claims else ""
+    return block(head_html("Study", _words(study)), pairs_html({"title": study.title, **sections, **designs}), table)
+
+
+def _options_text(options: Mapping[str, Any], place: str = "") -> str:
+    """Options in a line, those of tables within by their dotted names."""
+    parts = []
+    for key, value in options.items():
+        if isinstance(value, Mapping) and value:
+            parts.append(_options_text(value, f"{place}{key}."))
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            parts.append(f"{place}{key} = {text}")
+    return "; ".join(parts)
+
+
+def with_designs(raw: Any) -> Any:
+    """What a study states, with `factors` of its own as those of its one design, which is called "study"."""
+    if not isinstance(raw, Mapping) or "factors" not in raw:
+        return raw
+    if "designs" in raw:
+        raise ValueError("factors make a design of their own: move them to one of designs, or leave designs out")
+    stated = {key: value for key, value in raw.items() if key != "factors"}
+    return {**stated, "designs": {"study": {"factors": raw["factors"]}}}

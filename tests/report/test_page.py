@@ -23,7 +23,7 @@ from alignkit.report.method import facts
 from alignkit.report.page import write_report
 from alignkit.report.svg import inline_svg
 from alignkit.report.tables import latex_text
-from alignkit.report.toml_text import toml_text
+from alignkit.study.toml_text import toml_text
 from alignkit.text import level, number, p_text, reading, row_label
 
 pytestmark = pytest.mark.usefixtures("without_pdf")

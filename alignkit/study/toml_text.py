@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from alignkit.errors import StudyError
 
 
 def toml_text(options: Mapping[str, Any]) -> str:
@@ -38,7 +41,9 @@ def _lines(options: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
 
 
 def _is_section(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(item, Mapping) for item in value)
+    return isinstance(value, Mapping)
 
 
 def _key(key: str) -> str:
@@ -50,4 +55,11 @@ def _value(value: Any) -> str:
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)
+    if value is None:
+        raise StudyError(
+            "TOML has no None, and a level of this study is None. Give the levels names instead, as in "
+            '{"rank": {"full": {}, "low": {"feedback.rank": 2}}}'
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

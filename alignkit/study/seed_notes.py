@@ -1,0 +1,19 @@
+"""Whether a study has seeds enough to judge its claims."""
+
+from __future__ import annotations
+
+from alignkit.stats.contrasts.paired import minimum_seeds
+from alignkit.study.study import Study
+
+
+def seed_notes(study: Study) -> tuple[str, ...]:
+    """What to know before a run: claims that stay undecided whatever it shows, for want of seeds."""
+    confirmatory = sum(claim.family == "confirmatory" for claim in study.claims)
+    seeds, least = len(study.seed_list), minimum_seeds(max(confirmatory, 1))
+    if not study.claims or seeds >= least:
+        return ()
+    family = f"a family of {confirmatory} claims" if confirmatory > 1 else "one claim"
+    return (
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}: too few for the exact test of {family}, which takes {least} to "
+        "reach p < .05. Those claims stay undecided whatever the runs show: plan more seeds, or fewer claims",
+    )
