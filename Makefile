@@ -2,13 +2,13 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test test-all test-processors lint notebooks clean
+.PHONY: reproduce test test-all test-processors test-notebooks lint notebooks clean
 
 reproduce: .venv/core
 	.venv/bin/alignkit reproduce
 
 # Tests start many processes: with bytecode kept, none compiles the package anew.
-test test-all test-processors: export PYTHONDONTWRITEBYTECODE =
+test test-all test-processors test-notebooks: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/dev
 	.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow"
@@ -26,14 +26,16 @@ test-processors: .venv/dev
 	  env $$setting .venv/bin/python -m pytest -n auto --dist loadfile -m "not slow" || failed=1; \
 	done; exit $$failed
 
+test-notebooks: .venv/dev .venv/notebooks
+	.venv/bin/python -m pytest tests/test_notebooks.py
+
 lint: .venv/dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-notebooks: .venv/core
-	$(PIP_INSTALL) --editable '.[notebooks]'
-	.venv/bin/jupyter lab studies
+notebooks: .venv/notebooks
+	.venv/bin/jupyter lab studies/notebooks
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -47,6 +49,10 @@ notebooks: .venv/core
 
 .venv/dev: .venv/core
 	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+.venv/notebooks: .venv/core
+	$(PIP_INSTALL) --editable '.[notebooks]'
 	@touch $@
 
 clean:
