@@ -58,6 +58,7 @@ def test_odd_values_survive_as_toml():
         title='a "quote", a back\\slash, a\nline and \x7f',
         factors={"rank": {"full": {}, "low": {"feedback.rank": 2}}, "network.layers": [[{}, {"norm": "batch"}, {}]]},
         training={"lr": 1e-5},
+        rule={"decay": 0.5, "gates": (1, 2)},
         seeds=(3, 5),
     )
     assert Study.parse(tomllib.loads(study.to_toml())) == study
