@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -15,42 +16,43 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignkit.arithmetic import reproducible
 from alignkit.benchmark.contestants import Case, Engine
-from alignkit.cohorts import Cohort, DataShape, member_bytes, most_members
-from alignkit.data import Dataset, Split, gather
-from alignkit.execute import choose_device, default_workers
-from alignkit.machine import device_name
-from alignkit.members import Member
-from alignkit.network import Network, Pass
-from alignkit.plan import Run
-from alignkit.prealignment import prealign
-from alignkit.probe import Probe, step_measures
-from alignkit.rules import RULES, rule_class
+from alignkit.columns import MEASURES
+from alignkit.data.dataset import Dataset, Split, gather
+from alignkit.execution.devices import choose_device, default_workers
+from alignkit.measures.probe import Probe
+from alignkit.measures.steps import step_measures
+from alignkit.networks.members import Member
+from alignkit.networks.network import Network, Pass
+from alignkit.networks.stages import training_mode
+from alignkit.numerics.machine import device_name
+from alignkit.numerics.precision import multiplying_in, reproducible
+from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
-from alignkit.settings import CNN, MEASURES, MLP, Settings, Training
-from alignkit.settings import Probe as ProbeOptions
-from alignkit.tails import training_mode
-from alignkit.train import probe_batch, train_cohort
-from alignkit.update import Update
-from alignkit.validation import with_tags
+from alignkit.settings.network import CNN, MLP
+from alignkit.settings.probe import Probe as ProbeOptions
+from alignkit.settings.rules import RULES
+from alignkit.settings.study_options import Settings
+from alignkit.settings.training import Training
+from alignkit.settings.validation import with_tags
+from alignkit.study.runs import Run
+from alignkit.training.cohorts import Cohort
+from alignkit.training.loop import probe_batch, train_cohort
+from alignkit.training.memory import DataShape, member_bytes, most_members
+from alignkit.training.prealignment import prealign
+from alignkit.training.update import Update
 
 fake_gpu = pytest.importorskip(
     "fake_gpu", reason="this torch has no fake tensors on a device of Python alone", exc_type=ImportError
 )
 
+TORCH = str(Path(torch.__file__).parent)
 FLAT, IMAGES = (12,), (2, 5, 5)
 OUTPUTS, MEMBERS, BATCH, STEPS = 2, 2, 4, 3
 CONVOLUTIONS = {
-    "kind": "cnn",
-    "channels": [2, 4],
-    "kernel": 3,
-    "padding": 1,
-    "pool": 2,
-    "pool_stride": 2,
-    "hidden": [6],
-}
+    "kind": "cnn", "channels": [2, 4], "kernel": 3, "padding": 1, "pool": 2, "pool_stride": 2, "hidden": [6],
+}  # fmt: skip
 
 CASES: dict[str, dict[str, Any]] = {
     "a member alone": {
@@ -112,7 +114,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 READS = {
     # what is recorded
-    "evaluate", "_gathered", "Probe.measure", "step_measures", "_Recorder._diverged", "_Recorder._runs",
+    "evaluate", "_gathered", "Probe.measure", "step_measures", "Recorder._diverged", "Recorder._runs",
     # torch looks up whether a decomposition went well: of feedback once, of masked feedback at every measurement
     "row_space", "masked_ceiling",
     # before the first step
@@ -281,6 +283,14 @@ def test_a_gpu_has_one_worker_and_keeps_the_host_s_threads(monkeypatch):
         assert asked[-1] == 1
 
 
+def test_products_on_a_gpu_take_the_precision_that_is_asked_for():
+    on_gpu, on_cpu = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    with reproducible("cuda:1"):
+        with multiplying_in("tf32", "cuda:1"):
+            assert (on_gpu.fp32_precision, on_cpu.fp32_precision) == ("tf32", "ieee")
+        assert on_gpu.fp32_precision == "ieee"
+
+
 def test_a_gpu_is_called_by_its_own_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the GPU {device}")
     assert device_name.__wrapped__("cuda:1") == "the GPU cuda:1"
@@ -313,7 +323,10 @@ def _outcome(run: Callable[[], Any]) -> dict[str, Any]:
     try:
         return {"error": None, "trace": "", "found": run()}
     except Exception as error:
-        return {"error": type(error).__name__, "trace": "".join(traceback.format_exception(error)), "found": None}
+        told = traceback.TracebackException.from_exception(error)
+        ours = [frame for frame in told.stack if not frame.filename.startswith(TORCH)]
+        told.stack = traceback.StackSummary.from_list(ours)
+        return {"error": type(error).__name__, "trace": "".join(told.format()), "found": None}
 
 
 def _train(gpu: Any, *, recorded: bool = False, **case: Any) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Recorder:
         return (self._diverged_step > 0).cpu().numpy()
 
     def _evaluated(self, samples: int) -> dict[str, np.ndarray]:
-        found = {}
+        found, diverged = {}, self._diverged
         for name in SPLITS:
             split = getattr(self._dataset, name)
             nothing = np.full(len(self._cohort.runs), np.nan)
@@ -87,7 +87,7 @@ class Recorder:
                 (nothing, nothing.copy()) if split is None else evaluate(self._network, split, samples=samples)
             )
             for column, values in ((f"{name}_loss", loss), (f"{name}_accuracy", accuracy)):
-                found[column] = np.where(self._diverged, np.nan, values)
+                found[column] = np.where(diverged, np.nan, values)
         return found
 
     def _runs(self) -> pd.DataFrame:
