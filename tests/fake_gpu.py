@@ -109,8 +109,10 @@ class FakeGPU(FakeTensorMode):
         frame = next(_frames_of_alignkit(), None)
         function = "" if frame is None else frame.f_code.co_qualname.partition(".<locals>")[0]
         if function not in self._allowed[direction]:
-            does = "reads from" if direction == "read" else "sends to"
-            raise HostWaits(f"{function or 'no function of alignkit'} {does} the device, for which the host waits")
+            does, argument = ("reads from", "reads") if direction == "read" else ("sends to", "sends")
+            raise HostWaits(
+                f"{function or 'a test'} {does} the device, and the host waits for it. Where it may, name it in `{argument}`"
+            )
         self.crossings.append(Crossing(direction, function))
 
     def _is_cuda(self, tensor: FakeTensor) -> bool:
