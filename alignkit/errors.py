@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any
+
+_LONG = 10**40
 
 
 class AlignkitError(Exception):
@@ -25,6 +28,17 @@ class RecordsError(AlignkitError):
 
 class AnalysisError(AlignkitError):
     """The records cannot answer the question that was asked of them."""
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: `repr`, but for whole numbers of more digits than anyone reads.
+
+    >>> shown("a"), shown(12), shown(-(10**400))
+    ("'a'", '12', 'a whole number of about 401 digits')
+    """
+    if isinstance(value, int) and abs(value) > _LONG:
+        return f"a whole number of about {int(math.log10(abs(value))) + 1:,} digits"
+    return repr(value)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from alignkit.stats.tables.checks import require_columns
+from alignkit.stats.tables.checks import float_column, require_columns
 from alignkit.stats.tables.levels import level_column, level_text
 
 
@@ -48,7 +48,9 @@ def rate_note(
             if arms[0].iloc[0] != arms[1].iloc[0]:
                 parts.append(f"{rate} {arms[0].iloc[0]:g} vs {arms[1].iloc[0]:g}")
             continue
-        logs = np.log(table[rate].where(table[rate] > 0)).groupby([pd.Series(cell, table.index), at]).mean().unstack()
+        values = float_column(table[rate], rate)
+        log = pd.Series(np.log(np.where(values > 0, values, np.nan)), table.index)
+        logs = log.groupby([pd.Series(cell, table.index), at]).mean().unstack()
         matched = logs.dropna(subset=[low, high])
         means = (matched if len(matched) else logs).mean()
         ratio = f"{float(np.exp(abs(means[high] - means[low]))):.2g}"
@@ -77,7 +79,8 @@ def step_note(
     """
     require_columns(table, factor, step)
     at = level_column(table[factor])
-    lengths = table[step].where(table[step] > 0)
+    lengths = pd.Series(float_column(table[step], step), table.index)
+    lengths = lengths.where(lengths > 0)
     low, high = (float(np.log(lengths[at == level_text(level)].dropna()).mean()) for level in levels)
     ratio = float(np.exp(abs(high - low)))
     if not ratio > threshold:

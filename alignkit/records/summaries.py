@@ -9,7 +9,13 @@ import pandas as pd
 
 from alignkit.columns import _ACCURACIES, EXCESS, GAP
 from alignkit.errors import AnalysisError, nearest, require_text
-from alignkit.stats.tables.checks import require_choice, require_columns, require_count
+from alignkit.stats.tables.checks import (
+    float_column,
+    require_choice,
+    require_columns,
+    require_count,
+    without_index_names,
+)
 
 _KEYS = frozenset({"run_id", "step", "epoch", "layer", "layer_name", "width", "signal"})
 _LAYER_KEYS = ("run_id", "step", "epoch", "layer", "signal")
@@ -95,6 +101,7 @@ def _measure(
     if measure not in layers.columns or measure in _KEYS:
         raise AnalysisError(f'"{measure}": no such measure; {nearest(measure, set(layers.columns) - _KEYS)}')
     rows = layers.loc[layers["run_id"].isin(runs["run_id"]), ["run_id", "step", "epoch", "layer", "signal", measure]]
+    rows = without_index_names(rows)
     # Where a run carries both signals, the one that taught it is the run's own.
     teaching = rows.loc[rows["signal"] == "teaching", "run_id"].unique()
     rows = rows[(rows["signal"] == "teaching") | ~rows["run_id"].isin(teaching)]
@@ -105,7 +112,7 @@ def _measure(
             raise AnalysisError(f"layer {layer}: no run has it; hidden layers: {hidden}")
     if summary == "final":
         rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
-    rows = rows.assign(value=rows[measure].astype(float))
+    rows = rows.assign(value=float_column(rows[measure], measure))
     for key in ("layer", "step"):
         defined = rows["value"].notna().groupby(rows[key]).transform("any")
         rows = rows[defined]

@@ -13,6 +13,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.contrasts.paired import paired_test
+from alignkit.stats.tables.checks import float_column
 from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_text
 
@@ -115,7 +116,7 @@ def choose(
         raise AnalysisError(f"expected a column per level, two levels or more; got {', '.join(names) or 'none'}")
     if reference not in names:
         raise AnalysisError(f"expected a base among the levels; got {reference}; {nearest(reference, names)}")
-    values = means.to_numpy(dtype=float)
+    values = np.column_stack([float_column(means[name], str(name)) for name in means])
     complete = np.isfinite(values).all(axis=1)
     empty = [name for name, column in zip(names, values.T, strict=True) if not np.isfinite(column).any()]
     if complete.sum() < 3:

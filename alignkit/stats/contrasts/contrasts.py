@@ -13,7 +13,7 @@ from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.multiplicity import benjamini_hochberg, holm
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
-from alignkit.stats.tables.checks import names_of, require_choice, require_columns
+from alignkit.stats.tables.checks import float_column, names_of, require_choice, require_columns, without_index_names
 from alignkit.stats.tables.levels import level_column, level_order, level_text
 from alignkit.text import count
 
@@ -154,11 +154,11 @@ def level_means(
     options: dict[str, Any] = {"factor": factor, "response": response, "seed": seed, "within": within}
     pairs = {level: seed_contrasts(table, levels=(levels[0], level), **options) for level in levels[1:]}
     rows = pd.DataFrame(
-        {"seed": table[seed], "at": level_column(table[factor]), "value": table[response].astype(float)}
+        {"seed": table[seed], "at": level_column(table[factor]), "value": float_column(table[response], response)}
     )
     others = [level_column(table[name]).map(str) for name in within if name != factor]
     rows["cell"] = ["\x1f".join(cell) for cell in zip(*others, strict=True)] if others else ""
-    rows = rows[rows["at"].isin(levels)]
+    rows = without_index_names(rows[rows["at"].isin(levels)])
     seeds = pd.Index(sorted(rows["seed"].unique()), name=seed)
     tried = rows.groupby("cell")["at"].transform("nunique")
     known = rows["at"].where(rows["value"].notna()).groupby([rows["seed"], rows["cell"]]).transform("nunique")

@@ -15,6 +15,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.contrasts.paired import paired_test
+from alignkit.stats.tables.checks import float_column, require_seed_column
 from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column, level_order, numeric_levels
 
@@ -290,7 +291,9 @@ def _curves(table: pd.DataFrame, *, dose: str, response: str, seed: str) -> tupl
             "Compare two levels with `contrast`"
         )
     number = dict(zip(texts, doses, strict=True))
-    frame = pd.DataFrame({"seed": table[seed], "dose": at.map(number), "value": table[response].astype(float)})
+    require_seed_column(table[seed])
+    values = float_column(table[response], response)
+    frame = pd.DataFrame({"seed": table[seed], "dose": at.map(number), "value": values})
     frame = frame[at.notna()]
     repeated = frame.duplicated(["seed", "dose"])
     if repeated.any():

@@ -18,6 +18,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.contrasts import Contrast, contrast, contrast_frame
 from alignkit.stats.curves.rows import curve_rows, require_columns
+from alignkit.stats.tables.checks import float_column, require_seed_column
 from alignkit.stats.tables.levels import level_column, level_text
 
 NAN = float("nan")
@@ -76,6 +77,7 @@ def matched_loss_table(
     different steps. It says whether a difference at equal steps is one of speed.
     """
     require_columns(runs, run, seed, factor, *within)
+    require_seed_column(runs[seed])
     texts = [level_text(level) for level in levels]
     own = level_column(runs[factor])
     if texts[0] == texts[1] or not set(texts) <= set(own):
@@ -92,7 +94,7 @@ def matched_loss_table(
             f'expected "{loss}" above 0, to spread it on the log scale; its least value is {table["loss"].min():g}'
         )
     # Both axes fall from left to right, so that one rule of first passage serves both.
-    table["axis"] = np.log(table["loss"]) if at == "loss" else -np.log2(1 + table[time].astype(float))
+    table["axis"] = np.log(table["loss"]) if at == "loss" else -np.log2(1 + float_column(table[time], time))
     known = {name: curve[:, 1:] for name, curve in _curves(table, run) if np.isfinite(curve).all()}
     found: dict[Any, tuple[float, str, float, float]] = {}
     for group in _counterparts(runs, factor, run, seed, [name for name in within if name != factor]):

@@ -19,6 +19,7 @@ from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.curves.phases import CENSORED
 from alignkit.stats.curves.rows import require_columns
+from alignkit.stats.tables.checks import float_column, require_seed_column, without_index_names
 
 NAN = float("nan")
 EXACT_LAYERS = 8  # 8! orders a seed; beyond that the normal approximation
@@ -139,7 +140,7 @@ def layer_order(
     each run's own last, neighbours wherever both exist, and Page's test, which needs equal rows, is not made.
     """
     require_columns(times, "event", "time", "state", run, layer, seed)
-    rows = times[times["event"] == event]
+    rows = without_index_names(times[times["event"] == event])
     if rows.empty or rows.groupby(run)[layer].nunique().max() < 2:
         raise AnalysisError(
             f'expected the event "{event}" in two layers of a run; '
@@ -207,7 +208,9 @@ def page_trend(table: np.ndarray) -> tuple[float, float]:
 def _restricted(table: pd.DataFrame, run: str, seed: str) -> pd.DataFrame:
     """Per run: the mean log2 time over its rows, NaN where one is undefined, and whether one is censored."""
     require_columns(table, "event", "time", "state", run, seed)
-    log = (1 + table["time"].astype(float)).map(np.log2)
+    require_seed_column(table[seed])
+    table = without_index_names(table)
+    log = pd.Series(1 + float_column(table["time"], "time"), table.index).map(np.log2)
     grouped = log.groupby(table[run])
     return pd.DataFrame(
         {

@@ -18,6 +18,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import minimum_seeds
 from alignkit.stats.curves.rows import curve_rows, require_columns
+from alignkit.stats.tables.checks import float_column, require_number, require_seed_column, without_index_names
 from alignkit.stats.tables.levels import level_column
 
 NAN = float("nan")
@@ -86,6 +87,9 @@ def phase_times(
             f"default; got {better}, {chance} and {margin}. Give all three"
         )
     require_columns(layers, run, layer, time, response, *([margin] if isinstance(margin, str) else []))
+    if not isinstance(margin, str):
+        require_number("margin", margin)
+    require_number("chance", chance)
     require_columns(runs, run)
     if not 0 < onset_at < saturation_at < 1 or not 0 <= plateau < 1:
         raise AnalysisError(
@@ -96,7 +100,7 @@ def phase_times(
     rows = []
     for (name, at), curve in curve_rows(runs, layers, [run, layer], time, response).groupby([run, layer], sort=False):
         times, values = curve[time].to_numpy(float), sign * curve[response].to_numpy(float)
-        least = float(curve[margin].iloc[0]) if isinstance(margin, str) else float(margin)
+        least = float(float_column(curve[margin], margin)[0]) if isinstance(margin, str) else float(margin)
         if not least >= 0 and np.isfinite(values).all():
             raise AnalysisError(f"expected a margin of 0 or more, in the unit of {response}; got {least}")
         reference = min(values[0], sign * chance)
@@ -182,6 +186,7 @@ def phase_summaries(
     Do not compare medians by whether intervals overlap: `layer_order` and `phase_lag` compare within seeds.
     """
     require_columns(times, "event", "time", "state", seed, *([] if by is None else [by]))
+    require_seed_column(times[seed])
     results = []
     group_of = pd.Series("all", times.index) if by is None else level_column(times[by])
     # A run without the factor is a group of its own, beside a level that is called "none".
@@ -257,7 +262,8 @@ def _ended(times: np.ndarray, when: float, plateau: float) -> tuple[float, str]:
 
 def _with_runs(runs: pd.DataFrame, rows: list[dict[str, Any]], run: str) -> pd.DataFrame:
     events = pd.DataFrame(rows)
-    return runs.drop(columns=[name for name in events.columns if name != run], errors="ignore").merge(events, on=run)
+    others = without_index_names(runs).drop(columns=[name for name in events.columns if name != run], errors="ignore")
+    return others.merge(events, on=run)
 
 
 def _median(values: np.ndarray) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.tables.checks import float_column, without_index_names
 
 
 def curve_rows(runs: pd.DataFrame, rows: pd.DataFrame, keys: list[str], time: str, response: str) -> pd.DataFrame:
@@ -14,7 +15,7 @@ def curve_rows(runs: pd.DataFrame, rows: pd.DataFrame, keys: list[str], time: st
     at a time: `AnalysisError` where that is not so.
     """
     run = keys[0]
-    chosen = rows[rows[run].isin(runs[run])]
+    chosen = without_index_names(rows[rows[run].isin(runs[run])])
     absent = len(runs) - chosen[run].nunique()
     if absent or runs[run].duplicated().any():
         raise AnalysisError(
@@ -31,7 +32,11 @@ def curve_rows(runs: pd.DataFrame, rows: pd.DataFrame, keys: list[str], time: st
     defined = chosen[response].notna().groupby(chosen[time]).transform("any")
     if not defined.any():
         raise AnalysisError(f'expected values of "{response}"; it is undefined in every run. Choose another measure')
-    return chosen[defined].sort_values(time, kind="stable")
+    chosen = chosen[defined]
+    for name in (time, response):
+        if chosen[name].dtype == object:
+            chosen = chosen.assign(**{name: float_column(chosen[name], name)})
+    return chosen.sort_values(time, kind="stable")
 
 
 def require_columns(table: pd.DataFrame, *columns: str) -> None:

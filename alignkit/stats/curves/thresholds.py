@@ -19,6 +19,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import paired_test, require_seeds
 from alignkit.stats.curves.rows import require_columns
+from alignkit.stats.tables.checks import float_column, require_seed_column
 from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column, level_order, level_text, numeric_levels
 
@@ -179,6 +180,7 @@ def _seed_vectors(
             f'factor "{factor}": expected four numeric levels or more; got {", ".join(texts) or "none"}. '
             "Add levels, or compare two of them by a contrast"
         )
+    require_seed_column(table[seed])
     rows = table[table[factor].map(level_text).notna()]
     cell = pd.DataFrame({name: level_column(rows[name]) for name in within}, index=rows.index)
     frame = pd.DataFrame(
@@ -186,7 +188,7 @@ def _seed_vectors(
             "seed": rows[seed],
             "cell": ["\x1f".join(map(str, row)) for row in cell.itertuples(index=False, name=None)],
             "at": level_column(rows[factor]),
-            "value": rows[response].astype(float),
+            "value": float_column(rows[response], response),
         }
     )
     if frame.duplicated(["seed", "cell", "at"]).any():

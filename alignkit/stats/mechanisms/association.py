@@ -13,6 +13,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import require_seeds
 from alignkit.stats.curves.rows import require_columns
+from alignkit.stats.tables.checks import float_column, require_seed_column
 from alignkit.stats.tables.levels import level_column
 
 NAN = float("nan")
@@ -112,12 +113,13 @@ class WithinRuns:
     @classmethod
     def of(cls, table: pd.DataFrame, mediator: str, outcome: str, seed: str, within: Sequence[str]) -> WithinRuns:
         require_columns(table, mediator, outcome, seed, *within)
+        require_seed_column(table[seed])
         table = table[table[mediator].notna()]
         levels = pd.DataFrame({name: level_column(table[name]) for name in within}, index=table.index)
         cells = ["\x1f".join(map(str, row)) for row in levels.itertuples(index=False, name=None)]
         dummies = np.hstack([pd.get_dummies(pd.Series(codes)).to_numpy(float) for codes in (list(table[seed]), cells)])
         n_cells, n_seeds = len(set(cells)), table[seed].nunique()
-        m, y = table[mediator].to_numpy(float), table[outcome].to_numpy(float)
+        m, y = (float_column(table[name], name) for name in (mediator, outcome))
         runs = cls(table.index, table[seed].to_numpy(), dummies, m, y, len(m) - n_cells - n_seeds)
         left = runs.residuals(np.ones(len(m), bool), np.ones((1, len(m))))[0][0] if len(m) else m
         if runs.df < 1 or left @ left <= 1e-18 * (m @ m):
@@ -143,7 +145,7 @@ class WithinRuns:
 def both_or_neither(table: pd.DataFrame, mediator: str, outcome: str) -> tuple[pd.DataFrame, list[str]]:
     """The table with neither value where one is missing, and how many runs that concerns."""
     require_columns(table, mediator, outcome)
-    values = table[[mediator, outcome]].astype(float)
+    values = pd.DataFrame({name: float_column(table[name], name) for name in (mediator, outcome)}, index=table.index)
     missing = values.isna().any(axis=1)
     complete = table.copy()
     complete[[mediator, outcome]] = values.mask(missing)

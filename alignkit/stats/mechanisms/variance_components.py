@@ -13,6 +13,7 @@ from scipy import stats
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.tables.checks import float_column, without_index_names
 from alignkit.stats.tables.levels import level_column, level_order
 
 DRAWS = 20_000
@@ -225,7 +226,7 @@ def _array(table: pd.DataFrame, factors: tuple[str, ...], response: str) -> np.n
     for name in (*factors, response):
         if name not in table.columns:
             raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')
-    at = pd.DataFrame({name: level_column(table[name]) for name in factors})
+    at = without_index_names(pd.DataFrame({name: level_column(table[name]) for name in factors}))
     orders = {name: level_order(at[name]) for name in factors}
     for name, order in orders.items():
         if len(order) < 2:
@@ -236,7 +237,7 @@ def _array(table: pd.DataFrame, factors: tuple[str, ...], response: str) -> np.n
             f"expected a level of {', '.join(factors)} in every row; {without} of {len(at)} rows lack one. "
             "Choose the rows of one rule and one design"
         )
-    values = table[response].to_numpy(float, na_value=np.nan)
+    values = float_column(table[response], response)
     if not np.isfinite(values).all():
         row = at[~np.isfinite(values)].iloc[0]
         raise AnalysisError(

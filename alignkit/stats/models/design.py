@@ -39,6 +39,8 @@ MOST_LEVELS = 40
 ROUNDING = 1e-12
 """Variation below this share of the largest coefficient is that of floating-point numbers, not of data."""
 
+_KEEP = patsy.NAAction(on_NA="raise", NA_types=())  # NaN stays, to be named by its term
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Design:
@@ -176,7 +178,19 @@ class Design:
         values |= {number_name(name): number_column(grid[name], name) for name in self.covariates}
         if not (self.factors or self.covariates):
             return np.ones((len(grid), 1))
-        return np.asarray(patsy.build_design_matrices([self.matrix_info], values, NA_action="raise")[0])
+        try:
+            with np.errstate(all="ignore"):
+                x = np.asarray(patsy.build_design_matrices([self.matrix_info], values, NA_action=_KEEP)[0])
+        except patsy.PatsyError as error:
+            raise AnalysisError(f'"{self.formula}": {str(error).splitlines()[0]}') from None
+        undefined = [term for term, columns in self.terms.items() if not np.isfinite(x[:, columns]).all()]
+        if undefined:
+            where = ", ".join(f"{name} = {float(grid[name].iloc[0]):g}" for name in self.covariates)
+            raise AnalysisError(
+                f"{', '.join(undefined)}: expected a finite number at every level of the grid; got none"
+                f"{' with ' + where if where else ''}. Put the covariates elsewhere with `at`"
+            )
+        return x
 
     @property
     def missing_note(self) -> tuple[str, ...]:

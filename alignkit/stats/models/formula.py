@@ -16,17 +16,11 @@ import pandas as pd
 import patsy
 
 from alignkit.errors import AnalysisError, nearest
+from alignkit.stats.models.grammar import FUNCTIONS, PATSY, columns_in, expression, terms_of
 from alignkit.stats.tables.checks import names_of
 
 Interactions = int | Literal["all"]
 
-FUNCTIONS: dict[str, Any] = {
-    "np": np, "log": np.log, "log2": np.log2, "log10": np.log10, "sqrt": np.sqrt, "exp": np.exp,
-    "abs": np.abs, "maximum": np.maximum, "minimum": np.minimum,
-}  # fmt: skip
-"""What a formula may call, besides patsy's own I, center and standardize."""
-
-_PATSY = ("I", "center", "standardize")
 _CATEGORICAL = re.compile(r"""^(?:C\(\s*)?(?:Q\(\s*(["'])(?P<quoted>.*)\1\s*\)|(?P<plain>[^\W\d]\w*))(?:\s*\))?$""")
 
 
@@ -54,12 +48,7 @@ def formula_text(table: pd.DataFrame, model: str | Sequence[str], interactions: 
 
 def parse_formula(formula: str) -> Any:
     """patsy's description of a formula; a model without an intercept is refused."""
-    try:
-        model = patsy.ModelDesc.from_formula(formula)
-    except (patsy.PatsyError, SyntaxError) as error:
-        raise AnalysisError(
-            f'expected a model formula such as "width * norm"; got "{formula}" ({str(error).splitlines()[0]})'
-        ) from None
+    model = terms_of(formula)
     if patsy.Term([]) not in model.rhs_termlist:
         raise AnalysisError(f'expected a model with an intercept; got "{formula}". Leave out the 0 or -1')
     return model
@@ -90,20 +79,13 @@ def predictor(factor: Any, table: pd.DataFrame) -> tuple[str, tuple[str, ...] | 
         if name not in table.columns:
             raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')
         return name, None
-    try:
-        tree = ast.parse(code, mode="eval")
-    except SyntaxError:
-        raise AnalysisError(
-            f'expected a column or an expression; got "{code}". Write a name with spaces as Q("…")'
-        ) from None
-    names = dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-    if "C" in names and "C" not in table.columns:
+    if code.startswith("C(") and "C" not in table.columns:
         raise AnalysisError(f'"{code}": expected a factor named plainly; it is coded as deviations from the mean')
-    known = {*FUNCTIONS, *_PATSY}
-    for name in names:
-        if name not in known and name not in table.columns:
-            raise AnalysisError(f'"{code}": "{name}" is no column; {nearest(name, {*map(str, table.columns), *known})}')
-    columns = tuple(name for name in names if name not in known)
+    columns = tuple(dict.fromkeys(node.id for node in columns_in(expression(code))))
+    for name in columns:
+        if name not in table.columns:
+            known = {*map(str, table.columns), *FUNCTIONS, *PATSY}
+            raise AnalysisError(f'"{code}": "{name}" is no column; {nearest(name, known)}')
     if not columns:
         raise AnalysisError(f'expected a column in every term; got "{code}"')
     return code, columns
@@ -117,9 +99,7 @@ def model_matrix(
         raise AnalysisError(f'expected at least one predictor; got "{formula}"')
     swap, label = {}, {}
     for atom, (name, columns) in atoms.items():
-        swap[atom] = patsy.EvalFactor(
-            f"C(Q({factor_name(name)!r}), Sum)" if columns is None else _with_numbers(name, columns)
-        )
+        swap[atom] = patsy.EvalFactor(f"C(Q({factor_name(name)!r}), Sum)" if columns is None else _with_numbers(name))
         label[swap[atom].code] = name
     terms = [patsy.Term([swap[atom] for atom in term.factors]) for term in model.rhs_termlist]
     try:
@@ -140,11 +120,10 @@ def number_name(column: str) -> str:
     return f"{column}_as_number"
 
 
-def _with_numbers(code: str, columns: Sequence[str]) -> str:
-    tree = ast.parse(code, mode="eval")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in columns:
-            node.id = number_name(node.id)
+def _with_numbers(code: str) -> str:
+    tree = expression(code)
+    for node in columns_in(tree):
+        node.id = number_name(node.id)
     return ast.unparse(tree)
 
 

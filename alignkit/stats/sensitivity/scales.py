@@ -18,6 +18,7 @@ from scipy import special
 
 from alignkit.columns import GAP, unit_of
 from alignkit.errors import AnalysisError
+from alignkit.stats.tables.checks import float_column
 
 # Cosines computed as quotients can pass 1 by rounding.
 _ROUNDING = 1e-9
@@ -159,7 +160,8 @@ def bound_note(means: pd.DataFrame, *, low: float = 0.0, high: float = 180.0, un
     """
     notes = []
     for level in means.columns:
-        mean, sd = means[level].mean(), means[level].std()
+        values = pd.Series(float_column(means[level], str(level)))
+        mean, sd = values.mean(), values.std()
         for bound in (low, high):
             if abs(mean - bound) <= sds * sd:
                 notes.append(

@@ -6,13 +6,14 @@ library call them, so that nothing behind an entrance has to ask again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from alignkit.errors import AnalysisError, nearest, require_text
+from alignkit.errors import AnalysisError, nearest, require_text, shown
 
 
 def names_of(what: str, names: Any) -> list[str]:
@@ -46,34 +47,34 @@ def require_choice(what: str, value: Any, choices: Sequence[str]) -> None:
 def require_number(what: str, value: Any) -> None:
     """A finite number."""
     if not _is_number(value) or not np.isfinite(value):
-        raise AnalysisError(f"{what}: expected a finite number; got {value!r}. Write it as a number")
+        raise AnalysisError(f"{what}: expected a finite number; got {shown(value)}. Write it as a number")
 
 
 def require_count(what: str, value: Any, *, least: int = 1) -> None:
     """A whole number of at least `least`."""
-    if not _is_number(value) or value != value or int(value) != value or value < least:
+    if not _is_number(value) or not np.isfinite(value) or int(value) != value or value < least:
         raise AnalysisError(
-            f"{what}: expected a whole number of at least {least}; got {value!r}. Write {least} or more"
+            f"{what}: expected a whole number of at least {least}; got {shown(value)}. Write {least} or more"
         )
 
 
 def require_level(level: Any) -> None:
     """The level of an interval."""
     if not _is_number(level) or not 0 < level < 1:
-        raise AnalysisError(f"level: expected a share between 0 and 1; got {level!r}. Write 0.95 for 95%")
+        raise AnalysisError(f"level: expected a share between 0 and 1; got {shown(level)}. Write 0.95 for 95%")
 
 
 def require_alpha(alpha: Any, *, below: float = 1.0) -> None:
     """The level of a test; that of two one-sided tests is below 0.5."""
     if not _is_number(alpha) or not 0 < alpha < below:
-        raise AnalysisError(f"alpha: expected a share between 0 and {below:g}; got {alpha!r}. Write 0.05 for 5%")
+        raise AnalysisError(f"alpha: expected a share between 0 and {below:g}; got {shown(alpha)}. Write 0.05 for 5%")
 
 
 def require_margin(margin: Any) -> None:
     """The smallest effect that matters, as a size."""
     if not _is_number(margin) or not 0 < margin < np.inf:
         raise AnalysisError(
-            f"expected a margin above 0, in the unit of the response; got {margin!r}. "
+            f"expected a margin above 0, in the unit of the response; got {shown(margin)}. "
             "State the smallest effect that matters"
         )
 
@@ -82,7 +83,7 @@ def p_values_of(p_values: Any) -> np.ndarray:
     """One p or more [..., family], each between 0 and 1 or missing."""
     try:
         p = np.asarray(p_values, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         p = np.zeros(())
     if p.ndim < 1:
         raise AnalysisError(f"expected a list of p-values; got {p_values!r}. Give numbers, NaN for a missing test")
@@ -124,18 +125,38 @@ def require_columns(table: Any, *names: Any) -> None:
             raise AnalysisError(f'expected one column "{name}"; got {count}. Rename them')
 
 
+def without_index_names(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows under an index without names: pandas finds a column ambiguous that an index level is called after.
+
+    >>> len(without_index_names(pd.DataFrame({"seed": [1]}, index=pd.Index([7], name="seed"))).groupby("seed"))
+    1
+    """
+    plain = table.copy(deep=False)
+    plain.index = table.index.set_names([None] * table.index.nlevels)
+    return plain
+
+
 def number_column(column: pd.Series, name: str) -> np.ndarray:
     """A column as floats, missing ones NaN. What is infinite or complex is not missing, and is refused."""
+    return _finite(float_column(column, name), name)
+
+
+def float_column(column: pd.Series, name: str) -> np.ndarray:
+    """A column as floats, missing ones NaN and infinite ones as they are."""
     try:
         if pd.api.types.is_complex_dtype(column):
             raise TypeError
-        values = column.astype(float).to_numpy(dtype=float, na_value=np.nan)
+        return column.astype(float).to_numpy(dtype=float, na_value=np.nan)
+    except OverflowError:
+        raise AnalysisError(
+            f'"{name}": expected numbers of at most {sys.float_info.max:.1e}; got larger whole numbers. Give it in '
+            "another unit, or its logarithm"
+        ) from None
     except (TypeError, ValueError):
         raise AnalysisError(
             f'"{name}": expected numbers; got a column of {column.dtype}. Convert it (in a model, a factor is named '
             "plainly)"
         ) from None
-    return _finite(values, name)
 
 
 def _finite(values: np.ndarray, name: str) -> np.ndarray:
@@ -156,7 +177,15 @@ def require_seed_column(column: pd.Series) -> None:
             f'expected a seed in every row; got {missing:,} rows without one in "{column.name}". '
             "Say which seed they are, or drop them"
         )
-    if column.dtype == object and len({isinstance(value, str) for value in column}) > 1:
+    if column.dtype != object:
+        return
+    for value in column:
+        if isinstance(value, Collection) and not isinstance(value, str):
+            raise AnalysisError(
+                f'expected one number or text as the seed of a row; got {value!r} in "{column.name}". Give each seed '
+                "rows of its own"
+            )
+    if len({isinstance(value, str) for value in column}) > 1:
         raise AnalysisError(
             f'expected seeds that are all numbers or all text; got both in "{column.name}". Convert the column: '
             '1 and "1" would count as two seeds'
@@ -164,4 +193,7 @@ def require_seed_column(column: pd.Series) -> None:
 
 
 def _is_number(value: Any) -> bool:
+    """A number that a float can hold."""
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return False
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool | np.bool_)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from alignkit.errors import AnalysisError, shown
 from alignkit.stats.tables.checks import require_columns
 
 
@@ -31,6 +33,8 @@ def level_text(value: Any) -> str | None:
             return "-".join(level_text(part.strip(" '\"")) or "none" for part in text[1:-1].split(",") if part.strip())
         number = _number(text)
         return text if number is None else _number_text(number)
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return _whole_text(value)
     if isinstance(value, (int, float, np.integer, np.floating)):
         return None if value != value else _number_text(float(value))
     return str(value)
@@ -89,6 +93,15 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if np.isfinite(number) and "_" not in text else None
+
+
+def _whole_text(number: int) -> str:
+    try:
+        return str(number)
+    except ValueError:  # more digits than Python writes
+        raise AnalysisError(
+            f"expected levels that can be written; got {shown(number)}. Give them names, or their logarithms"
+        ) from None
 
 
 def _number_text(number: float) -> str:

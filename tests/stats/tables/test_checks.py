@@ -22,10 +22,15 @@ from alignkit.columns import label_of, unit_of
 from alignkit.errors import AlignkitError
 from alignkit.records.confounding import rate_note, step_note
 from alignkit.records.summaries import run_summaries
+from alignkit.stats.curves.matched import matched_loss_table
+from alignkit.stats.curves.phase_order import layer_order
+from alignkit.stats.curves.phases import memorisation_times, phase_times
+from alignkit.stats.mechanisms.variance_components import variance_components
 from alignkit.stats.models.margins import marginal_contrasts, marginal_means
 from alignkit.stats.tables.checks import require_count
 
 NAN, INF = float("nan"), float("inf")
+HUGE = 10**400
 LEVEL, ALPHA, NUMBERS = "Write 0.95 for 95%", "Write 0.05 for 5%", "Convert it"
 OWN_COLUMNS, COLUMNS = "Name the factors alone", "valid: norm, seed, value, width"
 
@@ -81,6 +86,12 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: stats.sign_flip_p([1.0] * 40, draws=0), "draws: .* at least 1"),
     (lambda: stats.sign_flip_p([1.0] * 40, seed=-1), "seed: .* at least 0"),
     (lambda: evaluate(RECORDS, alpha=5), ALPHA),
+    (lambda: marginal_means(MODEL, "norm", null=HUGE), "null: .* a whole number of about 401 digits"),
+    (lambda: stats.equivalence_test([1.0, 2.0, 3.0], margin=HUGE), "a margin .* about 401 digits"),
+    (lambda: stats.minimum_seeds(HUGE), "family_size: .* about 401 digits"),
+    (lambda: stats.minimum_seeds(INF), "family_size: expected a whole number"),  # type: ignore[arg-type]  # no number
+    (lambda: stats.holm([HUGE]), "expected a list of p-values"),
+    (lambda: stats.level_text(10**5000), "levels that can be written; got a whole number of about 5,001 digits"),
     # p-values
     *(
         (lambda p=p, adjust=adjust: adjust(p), message)
@@ -116,6 +127,9 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
             (twice("norm"), 'one column "norm"; got 2'),
             (changed("seed", NAN), '1 rows without one in "seed". Say which'),
             (changed("seed", "0"), 'all numbers or all text; got both in "seed". Convert'),
+            (TABLE.assign(seed=[[seed] for seed in TABLE["seed"]]), r'as the seed of a row; got \[0\] in "seed"'),
+            (TABLE.assign(seed=[(seed,) for seed in TABLE["seed"]]), r"as the seed of a row; got \(0,\)"),
+            (changed("value", HUGE), '"value": expected numbers of at most 1.8e.308; got larger whole numbers'),
         )
     ),
     # levels
@@ -150,6 +164,13 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: marginal_means(fit(TABLE, "norm + I(width)"), "norm", at={"width": "x"}),  # type: ignore[dict-item]
         "at: width: expected a finite number",
+    ),
+    *(
+        (
+            lambda width=width: marginal_means(fit(TABLE, "norm * log2(width)"), "norm", at={"width": width}),
+            rf"log2\(width\), norm:log2\(width\): .* got none with width = {width}. Put the covariates elsewhere",
+        )
+        for width in (0, -1)
     ),
     # records and summaries
     (lambda: of_table(rule="bp"), "a table and rule='bp'. Give records, or choose the table's rows"),
@@ -188,6 +209,36 @@ def test_a_layer_is_refused_although_its_equal_was_asked_for_before() -> None:
     assert compare(RECORDS, factor="norm", layer=1).n_seeds == 3
     with pytest.raises(AlignkitError, match="got True"):
         compare(RECORDS, factor="norm", layer=True)
+
+
+def test_whole_numbers_of_any_length_are_levels() -> None:
+    huge = TABLE.assign(norm=[{"a": HUGE, "b": HUGE + 1, "c": -HUGE}[level] for level in TABLE["norm"]])
+    assert of_table(huge).levels == (str(HUGE), str(HUGE + 1), str(-HUGE))
+    assert of_table(huge).contrasts[0].estimate == of_table().contrasts[0].estimate
+    assert stats.level_text(str(HUGE)) == stats.level_text(HUGE)
+
+
+def test_an_index_that_is_called_like_a_column_changes_nothing() -> None:
+    runs, layers = RECORDS.runs, RECORDS.layers
+    checkpoints = RECORDS.checkpoints.assign(train_loss=lambda table: 1 / (1 + table["step"]))
+    calls: list[Callable[..., Any]] = [
+        lambda named: run_summaries(named(runs), named(layers), "signal_angle_deg")["value"],
+        lambda named: phase_times(named(runs), named(layers))["time"],
+        lambda named: memorisation_times(named(runs), named(checkpoints))["time"],
+        lambda named: layer_order(named(phase_times(runs, layers))).to_frame()["estimate"],
+        lambda named: matched_loss_table(
+            named(runs), named(checkpoints), named(layers), factor="norm", levels=("none", "batch"),
+            response="signal_angle_deg",
+        )["value"],
+        lambda named: variance_components(named(TABLE), factors=["norm", "width", "seed"]).to_frame()["share"],
+        lambda named: of_table(named(TABLE)).means["mean"],
+        lambda named: fit(named(TABLE), "norm * width", method="mixed").to_frame()["estimate"],
+    ]  # fmt: skip
+    for call in calls:
+        plain = call(lambda table: table).to_numpy()
+        for name in ("run_id", "layer", "seed", "norm"):
+            named = call(lambda table, name=name: table.rename_axis(index=name)).to_numpy()
+            np.testing.assert_array_equal(named, plain)
 
 
 def test_what_is_good_still_passes() -> None:
