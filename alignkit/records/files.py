@@ -122,8 +122,9 @@ def read_table(path: Path, table: str, *, checksum: str | None, mend: str) -> pd
         raise RecordsError(f"{path}: damaged (expected at least one row; got none). {mend}")
     plain = arrow.select(list(columns)).replace_schema_metadata()  # pandas reads its own part even to ignore it
     frame: pd.DataFrame = plain.to_pandas()
-    nullable = {name: kind for name, kind in columns.items() if kind == "Int64"}
-    return frame.astype(nullable) if nullable else frame
+    for name in (name for name, kind in columns.items() if kind == "Int64"):  # by way of floats, 2**53 + 1 is lost
+        frame[name] = arrow.column(name).cast(pa.int64()).to_pandas(types_mapper=lambda _: pd.Int64Dtype())
+    return frame
 
 
 _FITS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ def level_text(value: Any) -> str | None:
     if value is None or value is pd.NA:
         return None
     if isinstance(value, (list, tuple, np.ndarray)):
-        return "-".join(level_text(item) or "none" for item in value)
+        return _joined(value)
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -30,7 +30,8 @@ def level_text(value: Any) -> str | None:
         if text.lower() in ("true", "false"):
             return text.lower()
         if text.startswith(("[", "(")) and text.endswith(("]", ")")):
-            return "-".join(level_text(part.strip(" '\"")) or "none" for part in text[1:-1].split(",") if part.strip())
+            parts = [part.strip() for part in text[1:-1].split(",")]
+            return _joined(part.strip("()[] ").strip("'\"") for part in parts if part)  # nested lists are one
         number = _number(text)
         return text if number is None else _number_text(number)
     if isinstance(value, int) and abs(value) > sys.float_info.max:
@@ -68,6 +69,11 @@ def numeric_levels(levels: Iterable[str]) -> list[float] | None:
     return None if any(number is None for number in numbers) else [float(number or 0.0) for number in numbers]
 
 
+def _joined(values: Iterable[Any]) -> str:
+    texts = [level_text(value) for value in values]
+    return "-".join("none" if text is None else text for text in texts)
+
+
 def _spelled(values: Iterable[Any]) -> list[str | None]:
     """`level_text` of each value; a column has few levels and many rows, so each is spelled once."""
     if isinstance(values, pd.api.extensions.ExtensionArray) and not pd.api.types.is_object_dtype(values.dtype):
@@ -77,13 +83,13 @@ def _spelled(values: Iterable[Any]) -> list[str | None]:
     known: dict[tuple[type, Any], str | None] = {}
     found = []
     for value in values:
-        try:
-            key = (type(value), value)
-            if key not in known:
-                known[key] = level_text(value)
-            found.append(known[key])
-        except TypeError:  # lists cannot be looked up
+        if isinstance(value, tuple) or not isinstance(value, Hashable):  # (1,) and (True,) would be one key
             found.append(level_text(value))
+            continue
+        key = (type(value), value)
+        if key not in known:
+            known[key] = level_text(value)
+        found.append(known[key])
     return found
 
 
