@@ -147,9 +147,9 @@ def run_study(
 
     Examples
     --------
-    >>> records = run_study("quick", "reports/quick")  # doctest: +SKIP
-    >>> study = Study(name="norms", factors={"network.norm": ["none", "batch"]})
-    >>> records = run_study(study, "records/norms")  # doctest: +SKIP
+    >>> records = run_study("norms.toml", "reports/norms")
+    >>> sorted(records.runs["rule"].unique())
+    ['bp', 'dfa']
     """
     source = study if isinstance(study, StudySource) else open_study(study, data_path=data_path, profile=profile)
     out, device = Path(out), choose_device(device)
