@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import alignkit
-from alignkit.study import Study
+from alignkit.study.study import Study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -128,3 +128,8 @@ def test_make_targets_of_the_readme() -> None:
     targets = re.search(r"(?m)^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"))
     named = set(re.findall(r"(?m)(?:^    |`)make ([a-z-]+)", README))
     assert targets and named and named <= set(targets[1].split())
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if ":" not in link]
+    assert links and not [link for link in links if not (ROOT / link).exists()]

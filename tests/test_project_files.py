@@ -40,5 +40,9 @@ def test_every_dependency_is_pinned() -> None:
     assert not {normalised(re.split(r"[><=\[]", name)[0]) for name in named} - pinned
 
 
+def test_every_name_of_the_package_is_there() -> None:
+    assert all(getattr(alignkit, name) is not None for name in dir(alignkit))
+
+
 def test_type_checkers_find_the_annotations() -> None:
     assert (Path(alignkit.__file__).parent / "py.typed").is_file()

@@ -7,12 +7,12 @@ import math
 from collections import Counter
 
 import numpy as np
-from alignkit.designs import Cell, best_generators, cells_of, declared_factors, defining_words
-from alignkit.plan import Plan, expand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignkit.study import Study
+from alignkit.study.designs import Cell, best_generators, cells_of, declared_factors, defining_words
+from alignkit.study.plan import Plan, expand
+from alignkit.study.study import Study
 
 TWO_LEVELS = {
     "network.norm": ["none", "batch"],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from alignkit.parameters import ALIGNMENT, Layout, Parameters
 from hypothesis import given
 from hypothesis import strategies as st
+
+from alignkit.networks.parameters import ALIGNMENT, Layout, Parameters
 
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 KEYS = st.tuples(st.integers(1, 4), st.sampled_from(["weight", "bias", "gain", "shift"]))

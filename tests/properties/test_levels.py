@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from alignkit.stats.levels import level_column, level_order, level_text, numeric_levels
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from alignkit.stats.tables.levels import level_column, level_order, level_text, numeric_levels
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 WHOLE = st.integers(-(2**53), 2**53)

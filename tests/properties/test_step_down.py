@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from alignkit.stats.multiplicity import benjamini_hochberg, holm, holm_joint
 from hypothesis import given
 from hypothesis import strategies as st
+
+from alignkit.stats.contrasts.multiplicity import benjamini_hochberg, holm, holm_joint
 
 TIED = st.sampled_from([0.0, 0.01, 0.02, 0.025, 0.04, 0.05, 0.5, 1.0])
 P_VALUES = st.one_of(st.floats(0, 1), TIED, st.just(float("nan")))
