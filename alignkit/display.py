@@ -44,6 +44,7 @@ def shown(
     The line says of what, the estimate with its interval, p, and the seeds behind it, as far as the result has
     them; `words` says it otherwise. `in_response`: the estimate is a difference of the response, in its unit.
 
+    >>> from dataclasses import dataclass
     >>> @shown()
     ... @dataclass(frozen=True)
     ... class Mean:
