@@ -9,7 +9,7 @@ tensors, and they say that they lie on a GPU. What a GPU would refuse, or be slo
   decomposition whose success torch looks up. Only the functions named in `reads` may do it;
 - a copy from the host to the device, which waits too. Only the functions named in `sends` may do it.
 
-What comes back is made up: arrays of zeros, and 1 for a single number. A test here says nothing of numbers.
+What comes back is made up: arrays of zeros, 1 for a single number, yes to a question. A test here says nothing of numbers.
 
 Once made, the device stays for as long as the process does, and constants that alignkit keeps would be fake for every
 later test. Hence `in_a_process`; and one process for all cases, since torch takes seconds to start.
@@ -43,6 +43,7 @@ SECONDS = 300
 _ATEN = torch.ops.aten
 _COPIES = (_ATEN._to_copy.default, _ATEN.to.dtype_layout)  # the second in inference mode, before the first
 _INDEXED = (_ATEN.index, _ATEN.index_put, _ATEN.index_put_)  # by tensors on the host, too: they are sent
+_ANSWERED = (_ATEN._local_scalar_dense.default, _ATEN.allclose.default, _ATEN.equal.default)  # by one number
 _LOOKED_UP = (_ATEN._linalg_svd, _ATEN._linalg_eigh, _ATEN.linalg_pinv, _ATEN.linalg_inv_ex, _ATEN._linalg_solve_ex)
 
 
@@ -101,8 +102,8 @@ class FakeGPU(FakeTensorMode):
             source, dtype = args[0], kwargs.get("dtype") or args[0].dtype
             with self:  # not the copy itself: of a constant, torch would try to make it
                 return torch.empty_strided(source.shape, source.stride(), dtype=dtype, device=kwargs["device"])
-        if direction == "read" and func is _ATEN._local_scalar_dense.default:
-            return True if args[0].dtype == torch.bool else 1
+        if direction == "read" and func in _ANSWERED:
+            return True if func is not _ANSWERED[0] or args[0].dtype == torch.bool else 1
         return super().dispatch(func, types, args, kwargs)
 
     def _cross(self, direction: str) -> None:
@@ -159,9 +160,7 @@ def _direction(func: Any, args: Any, kwargs: Any) -> str | None:
         return "sent"
     if DEVICE in devices and func.overloadpacket in _LOOKED_UP:
         return "read"
-    if func is _ATEN._local_scalar_dense.default and args[0].device.type == DEVICE:
-        return "read"
-    return None
+    return "read" if func in _ANSWERED and args[0].device.type == DEVICE else None
 
 
 def _way(source: torch.device, target: torch.device) -> str | None:
