@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, FROM_PLAN, LAYERS, RUN
 from alignkit.errors import RecordsError
 
 TABLES = {"runs": RUNS, "checkpoints": CHECKPOINTS, "layers": LAYERS}
+KEYS = frozenset({"run_id", "step", "layer"})
+"""Columns that say which row is which: a table that has one has it in every row."""
 _VERSION_KEY = b"alignkit_format"
 
 
@@ -94,10 +96,14 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
 
 
 def read_table(path: Path, table: str, *, checksum: str | None, mend: str) -> pd.DataFrame:
-    """The table of this name in a Parquet file, checked: its bytes, its columns and their types."""
+    """The table of this name in a Parquet file, checked: its bytes, its keys, and the types of the columns it has.
+
+    A documented column that the file lacks is missing in every row. A column that is documented nowhere comes last.
+    `mend` says what to do with a damaged file. A whole one is never called damaged for the columns that it has.
+    """
     content = read_bytes(path, mend)
     try:
-        arrow = pq.read_table(pa.BufferReader(content), page_checksum_verification=True, use_threads=False)
+        arrow = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read(use_threads=False)
         arrow.validate(full=True)
     except Exception as error:  # whatever a damaged file may bring forth in the decoder
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -108,23 +114,65 @@ def read_table(path: Path, table: str, *, checksum: str | None, mend: str) -> pd
             f"{path}: expected records of format {FORMAT_VERSION}; got {version}. "
             "Read them with the alignkit that wrote them"
         )
-    columns = _stored_columns(table)
-    for name, kind in columns.items():
-        if arrow.column_names.count(name) != 1:
-            raise RecordsError(f"{path}: lacks the column {name}. {mend}")
-        column = arrow.column(name)
-        if not _FITS[kind](column.type) or (column.null_count and kind not in ("float64", "Int64")):
-            gaps = f" with {column.null_count} gaps" if column.null_count else ""
-            raise RecordsError(f"{path}: column {name}: expected {kind}; got {column.type}{gaps}. {mend}")
     if checksum is not None and checksum != sha256(content):
         raise RecordsError(f"{path}: damaged (its checksum is not that of timing.json). {mend}")
     if not arrow.num_rows:
         raise RecordsError(f"{path}: damaged (expected at least one row; got none). {mend}")
-    plain = arrow.select(list(columns)).replace_schema_metadata()  # pandas reads its own part even to ignore it
-    frame: pd.DataFrame = plain.to_pandas()
-    for name in (name for name, kind in columns.items() if kind == "Int64"):  # by way of floats, 2**53 + 1 is lost
-        frame[name] = arrow.column(name).cast(pa.int64()).to_pandas(types_mapper=lambda _: pd.Int64Dtype())
+    twice = sorted({name for name in arrow.column_names if arrow.column_names.count(name) > 1})
+    if twice:
+        raise RecordsError(f"{path}: expected columns of different names; got {', '.join(twice)} twice. {_keep(path)}")
+    known = _stored_columns(table)
+    for name, kind in known.items():
+        if name not in arrow.column_names:
+            if name in KEYS:
+                raise RecordsError(f"{path}: lacks the column {name}, by which its rows are told apart. {_keep(path)}")
+            arrow = arrow.append_column(name, pa.nulls(arrow.num_rows, _EMPTY[kind]))
+        column = arrow.column(name)
+        if not _FITS[kind](column.type) or (column.null_count and name in KEYS):
+            gaps = f" with {column.null_count} gaps" if column.null_count else ""
+            raise RecordsError(f"{path}: column {name}: expected {kind}; got {column.type}{gaps}. {_keep(path)}")
+    others = [name for name in arrow.column_names if name not in known]
+    return _to_pandas(arrow.select([*known, *others]), known)
+
+
+def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of several files of one table; a column that some of them lack is missing in their rows."""
+    names = dict.fromkeys(str(name) for part in parts for name in part)
+    kinds = {name: next(part[name].dtype for part in parts if name in part) for name in names}
+    return pd.concat([_widened(part, kinds) for part in parts], ignore_index=True)
+
+
+def _widened(part: pd.DataFrame, kinds: Mapping[str, Any]) -> pd.DataFrame:
+    absent = {name: _missing(kind, part.index) for name, kind in kinds.items() if name not in part}
+    return part.assign(**absent)[list(kinds)] if absent else part
+
+
+def _missing(kind: Any, rows: pd.Index) -> pd.Series:
+    """A column of nothing, of a type that holds both values of this kind and none."""
+    if pd.api.types.is_bool_dtype(kind):
+        return pd.Series(pd.NA, rows, dtype="boolean")
+    return pd.Series(pd.NA, rows, dtype="Int64") if pd.api.types.is_integer_dtype(kind) else pd.Series(None, rows, kind)
+
+
+def _to_pandas(arrow: pa.Table, known: Mapping[str, str]) -> pd.DataFrame:
+    """Whole numbers and truth values stay what they are where some are missing."""
+    frame: pd.DataFrame = arrow.replace_schema_metadata().to_pandas()  # pandas reads its own part even to ignore it
+    for name in arrow.column_names:
+        column = arrow.column(name)
+        if pa.types.is_integer(column.type) and (column.null_count or known.get(name) == "Int64"):
+            nullable = pd.UInt64Dtype() if pa.types.is_uint64(column.type) and name not in known else pd.Int64Dtype()
+            # by way of floats, 2**53 + 1 is lost
+            frame[name] = column.to_pandas(types_mapper=lambda _, nullable=nullable: nullable)
+        elif pa.types.is_boolean(column.type) and column.null_count:
+            frame[name] = column.to_pandas(types_mapper=lambda _: pd.BooleanDtype())
     return frame
+
+
+def _keep(path: Path) -> str:
+    return (
+        f"Its records may be good, so keep them: read them with the alignkit that wrote them. To repeat their runs "
+        f"with this one, move the folder {path.parent} away and run the same command again"
+    )
 
 
 _FITS = {
@@ -134,6 +182,9 @@ _FITS = {
     "Int64": pa.types.is_integer,
     "bool": pa.types.is_boolean,
 }
+_EMPTY = {
+    "string": pa.string(), "float64": pa.float64(), "int64": pa.int64(), "Int64": pa.int64(), "bool": pa.bool_(),
+}  # fmt: skip
 
 
 def _stored_columns(table: str) -> dict[str, str]:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from alignkit.columns import EXCESS, MEASURE_COLUMNS, unit_of
+from alignkit.columns import EXCESS, unit_of
 from alignkit.errors import AnalysisError, nearest, require_text
 from alignkit.records.confounding import rate_note, step_note
 from alignkit.records.store import Records
-from alignkit.records.summaries import require_summary, run_summaries
+from alignkit.records.summaries import measures_of, require_summary, run_summaries
 from alignkit.stats.tables.checks import require_columns
 from alignkit.stats.tables.levels import in_design, level_column, level_order, level_text
 
@@ -178,8 +178,8 @@ def source_of(
 
 def _each_layer(records: Records, response: str, summary: Literal["final", "auc"]) -> pd.DataFrame:
     """One row per run and hidden layer, with `layer` and `position`, the layer over the number of layers."""
-    if response.removesuffix(EXCESS) not in records.layers.columns:
-        measures = [name for name in MEASURE_COLUMNS if name in records.layers.columns]
+    measures = measures_of(records.layers)
+    if response.removesuffix(EXCESS) not in measures:
         raise AnalysisError(f'response "{response}": expected a measure of layers; {nearest(response, measures)}')
     depth = records.runs["run_id"].map(records.layers.groupby("run_id")["layer"].max())
     parts = []

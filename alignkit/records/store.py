@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alignkit.columns import FORMAT_VERSION, RUNS
+from alignkit.columns import FORMAT_VERSION, FROM_PLAN, RUNS
 from alignkit.display import block, head_html, pairs_html, table_html
 from alignkit.errors import RecordsError, StudyError
 from alignkit.records import registration
-from alignkit.records.files import TABLES, read_object, read_table, sha256, to_parquet, unreadable, writing
+from alignkit.records.files import TABLES, joined, read_object, read_table, sha256, to_parquet, unreadable, writing
 from alignkit.records.registration import Registration
 from alignkit.settings.rules import WITHOUT_FEEDBACK
 from alignkit.study.study import Study
@@ -134,7 +134,7 @@ def load(directory: str | Path) -> Records:
             if run_id in order and run_id in holder:
                 raise RecordsError(
                     f"{directory}: run {run_id} is recorded twice, in {holder[run_id]} and in {folder}. "
-                    "Remove one of them"
+                    "Move one of them away, and run the study again into the same directory for what it alone held"
                 )
             holder[run_id] = folder
         for table, frame in frames.items():
@@ -146,7 +146,7 @@ def load(directory: str | Path) -> Records:
         )
     tables = {}
     for table in TABLES:
-        frame = pd.concat(parts[table], ignore_index=True)
+        frame = joined(parts[table])
         place = np.array([order.get(run_id, -1) for run_id in frame["run_id"].tolist()])
         keys = [place, *(frame[key].to_numpy() for key in ("step", "layer") if key in frame)]
         position = np.lexsort(keys[::-1])
@@ -207,13 +207,14 @@ def _planned_runs(plan: dict[str, Any], study: Study) -> pd.DataFrame:
 
 
 def _with_plan_columns(runs: pd.DataFrame, planned: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
-    """Add what the plan knows of each run, in the documented order."""
-    runs = runs.drop(columns=[name for name in factors if name in runs])  # a rate that is a factor
+    """Add what the plan knows of each run, in the documented order; columns that are documented nowhere come last."""
+    runs = runs.drop(columns=[name for name in (*factors, *FROM_PLAN) if name in runs])  # a rate that is a factor
     merged = runs.merge(planned, on="run_id", how="left", validate="one_to_one")
     names = list(RUNS)
     after_seed = names.index("held_out") + 1
     kept = [name for name in names[after_seed:] if name not in factors]
-    return merged[names[:after_seed] + factors + kept]
+    others = [name for name in runs if name not in names]
+    return merged[names[:after_seed] + factors + kept + others]
 
 
 def read_study(directory: Path) -> Study:
@@ -337,7 +338,7 @@ def write_cohort(directory: Path, cohort_id: str, tables: dict[str, pd.DataFrame
                 if not _holds(final, set(tables["runs"]["run_id"])):
                     raise RecordsError(
                         f"{final}: expected nothing, or the records of the same runs; got something else that is in "
-                        "the way; remove it and run the same command again"
+                        "the way. Move it away and run the same command again"
                     ) from None
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -28,6 +28,11 @@ def require_summary(summary: str, layer: int | str) -> None:
         require_count('layer (or "mean")', layer)
 
 
+def measures_of(layers: pd.DataFrame) -> list[str]:
+    """The columns of `layers` that hold a measure: alignkit's, and whatever else was recorded there as a number."""
+    return [name for name in layers.columns if name not in _KEYS and pd.api.types.is_numeric_dtype(layers[name])]
+
+
 def run_summaries(
     runs: pd.DataFrame,
     layers: pd.DataFrame,
@@ -40,9 +45,9 @@ def run_summaries(
 
     `response` is one of
 
-    - a measure of `layers`: its value at the last checkpoint ("final") or its time average over epochs
-      ("auc": the area under the curve over its length, so that the unit stays), for one hidden layer or
-      the mean over all;
+    - a measure of `layers`, alignkit's or one of your own: its value at the last checkpoint ("final") or its time
+      average over epochs ("auc": the area under the curve over its length, so that the unit stays), for one hidden
+      layer or the mean over all;
     - a measure with `_excess` appended: the same minus that of the untaught feedback in the run's BP
       twin, which is the alignment that learning brought;
     - a number column of `runs`, accuracies in points (x 100, so that a margin of 1 is one point);
@@ -76,13 +81,13 @@ def run_summaries(
         own = _measure(runs, layers, measure, summary=summary, layer=layer)
         twin = _of_twin(runs, own)
         return _labelled(runs, (own - twin).where(runs["rule"] != "bp"), runs["rule"] == "bp", twin, measure)
-    if response in layers.columns and response not in _KEYS:
+    if response in measures_of(layers):
         value = _measure(runs, layers, response, summary=summary, layer=layer)
     elif response in runs.columns and pd.api.types.is_numeric_dtype(runs[response]):
         value = runs[response].astype(float) * (100 if response in _ACCURACIES else 1)
     else:
         numbers = [name for name in runs.columns if pd.api.types.is_numeric_dtype(runs[name])]
-        valid = [*(name for name in layers.columns if name not in _KEYS), *numbers, GAP]
+        valid = [*measures_of(layers), *numbers, GAP]
         raise AnalysisError(
             f'response "{response}": no such measure; {nearest(response, valid)}; or a measure with {EXCESS} appended'
         )
@@ -98,8 +103,8 @@ def _measure(
     layer: int | Literal["mean"],
 ) -> pd.Series:
     """The summary of one measure, indexed as `runs`."""
-    if measure not in layers.columns or measure in _KEYS:
-        raise AnalysisError(f'"{measure}": no such measure; {nearest(measure, set(layers.columns) - _KEYS)}')
+    if measure not in measures_of(layers):
+        raise AnalysisError(f'"{measure}": no such measure; {nearest(measure, measures_of(layers))}')
     rows = layers.loc[layers["run_id"].isin(runs["run_id"]), ["run_id", "step", "epoch", "layer", "signal", measure]]
     rows = without_index_names(rows)
     # Where a run carries both signals, the one that taught it is the run's own.

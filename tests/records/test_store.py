@@ -18,9 +18,11 @@ import pytest
 from synthetic import grid, synthetic_records
 
 from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, LAYERS, RUNS
-from alignkit.errors import RecordsError
-from alignkit.records.files import TABLES, write_bytes, write_text
+from alignkit.errors import AnalysisError, RecordsError
+from alignkit.records.files import TABLES, read_table, write_bytes, write_text
+from alignkit.records.rows import curves, final_values
 from alignkit.records.store import clear_unfinished, finished_cohorts, finished_run_ids, load, read_plan, write_cohort
+from alignkit.records.summaries import run_summaries
 from alignkit.report import page
 
 COHORTS = {"00000000000000aa": ("r2", "r3"), "00000000000000bb": ("r0", "r1")}
@@ -210,10 +212,6 @@ TABLE_DAMAGE = {
     "lost": (lambda d: (_cohort(d) / "runs.parquet").unlink(), "runs.parquet: missing"),
     "folder": (lambda d: _replace_by_a_folder(_cohort(d) / "runs.parquet"), "runs.parquet: expected a file; got a folder"),
     "no rows": (_empty, "runs.parquet: damaged (expected at least one row; got none)"),
-    "text for numbers": (lambda d: rewrite(d, "runs", _column("lr", lambda n: ["0.1"] * n)), "column lr: expected float64; got string"),
-    "numbers for text": (lambda d: rewrite(d, "layers", _column("signal", range)), "column signal: expected string; got int64"),
-    "gaps": (lambda d: rewrite(d, "layers", _column("layer", lambda n: [None, *range(n - 1)])), "column layer: expected int64; got int64 with 1 gaps"),
-    "lost column": (lambda d: rewrite(d, "layers", lambda t: t.drop_columns(["gate"])), "lacks the column gate"),
     "lost checkpoints": (lambda d: rewrite(d, "checkpoints", lambda t: t.filter(pa.compute.equal(t["run_id"], "r2"))), "expected the same runs in checkpoints.parquet"),
     "lost layers": (lambda d: rewrite(d, "layers", lambda t: t.filter(pa.compute.equal(t["run_id"], "r2"))), "expected the same runs in layers.parquet"),
 }  # fmt: skip
@@ -224,6 +222,102 @@ def test_a_damaged_cohort_is_named_and_repeated(copy, damage, message):
     damage(copy)
     text = message_of(copy)
     assert message in text and f"Remove the folder {_cohort(copy)} and run the same command again" in text
+
+
+OTHERWISE_TYPED = {
+    "text for numbers": (lambda d: rewrite(d, "runs", _column("lr", lambda n: ["0.1"] * n)), "column lr: expected float64; got string"),
+    "numbers for text": (lambda d: rewrite(d, "layers", _column("signal", range)), "column signal: expected string; got int64"),
+    "gaps in a key": (lambda d: rewrite(d, "layers", _column("layer", lambda n: [None, *range(n - 1)])), "column layer: expected int64; got int64 with 1 gaps"),
+    "no key": (lambda d: rewrite(d, "checkpoints", lambda t: t.drop_columns(["step"])), "lacks the column step, by which its rows are told apart"),
+    "two of a name": (lambda d: rewrite(d, "layers", lambda t: t.append_column("gate", t["gate"])), "expected columns of different names; got gate twice"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change,message", OTHERWISE_TYPED.values(), ids=OTHERWISE_TYPED)
+def test_a_whole_file_of_other_columns_is_kept(copy, change, message):
+    change(copy)
+    text = message_of(copy)
+    assert message in text and "keep them: read them with the alignkit that wrote them" in text
+    assert f"move the folder {_cohort(copy)} away" in text and "emove" not in text
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_column_that_an_old_file_lacks_is_missing(copy, healthy, everywhere):
+    if everywhere:
+        shutil.rmtree(copy / "records" / SECOND)
+    lost = {"runs": ["lr", "steps", "diverged", "diverged_step"], "checkpoints": ["mode"], "layers": ["gate", "signal"]}
+    for table, names in lost.items():
+        rewrite(copy, table, lambda t, names=names: t.drop_columns(names))
+    old, whole = load(copy), load(healthy)
+    kinds = {"lr": "float64", "steps": "Int64", "diverged": "boolean", "diverged_step": "Int64", "gate": "float64"}
+    for table, names in lost.items():
+        found, expected = getattr(old, table), getattr(whole, table)
+        assert list(found) == list(expected)
+        of_file = found["run_id"].isin(COHORTS[FIRST])
+        for name in names:
+            assert found.loc[of_file, name].isna().all() and found.loc[~of_file, name].notna().any() != everywhere
+            assert str(found[name].dtype) == kinds.get(name, str(found["run_id"].dtype)), name
+        left = [name for name in found if name not in names]
+        same = expected["run_id"].isin(found["run_id"])
+        pd.testing.assert_frame_equal(found[left], expected.loc[same, left].reset_index(drop=True), check_exact=True)
+    assert finished_run_ids(copy) == set(old.runs["run_id"])
+
+
+def _with_foreign(directory):
+    """A cohort as a later version, or a measure of the user's own, might have written it."""
+    big = 2**53 + 1
+    changes = {
+        "runs": {"seed": "9", "norm": "not the plan's", "my_count": [big, None], "my_flag": True},
+        "checkpoints": {"my_loss": 0.25},
+        "layers": {"my_measure": 0.5, "my_note": "seen", "my_rank": 3},
+    }
+    for table, columns in changes.items():
+
+        def wider(arrow, columns=columns):
+            for name, value in columns.items():
+                values = value if isinstance(value, list) else [value] * arrow.num_rows
+                arrow = arrow.append_column(name, pa.array(values))
+            return arrow
+
+        rewrite(directory, table, wider)
+    return big
+
+
+def test_a_column_that_is_new_is_kept(copy, healthy):
+    big = _with_foreign(copy)
+    found, plain = load(copy), load(healthy)
+    assert list(found.runs) == [*plain.runs, "my_count", "my_flag"]
+    assert list(found.layers) == [*plain.layers, "my_measure", "my_note", "my_rank"]
+    runs = found.runs.set_index("run_id")
+    assert runs["my_count"].tolist() == [pd.NA, pd.NA, big, pd.NA] and str(runs["my_flag"].dtype) == "boolean"
+    assert runs["seed"].tolist() == [0, 1, 0, 1] and runs["norm"].tolist() == ["none", "none", "batch", "batch"]
+    own = found.layers["run_id"].isin(COHORTS[FIRST])
+    assert (found.layers.loc[own, "my_measure"] == 0.5).all() and found.layers.loc[~own, "my_measure"].isna().all()
+    assert str(found.layers["my_rank"].dtype) == "Int64" and set(found.layers.loc[own, "my_note"]) == {"seen"}
+    for table in TABLES:
+        known = getattr(plain, table)
+        pd.testing.assert_frame_equal(getattr(found, table)[list(known)], known, check_exact=True)
+
+
+def test_a_measure_that_is_new_can_be_asked_for(copy):
+    _with_foreign(copy)
+    found = load(copy)
+    table = run_summaries(found.runs.assign(diverged=False), found.layers, "my_measure").set_index("run_id")
+    assert table["value"].tolist()[2:] == [0.5, 0.5] and table["missing"].tolist()[:2] == ["my_measure undefined"] * 2
+    assert run_summaries(found.runs, found.layers, "my_rank", summary="auc", layer=2)["value"].tolist()[2:] == [3, 3]
+    assert final_values(found, rule="dfa", design="a", response="my_measure")["value"].tolist()[2:] == [0.5, 0.5]
+    assert curves(found, rule="dfa", response="my_measure")["mean"].unique().tolist() == [0.5]
+    with pytest.raises(AnalysisError, match=r"no such measure.*my_measure, my_rank"):
+        run_summaries(found.runs, found.layers, "my_note")
+
+
+def test_what_is_new_is_written_again(copy):
+    _with_foreign(copy)
+    cohort = "00000000000000cc"
+    tables = {table: read_table(_cohort(copy) / f"{table}.parquet", table, checksum=None, mend="") for table in TABLES}
+    shutil.rmtree(_cohort(copy))
+    write_cohort(copy, cohort, tables, TIMING)
+    assert load(copy).layers["my_measure"].notna().any()
 
 
 @pytest.mark.parametrize("content", [None, b'{"seco', b"\xff", b"[]", b'{"sha256": 3}'])
@@ -382,7 +476,7 @@ IN_THE_WAY = {
 def test_what_is_in_the_way_of_a_cohort_is_not_taken_for_it(copy, put):
     put(_cohort(copy))
     before = snapshot(copy)
-    with pytest.raises(RecordsError, match=f"{FIRST}.* is in the way; remove it and run the same command again"):
+    with pytest.raises(RecordsError, match=f"{FIRST}.* is in the way. Move it away and run the same command again"):
         write_cohort(copy, FIRST, tables_of(("r2", "r3", "r4")), TIMING)
     assert snapshot(copy) == before and not list(copy.glob("records/.*"))
 
