@@ -14,7 +14,7 @@ import pandas as pd
 
 from alignkit.display import effect_words, p_words, seeds_words, shown
 from alignkit.errors import AnalysisError, nearest, require_text
-from alignkit.records.rows import Source, source_of
+from alignkit.records.rows import AnalysisRows, analysis_rows
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import ADJUSTMENTS, Contrast, contrast, contrast_frame, level_means
 from alignkit.stats.contrasts.paired import minimum_seeds, paired_test
@@ -156,28 +156,28 @@ def compare(
     >>> result.estimate, result.p, result.n_seeds
     (-3.0, 0.03125, 6)
     """
-    source = source_of(records_or_table, response, rule=rule, summary=summary, layer=layer)
+    analysed = analysis_rows(records_or_table, response, rule=rule, summary=summary, layer=layer)
     require_choice("adjust", adjust, tuple(ADJUSTMENTS))
     for name in (factor, *([by] if by is not None else ())):
         require_text("factor" if name is factor else "by", name)
-        if name not in source.table.columns:
-            raise AnalysisError(f'"{name}" is no factor; {nearest(name, source.factors or map(str, source.table))}')
+        if name not in analysed.table.columns:
+            raise AnalysisError(f'"{name}" is no factor; {nearest(name, analysed.factors or map(str, analysed.table))}')
     if by == factor:
         raise AnalysisError(f'by: expected a factor other than "{factor}"; got it again')
     levels = None if levels is None else levels_given(factor, levels)
     needs = {factor: levels, **({by: None} if by is not None else {})}
-    source = source.in_design(design, needs)
-    table = source.table
-    within = names_of("within", source.factors if within is None else within)
-    source.require_one_rule([factor, by, *within])
+    analysed = analysed.in_design(design, needs)
+    table = analysed.table
+    within = names_of("within", analysed.factors if within is None else within)
+    analysed.require_one_rule([factor, by, *within])
     cells = [name for name in within if name not in (factor, by)]
     require_columns(table, factor, *([by] if by is not None else []), seed)
     pairs = _pairs(table[factor], factor, levels)
-    options: dict[str, Any] = {"factor": factor, "response": source.value, "seed": seed}
+    options: dict[str, Any] = {"factor": factor, "response": analysed.value, "seed": seed}
 
     def effects(rows: pd.DataFrame, others: Sequence[str]) -> list[Contrast]:
         found = [contrast(rows, levels=pair, within=others, **options) for pair in pairs]
-        return [replace(result, response=source.response) for result in found]
+        return [replace(result, response=analysed.response) for result in found]
 
     everything = cells if by is None else [*cells, by]
     contrasts = _adjusted(effects(table, everything), adjust)
@@ -214,16 +214,16 @@ def compare(
     return Comparison(
         factor=factor,
         levels=levels_compared,
-        response=source.response,
-        unit=source.unit,
+        response=analysed.response,
+        unit=analysed.unit,
         contrasts=contrasts,
         means=_over_seeds(means.means),
         omnibus=omnibus,
         by=by,
         simple_effects={level: tuple(next(family) for _ in results) for level, results in simple.items()},
         interactions=_interactions(str(by), simple, adjust) if by is not None else pd.DataFrame(),
-        design=source.design,
-        warnings=(*source.notes(factor, pairs), *_without_level(source, factor), *notes),
+        design=analysed.design,
+        warnings=(*analysed.notes(factor, pairs), *_without_level(analysed, factor), *notes),
     )
 
 
@@ -239,10 +239,10 @@ def _pairs(column: pd.Series, factor: str, levels: Sequence[Any] | None) -> list
     return [(wanted[0], other) for other in wanted[1:]]
 
 
-def _without_level(source: Source, factor: str) -> list[str]:
+def _without_level(analysed: AnalysisRows, factor: str) -> list[str]:
     """Of a table, how many rows have no level; runs of a study that lack a factor are none of its comparison."""
-    n = int(level_column(source.table[factor]).isna().sum()) if source.records is None else 0
-    return [f"{n:,} of {len(source.table):,} rows left out: no level of {factor}"] if n else []
+    n = int(level_column(analysed.table[factor]).isna().sum()) if analysed.records is None else 0
+    return [f"{n:,} of {len(analysed.table):,} rows left out: no level of {factor}"] if n else []
 
 
 def _require_seeds_at_two_levels(table: pd.DataFrame, factor: str, seed: str, pairs: Sequence[tuple[str, str]]) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from alignkit.errors import AnalysisError
-from alignkit.records.rows import require_source, source_of
+from alignkit.records.rows import analysis_rows, require_records_or_table
 from alignkit.records.store import Records
 from alignkit.stats.models.design import LinearFit
 from alignkit.stats.models.factorial import fit_factorial
@@ -49,22 +49,22 @@ def fit(
     """
     method = method or ("mixed" if layers else "seed")
     require_choice("method", method, METHODS)
-    require_source(records_or_table)
+    require_records_or_table(records_or_table)
     columns = records_or_table.runs if isinstance(records_or_table, Records) else records_or_table
     formula = formula_text(columns, model, interactions)
     parsed = parse_formula(formula)
     if parsed.lhs_termlist:
         response = left_hand_side(parsed, response)
         formula = formula.split("~", 1)[1].strip()
-    source = source_of(records_or_table, response, rule=rule, summary=summary, layer="each" if layers else "mean")
+    analysed = analysis_rows(records_or_table, response, rule=rule, summary=summary, layer="each" if layers else "mean")
     atoms = {atom for term in parsed.rhs_termlist for atom in term.factors}
-    predictors = [predictor(atom, source.table) for atom in atoms]
+    predictors = [predictor(atom, analysed.table) for atom in atoms]
     used = [name for name, numbers in predictors if numbers is None]
-    source.require_one_rule(used)
-    if source.records is None:
-        _require_different_rows(source.table)
-    source = source.in_design(design, dict.fromkeys(name for name in used if name in source.factors))
-    table, value = source.table, source.value
+    analysed.require_one_rule(used)
+    if analysed.records is None:
+        _require_different_rows(analysed.table)
+    analysed = analysed.in_design(design, dict.fromkeys(name for name in used if name in analysed.factors))
+    table, value = analysed.table, analysed.value
     result: LinearFit
     if method == "mixed":
         from alignkit.stats.models.mixed import fit_mixed
@@ -77,8 +77,8 @@ def fit(
         result = fit_gee(table, formula, response=value, seed=seed)
     else:
         result = fit_factorial(table, formula, response=value, seed=seed, errors=method)
-    of_design = f"; runs of the design {source.design}" if source.design is not None else ""
-    return replace(result, method=result.method + of_design, warnings=(*result.warnings, *source.notes()))
+    of_design = f"; runs of the design {analysed.design}" if analysed.design is not None else ""
+    return replace(result, method=result.method + of_design, warnings=(*result.warnings, *analysed.notes()))
 
 
 def _require_different_rows(table: pd.DataFrame) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from alignkit.records.rows import summarised
+from alignkit.records.rows import rows_of, summarised
 from alignkit.records.store import Records
 from alignkit.stats.tables.levels import in_design, level_order, level_text
 from alignkit.study.claim import Claim
@@ -51,9 +51,7 @@ def claim_table(
         summary=summary or (claim.summary if own else "final"),
         layer=claim.layer if own else "mean",
     )
-    table = table[table["rule"] == claim.rule]
-    design = claim_design(records, claim)
-    return table if design is None else table[in_design(table, design)]
+    return rows_of(table, rule=claim.rule, design=claim_design(records, claim))
 
 
 def planned_runs(records: Records) -> pd.DataFrame:
@@ -69,8 +67,6 @@ def planned_table(records: Records, claim: Claim) -> pd.DataFrame:
     table = claim_table(records, claim)
     if records.unfinished is None:
         return table
-    rows = records.unfinished[records.unfinished["rule"] == claim.rule]
-    design = claim_design(records, claim)
-    rows = rows if design is None else rows[in_design(rows, design)]
+    rows = rows_of(records.unfinished, rule=claim.rule, design=claim_design(records, claim))
     parts = [part for part in (table, rows.assign(value=float("nan"), missing=UNFINISHED)) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else table

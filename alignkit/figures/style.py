@@ -25,6 +25,8 @@ WIDTH = 4.8
 INK, FAINT, GRID = "#1f2328", "#8a9099", "#e3e5e8"
 RULE_COLOURS = {"dfa": "#0173b2", "fa": "#de8f05", "bp": "#5f6670", "shallow": "#949494", "imposed_angle": "#cc78bc"}
 OTHER_COLOURS = ("#029e73", "#ca9161", "#d55e00", "#56b4e9")
+SERIES_COLOURS = (RULE_COLOURS["dfa"], RULE_COLOURS["fa"], *OTHER_COLOURS)
+"""Colours of what is no rule: levels, conditions."""
 STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": FAINT,
@@ -95,7 +97,22 @@ def panels_of(n: int, *, columns: int, height: float, extra: float, share: bool 
     return figure, panels[:n]
 
 
-def finish(figure: Figure, title: str, handles: list[Any] | None = None) -> None:
+def single_panel(ax: Axes | None, *, height: float, extra: float) -> tuple[Figure, Axes]:
+    """A figure of one panel, or the axes that a caller has."""
+    if ax is not None:
+        given: Any = ax.get_figure()
+        return given, ax
+    figure, (axes,) = panels_of(1, columns=1, height=height, extra=extra)
+    return figure, axes
+
+
+def finish(figure: Figure, title: str, handles: list[Any] | None = None, *, ax: Axes | None = None) -> None:
+    """Title and legend: of the whole figure, or of the axes `ax` that a caller gave."""
+    if ax is not None:
+        ax.set_title(title, loc="left")
+        if handles:
+            ax.legend(handles=handles)
+        return
     figure.suptitle(textwrap.fill(title, 58), x=0.01, ha="left", fontsize=10, fontweight="bold")
     if handles:
         columns = 2 if max(len(handle.get_label()) for handle in handles) > 14 else 4
@@ -121,6 +138,15 @@ def step_axis(axes: Axes, steps: list[int]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlim(left=steps[0])
     axes.set_xlabel("training step (log scale)")
+
+
+def log2_axis(axes: Axes, levels: list[float], factor: str) -> None:
+    """A factor that doubles, ticked where it was tried."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(levels))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(f"{factor.replace('_', ' ')} (units, log scale)")
 
 
 def mark_chance(axes: Axes, response: str) -> None:

@@ -22,7 +22,7 @@ ANGLE = "signal_angle_deg"
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class AnalysisRows:
     """The rows of an analysis. `value` is their response's column, `response` what it is called.
 
     `factors` are those of the study, none for a plain table, whose `records` are None. `design` is set
@@ -37,7 +37,7 @@ class Source:
     records: Records | None = None
     design: str | None = None
 
-    def in_design(self, design: str | None, needs: Mapping[str, Sequence[Any] | None]) -> Source:
+    def in_design(self, design: str | None, needs: Mapping[str, Sequence[Any] | None]) -> AnalysisRows:
         """The rows of a design; of the first that holds the levels that are needed, where none is named.
 
         `needs` maps a factor to its levels, or to None for any two. Where no design has them all, or the
@@ -126,7 +126,7 @@ def require_records(records: Any) -> None:
         )
 
 
-def require_source(records_or_table: Any) -> None:
+def require_records_or_table(records_or_table: Any) -> None:
     """Records or a table."""
     if not isinstance(records_or_table, Records | pd.DataFrame):
         raise AnalysisError(
@@ -135,19 +135,19 @@ def require_source(records_or_table: Any) -> None:
         )
 
 
-def source_of(
+def analysis_rows(
     records_or_table: Records | pd.DataFrame,
     response: str | None,
     *,
     rule: str | None,
     summary: Literal["final", "auc"],
     layer: int | Literal["mean", "each"],
-) -> Source:
+) -> AnalysisRows:
     """Records as one row per run under `rule` (or per run and hidden layer, with layer="each"); a table as it is.
 
     The response is the angle in degrees unless another is named, or a table's column "value".
     """
-    require_source(records_or_table)
+    require_records_or_table(records_or_table)
     if isinstance(records_or_table, pd.DataFrame):
         of_records = {"rule": (rule, ("dfa", None)), "summary": (summary, ("final",)), "layer": (layer, ("mean",))}
         given = [f"{name}={value!r}" for name, (value, defaults) in of_records.items() if value not in defaults]
@@ -158,7 +158,7 @@ def source_of(
             )
         value = "value" if response is None else response
         require_columns(records_or_table, value)
-        return Source(table=records_or_table, response=value, value=value, unit=unit_of(value))
+        return AnalysisRows(table=records_or_table, response=value, value=value, unit=unit_of(value))
     records, name = records_or_table, ANGLE if response is None else response
     require_text("response", name)
     table = (
@@ -171,7 +171,7 @@ def source_of(
         if rule not in ran:
             raise AnalysisError(f'no run has the rule "{rule}"; {nearest(rule, ran)}')
         table = table[table["rule"] == rule]
-    return Source(
+    return AnalysisRows(
         table=table, response=name, value="value", unit=unit_of(name), factors=tuple(records.factors), records=records
     )
 
@@ -195,20 +195,23 @@ def _holds(column: pd.Series, levels: Sequence[Any] | None) -> bool:
     return len(present) > 1 if levels is None else {level_text(level) for level in levels} <= set(present)
 
 
+def rows_of(runs: pd.DataFrame, *, rule: str | None = None, design: str | None = None) -> pd.DataFrame:
+    """The rows of one rule in one design; of all where none is named. `runs` has a row per run."""
+    runs = runs if rule is None else runs[runs["rule"] == rule]
+    return runs if design is None else runs[in_design(runs, design)]
+
+
 def final_values(records: Records, *, rule: str, design: str | None, response: str) -> pd.DataFrame:
     """`run_summaries` of one rule in one design (all designs if None)."""
-    table = summarised(records, response)
-    table = table[table["rule"] == rule]
-    return table if design is None else table[in_design(table, design)]
+    return rows_of(summarised(records, response), rule=rule, design=design)
 
 
 def curves(
     records: Records, *, rule: str, design: str | None = None, response: str = "signal_angle_deg"
 ) -> pd.DataFrame:
     """Mean and 95% t interval over seeds, by layer and step; each seed is first averaged over its cells."""
-    runs = records.runs[records.runs["rule"] == rule]
-    runs = runs if design is None else runs[in_design(runs, design)]
-    rows = records.layers[["run_id", "step", "layer", response]].merge(runs[["run_id", "seed"]], on="run_id")
+    runs = rows_of(records.runs, rule=rule, design=design)[["run_id", "seed"]]
+    rows = records.layers[["run_id", "step", "layer", response]].merge(runs, on="run_id")
     common = rows.groupby("step")["run_id"].nunique() == rows["run_id"].nunique()
     rows = rows[rows["step"].map(common).astype(bool)].dropna(subset=[response])
     seeds = rows.groupby(["layer", "step", "seed"])[response].mean()
@@ -217,11 +220,27 @@ def curves(
     return summary.assign(low=summary["mean"] - spread, high=summary["mean"] + spread)
 
 
+def at_the_end(layers: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns of `layers` at each run's last checkpoint, beside the columns of these runs."""
+    rows = layers[["run_id", "step", "layer", *columns]].merge(runs, on="run_id")
+    return rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+
+
 def final_by_layer(records: Records, *, rule: str, design: str | None, factor: str, response: str) -> pd.DataFrame:
     """Columns layer, x (the factor as a number), seed and value, at the last checkpoint."""
-    runs = records.runs[records.runs["rule"] == rule]
-    runs = runs if design is None else runs[in_design(runs, design)]
+    runs = rows_of(records.runs, rule=rule, design=design)
     runs = runs.assign(x=pd.to_numeric(level_column(runs[factor]), errors="coerce"))[["run_id", "seed", "x"]]
-    rows = records.layers[["run_id", "step", "layer", response]].merge(runs, on="run_id")
-    rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+    rows = at_the_end(records.layers, runs, [response])
     return rows.rename(columns={response: "value"}).dropna(subset=["value", "x"])
+
+
+def until(layers: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
+    """The rows up to "half-way" or the "first epoch"; `AnalysisError` where no checkpoint lies before it."""
+    end = float(layers["epoch"].max())
+    limit = {"half-way": end / 2, "first epoch": 1.0}[checkpoint]
+    if limit > end or not (layers["epoch"] > 0).any():
+        raise AnalysisError(f"the runs are shorter than the checkpoint {checkpoint}")
+    reached = layers["epoch"] <= limit + 1e-9
+    if not (layers.loc[reached, "epoch"] > 0).any():
+        raise AnalysisError(f"no checkpoint between the start and {checkpoint}: ask for more in [probe]")
+    return layers[reached]

@@ -33,6 +33,12 @@ def measures_of(layers: pd.DataFrame) -> list[str]:
     return [name for name in layers.columns if name not in _KEYS and pd.api.types.is_numeric_dtype(layers[name])]
 
 
+def own_signal(layers: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one signal for each run: the one that taught it, where there was one."""
+    teaching = layers.loc[layers["signal"] == "teaching", "run_id"].unique()
+    return layers[(layers["signal"] == "teaching") | ~layers["run_id"].isin(teaching)]
+
+
 def run_summaries(
     runs: pd.DataFrame,
     layers: pd.DataFrame,
@@ -106,10 +112,7 @@ def _measure(
     if measure not in measures_of(layers):
         raise AnalysisError(f'"{measure}": no such measure; {nearest(measure, measures_of(layers))}')
     rows = layers.loc[layers["run_id"].isin(runs["run_id"]), ["run_id", "step", "epoch", "layer", "signal", measure]]
-    rows = without_index_names(rows)
-    # Where a run carries both signals, the one that taught it is the run's own.
-    teaching = rows.loc[rows["signal"] == "teaching", "run_id"].unique()
-    rows = rows[(rows["signal"] == "teaching") | ~rows["run_id"].isin(teaching)]
+    rows = own_signal(without_index_names(rows))
     if layer != "mean":
         rows = rows[rows["layer"] == layer]
         if rows.empty:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from alignkit.claims.analysis import Analysis
 from alignkit.errors import AnalysisError
-from alignkit.report.analysis import Analysis
-from alignkit.report.section import Question, Section
-from alignkit.report.sections.compared import compared
+from alignkit.report.section import Answer, Question
 from alignkit.report.sections.dose import dose
-from alignkit.report.sections.matched import matched
+from alignkit.report.sections.equal_loss import equal_loss
 from alignkit.report.sections.mediation import mediation
 from alignkit.report.sections.model import model
+from alignkit.report.sections.model_comparison import model_comparison
 from alignkit.report.sections.phases import phases
 from alignkit.report.sections.power import power
 from alignkit.report.sections.robustness import robustness, specifications
@@ -28,24 +30,26 @@ ALWAYS: tuple[Question, ...] = (
 """Answered in every report: together they take seconds."""
 
 FULL: tuple[Question, ...] = (
-    Question("matched", "At the same training loss", matched),
+    Question("matched", "At the same training loss", equal_loss),
     Question("mediation", "Does alignment carry the effect on accuracy?", mediation),
-    Question("compared", "Does the model matter?", compared),
+    Question("compared", "Does the model matter?", model_comparison),
     Question("specifications", "Does it matter how it is analysed?", specifications),
 )
 """Those that take longer: `alignkit report DIR --full`."""
 
 
-def answered(analysis: Analysis, *, full: bool) -> tuple[list[tuple[Question, Section]], list[str]]:
-    """The sections that apply, and a line for each question that the records cannot answer."""
-    found: list[tuple[Question, Section]] = []
+def answered(
+    analysis: Analysis, *, full: bool, more: Sequence[Question] = ()
+) -> tuple[list[tuple[Question, Answer]], list[str]]:
+    """The sections that apply, `more` of them last, and a line for each question that the records cannot answer."""
+    found: list[tuple[Question, Answer]] = []
     absent: list[str] = []
-    for question in (*ALWAYS, *(FULL if full else ())):
+    for question in (*ALWAYS, *(FULL if full else ()), *more):
         try:
-            section = question.answer(analysis)
+            answer = question.answer(analysis)
         except AnalysisError as error:
             absent.append(f"{question.title}: {error}.")
         else:
-            if section is not None:
-                found.append((question, section))
+            if answer is not None:
+                found.append((question, answer))
     return found, absent

@@ -9,16 +9,12 @@ from math import isfinite
 import numpy as np
 
 from alignkit import __version__
-from alignkit.claims.verdicts import family_size
-from alignkit.columns import LAYERS, label_of
-from alignkit.records.rows import summarised
-from alignkit.records.store import Records
-from alignkit.report.analysis import Analysis
+from alignkit.claims.analysis import Analysis
+from alignkit.columns import GAP, LAYERS, label_of
 from alignkit.settings.data import Images
 from alignkit.settings.study_options import Settings
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO
 from alignkit.stats.contrasts.paired import minimum_seeds
-from alignkit.stats.tables.levels import in_design
 from alignkit.study.defects import defects
 from alignkit.study.toml_text import toml_text
 from alignkit.text import count, listed, number, rule_name, sizes
@@ -28,7 +24,7 @@ ANALYSED_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib")
 
 def facts(analysis: Analysis) -> list[tuple[str, str]]:
     """Term and description: data, network, training, feedback, probe, seeds, rates, statistics."""
-    records, study = analysis.records, analysis.records.study
+    study, missing = analysis.study, analysis.missing
     seeds = listed(map(str, study.seed_list)) if len(study.seed_list) <= 4 else _range(study.seed_list)
     found = [
         ("Data", _data(study)),
@@ -36,7 +32,7 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("Training", _training(study)),
         ("Learning rates", _rates(analysis)),
         ("Rules", listed(map(rule_name, study.rules))),
-        ("Feedback", _feedback(study, records.factors)),
+        ("Feedback", _feedback(study, analysis.factors)),
         ("Designs", "; ".join(_design(analysis, design) for design in analysis.designs)),
         (
             "Seeds",
@@ -45,13 +41,13 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
         ),
         ("Probe", _probe(analysis)),
         ("Tests", _tests(analysis)),
-        *([("Trained with", text)] if (text := _trained_with(records)) else []),
+        *([("Trained with", text)] if (text := _trained_with(analysis)) else []),
         ("Analysed with", _versions()),
     ]
-    if records.missing:
-        have = "has" if records.missing == 1 else "have"
+    if missing:
+        have = "has" if missing == 1 else "have"
         worst = "; verdicts take the worst case over what is still missing" if analysis.verdicts else ""
-        text = f"{count(records.missing, 'planned run')} {have} no records yet: all here is preliminary{worst}"
+        text = f"{count(missing, 'planned run')} {have} no records yet: all here is preliminary{worst}"
         found.insert(0, ("Incomplete", text))
     named = ("Designs", "Trained with", "Analysed with")
     return [(term, text if term in named else text[:1].upper() + text[1:]) for term, text in found]
@@ -59,28 +55,29 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
 
 def definitions(analysis: Analysis) -> list[tuple[str, str]]:
     """The recorded measures and their definitions."""
-    layers = analysis.records.layers
     kinds = [name for name in LAYERS if LAYERS[name][0] == "float64" and name != "epoch"]
-    return [(name, LAYERS[name][1]) for name in kinds if layers[name].notna().any()]
+    own = [name for name in analysis.measures if name not in LAYERS]
+    meanings = {name: LAYERS[name][1] for name in kinds} | dict.fromkeys(own, "a measure of the study's own")
+    return [(name, meaning) for name, meaning in meanings.items() if analysis.recorded(name)]
 
 
 def diagnostics(analysis: Analysis) -> list[str]:
     """Sentences on missing values, pairing, undefined samples and the self-test."""
-    records = analysis.records
+    runs, study = analysis.runs, analysis.study
     found = []
-    diverged = int(records.runs["diverged"].fillna(False).astype(bool).sum())
+    diverged = int(runs["diverged"].fillna(False).astype(bool).sum())
     found.append(
-        f"{count(diverged, 'run')} of {len(records.runs):,} diverged."
+        f"{count(diverged, 'run')} of {len(runs):,} diverged."
         + (
             " What is left when runs diverge at one level of a factor and not at another may be biased."
             if diverged
             else ""
         )
     )
-    for response in (analysis.alignment, "accuracy_gap" if "bp" in records.study.rules else None):
+    for response in (analysis.alignment, GAP if "bp" in study.rules else None):
         if response is None:
             continue
-        table = summarised(records, response)
+        table = analysis.final(response)
         table = table[table["rule"].isin(analysis.rules)]
         reasons = table.loc[~table["missing"].isin(["", "is the reference itself"]), "missing"].value_counts()
         if len(reasons):
@@ -90,15 +87,15 @@ def diagnostics(analysis: Analysis) -> list[str]:
                 f"The {label_of(response)} has no final value: {text}. What would have been compared with these runs "
                 "is left out too, and counted where it is."
             )
-    undefined = records.layers["undefined"].fillna(0)
-    layers = records.layers[undefined > 0]
+    undefined = analysis.layers["undefined"].fillna(0)
+    layers = analysis.layers[undefined > 0]
     if len(layers):
         found.append(
             f"{count(int(undefined.sum()), 'sample')} had a zero vector in one of the two places compared "
             f"({count(int(layers['run_id'].nunique()), 'run')}); they are excluded, never scored."
         )
-    output = records.checkpoints["output_cosine"].dropna()
-    if len(output) and "two modes" in defects(records.study):
+    output = analysis.checkpoints["output_cosine"].dropna()
+    if len(output) and "two modes" in defects(study):
         found.append(
             f"The output layer's gradients in the two modes have cosines down to {number(float(output.min()), 3)}, "
             "where one pass would give 1: so much of every angle is the measurement's own."
@@ -117,7 +114,7 @@ def diagnostics(analysis: Analysis) -> list[str]:
 
 def options(analysis: Analysis) -> str:
     """The study file's options that differ from the defaults, as TOML."""
-    return toml_text(analysis.records.study.model_dump(mode="json", exclude_defaults=True))
+    return toml_text(analysis.study.model_dump(mode="json", exclude_defaults=True))
 
 
 def _data(study: Settings) -> str:
@@ -133,8 +130,8 @@ def _data(study: Settings) -> str:
 
 
 def _network(analysis: Analysis) -> str:
-    network = analysis.records.study.network
-    layers = analysis.records.layers
+    network = analysis.study.network
+    layers = analysis.layers
     widths, depths = sorted(layers["width"].unique()), sorted(layers.groupby("run_id")["layer"].max().unique())
     parts = [network.kind.upper()]
     if len(layers):
@@ -147,7 +144,7 @@ def _network(analysis: Analysis) -> str:
         "frozen": f"{network.frozen:.0%} of hidden weights frozen" if network.frozen else "",
         "signal_masked": f"{network.signal_masked:.0%} of signals masked" if network.signal_masked else "",
     }
-    parts += [text for name, text in fixed.items() if text and name not in analysis.records.factors]
+    parts += [text for name, text in fixed.items() if text and name not in analysis.factors]
     return ", ".join(parts)
 
 
@@ -163,7 +160,7 @@ def _training(study: Settings) -> str:
 
 
 def _rates(analysis: Analysis) -> str:
-    study, runs = analysis.records.study, analysis.records.runs
+    study, runs = analysis.study, analysis.runs
     spans = []
     for rule in study.rules:
         rates = runs.loc[runs["rule"] == rule, "lr"].dropna()
@@ -195,9 +192,8 @@ def _feedback(study: Settings, factors: tuple[str, ...]) -> str:
 
 
 def _design(analysis: Analysis, design: str) -> str:
-    declared = analysis.records.study.designs.get(design)
-    runs = analysis.records.runs[in_design(analysis.records.runs, design)]
-    cells = runs.loc[runs["rule"] == (analysis.rules or tuple(analysis.records.study.rules))[0], "cell"].nunique()
+    declared = analysis.study.designs.get(design)
+    cells = analysis.n_cells(design, (analysis.rules or tuple(analysis.study.rules))[0])
     kind = (
         {"one_at_a_time": "one factor at a time", "cells": "listed cells"}.get(declared.kind, declared.kind)
         if declared
@@ -205,18 +201,21 @@ def _design(analysis: Analysis, design: str) -> str:
     )
     if declared and declared.kind == "fraction":
         kind = f"{declared.fraction} fraction"
-    return f"{design} ({kind + ', ' if kind else ''}{count(int(cells), 'cell')}, {count(len(runs), 'run')})"
+    return (
+        f"{design} ({kind + ', ' if kind else ''}{count(cells, 'cell')}, "
+        f"{count(len(analysis.runs_of(design=design)), 'run')})"
+    )
 
 
 def _probe(analysis: Analysis) -> str:
-    probe = analysis.records.study.probe
-    modes = listed(sorted(map(str, analysis.records.checkpoints["mode"].dropna().unique())))
+    probe = analysis.study.probe
+    modes = listed(sorted(map(str, analysis.checkpoints["mode"].dropna().unique())))
     explained = {
         "batch": "the probe batch's own normalisation statistics, dropout off",
         "eval": "evaluation mode",
         "train": "training mode",
     }.get(modes, "")
-    steps = analysis.records.layers["step"].nunique()
+    steps = analysis.layers["step"].nunique()
     when = count(int(steps), "checkpoint")
     text = f"the same {probe.samples} samples of the {probe.split} split for every run, at {when}"
     return text + (f"; mode {modes}" if modes else "") + (f" ({explained})" if explained else "")
@@ -234,7 +233,7 @@ def _tests(analysis: Analysis) -> str:
     if any(isfinite(verdict.worst_case[0]) for verdict in verdicts):
         text += "; where a claim's runs have no value, the largest p over all that they could have shown"
     confirmatory = sum(verdict.claim.family == "confirmatory" for verdict in verdicts)
-    family = family_size(analysis.records)
+    family = analysis.family_size
     if confirmatory:
         lost = family - confirmatory
         changed = f" ({lost} of them changed or removed since they were declared, which still count)" if lost else ""
@@ -255,9 +254,9 @@ def _range(seeds: tuple[int, ...]) -> str:
     return f"{len(ordered)} between {ordered[0]} and {ordered[-1]}"
 
 
-def _trained_with(records: Records) -> str:
+def _trained_with(analysis: Analysis) -> str:
     """torch and the devices that the records name: elsewhere numbers differ by rounding, which training makes grow."""
-    timing = records.timing
+    timing = analysis.timing
     if timing is None or not {"torch", "device"} <= set(timing.columns):
         return ""
     known = timing[["torch", "device"]].dropna().drop_duplicates().sort_values(["torch", "device"])

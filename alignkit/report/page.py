@@ -9,22 +9,22 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from alignkit.claims.analysis import IMPOSED, Analysis, analyse
 from alignkit.claims.verdicts import VERDICTS, Verdict
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing, to_json, to_markdown
-from alignkit.columns import label_of
+from alignkit.columns import GAP, label_of
+from alignkit.figures.chart import Chart
 from alignkit.figures.style import save_figure
 from alignkit.records.files import write_bytes, writing
 from alignkit.records.store import Records
 from alignkit.report import method, results
-from alignkit.report.analysis import IMPOSED, Analysis, analyse, crossed_streams
-from alignkit.report.charts import Chart, charts
+from alignkit.report.charts import charts
 from alignkit.report.contents import ALWAYS, FULL, answered
 from alignkit.report.results import bounds, known
 from alignkit.report.revision import notice
-from alignkit.report.section import Question, Section
+from alignkit.report.section import Answer, Question
 from alignkit.report.svg import inline_svg
 from alignkit.report.tables import Table
-from alignkit.stats.tables.levels import in_design
 from alignkit.study.defects import ONE_SEED, defects
 from alignkit.study.study import Study
 from alignkit.text import (
@@ -110,7 +110,7 @@ def render(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    study = analysis.records.study
+    study = analysis.study
     return environment.get_template("page.html").render(
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         title=study.title or study.name,
@@ -125,7 +125,7 @@ def render(
         absent=absent,
         tables=tables,
         sections=sections,
-        declaration=declaration(analysis.records),
+        declaration=declaration(analysis),
         reversed=_reversed(analysis),
         effect_notes=analysis.notes,
         effects=[table for name, table in tables.items() if name.startswith("effects_")],
@@ -139,7 +139,7 @@ def render(
 def summary(analysis: Analysis) -> list[str]:
     """The report in a few sentences: the claims, the alignment, the accuracy, then what was run, and how it was
     measured if not as it should."""
-    study = analysis.records.study
+    study = analysis.study
     measured = [note for name, note in defects(study).items() if name != ONE_SEED]  # of which the runs' sentence speaks
     found = (_on_claims(analysis), *_on_alignment(analysis), _on_runs(analysis), _on_profile(study), *measured)
     return [text if text.endswith(".") else f"{text}." for text in found if text]
@@ -174,31 +174,31 @@ def _on_claims(analysis: Analysis) -> str:
 def _on_alignment(analysis: Analysis) -> list[str]:
     response = analysis.alignment
     if response is None:
-        imposed = IMPOSED & set(analysis.records.study.rules)
+        imposed = IMPOSED & set(analysis.study.rules)
         return [
             "The angle was imposed, so it is no outcome here." if imposed else "No run has a defined alignment measure."
         ]
     sentences = []
     taught = [rule for rule in analysis.rules if rule != "bp"]
-    untaught = analysis.final("bp", response) if "bp" in analysis.records.study.rules else None
+    untaught = analysis.mean("bp", response) if "bp" in analysis.study.rules else None
     chance = "90°" if response.endswith("_deg") else "0"
     for rule in taught:
-        final = analysis.final(rule, response)
+        final = analysis.mean(rule, response)
         if final is None:
             continue
         size = with_interval(level(final.estimate, response), level_interval(final.interval, response))
-        where = f"the {count(_cells(analysis, rule), 'cell')} of the design {analysis.design}"
+        where = f"the {count(analysis.n_cells(analysis.design, rule), 'cell')} of the design {analysis.design}"
         text = f"At the end of training, {rule_name(rule)}'s {label_of(response)} is {size} on average over {where}"
         if untaught and rule == taught[0]:
             text += (
                 f", where a feedback that never taught has {level(untaught.estimate, response)} and chance is {chance}"
             )
         sentences.append(text + ".")
-        gap = analysis.final(rule, "accuracy_gap")
+        gap = analysis.mean(rule, GAP)
         if gap is not None:
             side = "below" if gap.estimate < 0 else "above"
             text = f"Its test accuracy is {number(abs(gap.estimate), 1)} points {side} that of BP"
-            sentences.append(with_interval(text, change_interval(gap.interval, "accuracy_gap")) + ".")
+            sentences.append(with_interval(text, change_interval(gap.interval, GAP)) + ".")
     if not taught and untaught is not None:
         sentences.append(
             f"Only BP ran: at the end, the {label_of(response)} of a feedback that never teaches is "
@@ -208,30 +208,24 @@ def _on_alignment(analysis: Analysis) -> list[str]:
 
 
 def _on_runs(analysis: Analysis) -> str:
-    records = analysis.records
-    runs = records.runs
-    seeds, cells = int(runs["seed"].nunique()), int(runs.groupby("rule")["cell"].nunique().max())
+    runs, rules, seeds = analysis.runs, analysis.study.rules, analysis.n_seeds
+    cells = int(runs.groupby("rule")["cell"].nunique().max())
     text = (
         f"{count(len(runs), 'run')}: {count(cells, 'cell')}, {count(seeds, 'seed')}, "
-        f"{'rules' if len(records.study.rules) > 1 else 'rule'} {listed(map(rule_name, records.study.rules))}."
+        f"{'rules' if len(rules) > 1 else 'rule'} {listed(map(rule_name, rules))}."
     )
-    if seeds < 2 and any(_crosses_draws(analysis, rule) for rule in records.study.rules):
+    if seeds < 2 and any(_crosses_draws(analysis, rule) for rule in rules):
         text += " All runs share one seed: what replicates are the draws of each stream of randomness."
     elif seeds < 2:
         text += " With one seed there is no uncertainty to report: every number is one draw."
-    if records.missing:
+    if analysis.missing:
         worst = ", and verdicts take the worst case over what is still missing" if analysis.verdicts else ""
-        text += f" {count(records.missing, 'planned run')} still missing: all of this is preliminary{worst}."
+        text += f" {count(analysis.missing, 'planned run')} still missing: all of this is preliminary{worst}."
     return text
 
 
-def _cells(analysis: Analysis, rule: str) -> int:
-    runs = analysis.records.runs
-    return int(runs.loc[(runs["rule"] == rule) & in_design(runs, analysis.design), "cell"].nunique())
-
-
 def _crosses_draws(analysis: Analysis, rule: str) -> bool:
-    return any(len(crossed_streams(analysis.records, rule=rule, design=design)) > 1 for design in analysis.designs)
+    return any(len(analysis.streams(rule, design)) > 1 for design in analysis.designs)
 
 
 def _reversed(analysis: Analysis) -> str:
@@ -243,7 +237,7 @@ def _reversed(analysis: Analysis) -> str:
     return listed(names)
 
 
-def declaration(records: Records) -> list[str]:
+def declaration(records: Records | Analysis) -> list[str]:
     """When the claims were declared, in sentences: a hash of the analysis plan, and what changed since."""
     registration = records.registration
     if registration is None or not (records.study.claims or registration.declared):
@@ -346,14 +340,14 @@ def _chart_context(chart: Chart, position: int, svg: bytes) -> dict[str, Any]:
     }
 
 
-def _section_context(question: Question, section: Section, inline: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _section_context(question: Question, answer: Answer, inline: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": question.name,
         "title": question.title,
-        "answer": section.answer,
-        "tables": section.tables,
-        "figures": [inline[chart.name] for chart in section.charts],
-        "notes": section.notes,
+        "answer": answer.sentences,
+        "tables": answer.tables,
+        "figures": [inline[chart.name] for chart in answer.charts],
+        "notes": answer.notes,
     }
 
 

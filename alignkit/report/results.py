@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from alignkit.claims.analysis import Analysis
+from alignkit.claims.effects import DesignEffects
 from alignkit.claims.verdicts import Verdict, verdict_frame
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing
-from alignkit.columns import label_of
-from alignkit.report.analysis import Analysis, Effects
+from alignkit.columns import LAYERS, label_of
 from alignkit.report.tables import Table
 from alignkit.stats.contrasts.contrasts import Contrast, contrast_frame
-from alignkit.stats.tables.levels import in_design
 from alignkit.text import (
     ABSENT,
     bare_change,
@@ -116,7 +116,7 @@ def effect_tables(analysis: Analysis) -> list[Table]:
     return tables
 
 
-def _effect_table(analysis: Analysis, design: str, found: list[Effects]) -> Table:
+def _effect_table(analysis: Analysis, design: str, found: list[DesignEffects]) -> Table:
     shown = [name for name in (analysis.alignment, "test_accuracy") if name]
     shown = [name for name in shown if any(effects.by_response.get(name) for effects in found)]
     columns = ["rule", "change"]
@@ -160,16 +160,14 @@ def _effect_cells(effect: Contrast, response: str) -> list[str]:
 
 def final_table(analysis: Analysis) -> Table | None:
     """Every recorded measure at the end of training, by rule and layer: mean over seeds of the mean over cells."""
-    records = analysis.records
-    measures = [name for name in SHOWN if records.layers[name].notna().any()]
+    own = [name for name in analysis.measures if name not in LAYERS]
+    measures = [name for name in (*SHOWN, *own) if analysis.recorded(name)]
     if not measures:
         return None
-    runs = records.runs.loc[in_design(records.runs, analysis.design), ["run_id", "rule", "seed"]]
-    rows = records.layers[["run_id", "step", "layer", "signal", *measures]].merge(runs, on="run_id")
-    rows = rows[rows["step"] == rows.groupby("run_id")["step"].transform("max")]
+    rows = analysis.at_the_end(measures, design=analysis.design)
     seeds = rows.groupby(["rule", "signal", "layer", "seed"])[measures].mean()
     means = seeds.groupby(["rule", "signal", "layer"]).mean().dropna(how="all")
-    order = {rule: place for place, rule in enumerate(records.study.rules)}
+    order = {rule: place for place, rule in enumerate(analysis.study.rules)}
     data = means.reset_index().sort_values("rule", key=lambda column: column.map(order), kind="stable")
     data = data.reset_index(drop=True)
     text = [
@@ -181,7 +179,7 @@ def final_table(analysis: Analysis) -> Table | None:
         )
         for row in data.to_dict("records")
     ]
-    columns = ("rule", "signal", "layer", *(SHORT[name] for name in measures))
+    columns = ("rule", "signal", "layer", *(SHORT.get(name, label_of(name)) for name in measures))
     caption = (
         f"Design {analysis.design}: measures at the end of training, means over seeds and cells. "
         "Bystander: a feedback that never taught."
@@ -190,7 +188,7 @@ def final_table(analysis: Analysis) -> Table | None:
 
 
 def diverged_table(analysis: Analysis) -> Table | None:
-    runs = analysis.records.runs
+    runs = analysis.runs
     failed = runs[runs["diverged"].fillna(False).astype(bool)]
     if failed.empty:
         return None

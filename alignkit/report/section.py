@@ -1,24 +1,24 @@
-"""A section of the report: a question, its answer in sentences, and the tables and figures that carry it."""
+"""A section of the report: a question, and its answer in sentences with the tables and figures that carry it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from alignkit.report.analysis import Analysis
-from alignkit.report.charts import Chart
+from alignkit.claims.analysis import Analysis
+from alignkit.figures.chart import Chart
 from alignkit.report.tables import Table
 
 
 @dataclass(frozen=True)
-class Section:
-    """What a part of the report says.
+class Answer:
+    """What a section of the report says.
 
-    `answer` is its finding in a few sentences; `notes` are what a reader must know to judge it: assumptions,
-    what was left out and why. Tables and charts come in reading order; their names start with the section's.
+    `sentences` are its finding; `notes` are what a reader must know to judge it: assumptions, what was left out and
+    why. Tables and charts come in reading order; their names start with the section's.
     """
 
-    answer: tuple[str, ...]
+    sentences: tuple[str, ...]
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
     notes: tuple[str, ...] = ()
@@ -34,4 +34,4 @@ class Question:
 
     name: str
     title: str
-    answer: Callable[[Analysis], Section | None]
+    answer: Callable[[Analysis], Answer | None]

@@ -13,13 +13,13 @@ from scipy import stats as scipy_stats
 from synthetic import PRACTICES, column, full_study, grid, synthetic_records, synthetic_study
 
 from alignkit.calibration.recommendations import advice_given
+from alignkit.claims.analysis import analyse
 from alignkit.claims.recommendations import recommendations
 from alignkit.claims.tables import claim_factors, claim_table
 from alignkit.claims.verdicts import ALPHA, evaluate
 from alignkit.claims.wording import ACCURACY, to_json, to_markdown
 from alignkit.records.registration import Entry, Registration, analysis_plan
 from alignkit.records.store import Records
-from alignkit.report.analysis import analyse
 from alignkit.report.page import render
 from alignkit.report.results import recommendation_table
 from alignkit.stats.contrasts.multiplicity import holm

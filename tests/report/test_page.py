@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from synthetic import full_study, grid, synthetic_records
 
+from alignkit.claims.analysis import analyse
 from alignkit.claims.verdicts import evaluate
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.records.store import Records
 from alignkit.report import revision
-from alignkit.report.analysis import analyse
 from alignkit.report.contents import ALWAYS
 from alignkit.report.method import facts
 from alignkit.report.page import write_report
@@ -141,7 +141,7 @@ def test_the_report_is_whole(written: Path) -> None:
 def test_the_lead_and_the_first_figure_tell_one_mean(records: Records, written: Path) -> None:
     """Networks of several depths: a mean over layers' lines is another one."""
     text, page = check(written)
-    final = analyse(records).final("dfa", "signal_angle_deg")
+    final = analyse(records).mean("dfa", "signal_angle_deg")
     assert final is not None
     mean = level(final.estimate, "signal_angle_deg")
     assert f"to {mean} on average" in text and re.search(rf"is {mean} \[[^]]*\] on average over the 64 cells", text)

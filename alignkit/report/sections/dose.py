@@ -6,16 +6,14 @@ import math
 
 import pandas as pd
 
+from alignkit.claims.analysis import Analysis
 from alignkit.errors import AnalysisError
-from alignkit.figures.dose import dose_curves
-from alignkit.records.rows import final_values
-from alignkit.report.analysis import Analysis, varying_factors
-from alignkit.report.charts import Chart
-from alignkit.report.section import Section
+from alignkit.figures.dose import chart
+from alignkit.report.section import Answer
 from alignkit.report.tables import Table
 from alignkit.stats.curves.dose import DoseAtLoss, DoseResponse, dose_at_loss, dose_response
 from alignkit.stats.tables.levels import level_order
-from alignkit.text import bare_change, change_interval, in_unit, number, p_text, reading
+from alignkit.text import bare_change, change_interval, in_unit, number, p_text, reading, sentence
 
 RULE, DOSE = "imposed_angle", "feedback_angle_deg"
 ACCURACY = "test_accuracy"
@@ -23,18 +21,18 @@ LOSS = 1.0
 """Points of accuracy whose dose is told."""
 
 
-def dose(analysis: Analysis) -> Section | None:
+def dose(analysis: Analysis) -> Answer | None:
     """The dose-response of test accuracy on an imposed angle, in each design that varies it."""
-    if RULE not in analysis.records.study.rules or DOSE not in analysis.records.factors:
+    if RULE not in analysis.study.rules or DOSE not in analysis.factors:
         return None
     found: dict[str, tuple[DoseResponse, DoseAtLoss]] = {}
     notes: list[str] = []
     for design in analysis.designs:
-        table = final_values(analysis.records, rule=RULE, design=design, response=ACCURACY)
+        table = analysis.final(ACCURACY, rule=RULE, design=design)
         if len(level_order(table[DOSE])) < 3:
             continue
-        tuned = _crosses_rates(analysis, design)
-        if tuned:
+        # Every angle ran at several rates, so that the best of them can be taken.
+        if "lr" in analysis.varying(RULE, design) and (table.groupby(DOSE)["lr"].nunique() > 1).all():
             table = _best_rates(table)
             notes.append(
                 f"{_name(design)}: for every seed and angle the learning rate with the best validation accuracy; test "
@@ -46,41 +44,17 @@ def dose(analysis: Analysis) -> Section | None:
         notes += [f"{_name(design)}: {warning}." for warning in result.warnings]
     if not found:
         raise AnalysisError("expected three angles or more in a design; got fewer")
-    tables = tuple(_table(design, *results) for design, results in found.items())
     answers = tuple(_answer(design, *results) for design, results in found.items())
+    first = next(iter(found))
     references = {}
     for rule, name, dashes in (("bp", "back-propagation", "--"), ("shallow", "hidden layers do not learn", ":")):
-        if rule in analysis.records.study.rules:
-            values = final_values(analysis.records, rule=rule, design=next(iter(found)), response=ACCURACY)["value"]
-            if values.notna().any():
-                references[name] = (float(values.mean()), dashes)
-    figure = dose_curves(
-        {_name(design): result.to_frame() for design, (result, _) in found.items()},
-        dose=DOSE,
-        axis="imposed angle (degrees)",
-        response=ACCURACY,
-        title="Test accuracy against the imposed angle",
-        references=references,
-    )
-    chart = Chart(
-        "dose_curves",
-        "Test accuracy against the imposed angle",
-        answers[0],
-        f"Means over {found[next(iter(found))][0].n_seeds} seeds with 95% t intervals. Every hidden layer's update is "
-        "the gradient turned by the angle at unchanged length: here the angle is a cause.",
-        figure,
-    )
-    return Section(answers, tables, (chart,), tuple(dict.fromkeys(notes)))
-
-
-def _crosses_rates(analysis: Analysis, design: str) -> bool:
-    return "lr" in varying_factors(analysis.records, rule=RULE, design=design) and _full_cross(analysis, design)
-
-
-def _full_cross(analysis: Analysis, design: str) -> bool:
-    """Whether every angle ran at several rates, so that the best of them can be taken."""
-    table = final_values(analysis.records, rule=RULE, design=design, response=ACCURACY)
-    return bool((table.groupby(DOSE)["lr"].nunique() > 1).all())
+        values = analysis.final(ACCURACY, rule=rule, design=first)["value"]
+        if values.notna().any():
+            references[name] = (float(values.mean()), dashes)
+    curves = pd.concat([result.to_frame().assign(curve=_name(design)) for design, (result, _) in found.items()])
+    drawn = chart(curves, n_seeds=found[first][0].n_seeds, references=references, see=answers[0])
+    tables = tuple(_table(design, *results) for design, results in found.items())
+    return Answer(answers, tables, (drawn,), tuple(dict.fromkeys(notes)))
 
 
 def _best_rates(table: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +73,7 @@ def _answer(design: str, result: DoseResponse, at_loss: DoseAtLoss) -> str:
     frame = result.to_frame()
     last = frame.iloc[-1]
     text = (
-        f"{_name(design)[0].upper()}{_name(design)[1:]}: from {result.doses[0]:g}° to {result.doses[-1]:g}° test "
+        f"{sentence(_name(design))}: from {result.doses[0]:g}° to {result.doses[-1]:g}° test "
         f"accuracy goes from {reading(frame['mean'].iloc[0], ACCURACY)} to {reading(last['mean'], ACCURACY)} "
         f"(Page's trend p {p_text(result.p_page)})"
     )

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from alignkit.claims.tables import claim_factors, claim_table
+from alignkit.claims.analysis import RESPONSES, Analysis
+from alignkit.claims.verdicts import Verdict
 from alignkit.columns import EXCESS, label_of, unit_of
 from alignkit.errors import AnalysisError
-from alignkit.report.analysis import RESPONSES, Analysis
-from alignkit.report.section import Section
+from alignkit.report.section import Answer
+from alignkit.report.sections.attempts import attempted, said_once
 from alignkit.report.tables import Table
 from alignkit.stats.mechanisms.mediation import Mediation
 from alignkit.stats.mechanisms.mediation import mediation as mediate
@@ -45,7 +46,7 @@ class Path:
     result: Mediation
 
 
-def mediation(analysis: Analysis) -> Section | None:
+def mediation(analysis: Analysis) -> Answer | None:
     """For each claim on alignment: the practice's total, direct and indirect effect on accuracy, and their frailty."""
     verdicts = [
         verdict
@@ -54,45 +55,36 @@ def mediation(analysis: Analysis) -> Section | None:
     ]
     if not verdicts:
         return None
-    found: list[Path] = []
-    failed: dict[str, list[str]] = {}
-    for verdict in verdicts:
-        try:
-            if not verdict.n_seeds:
-                raise AnalysisError(verdict.reason)
-            found.append(Path(verdict.claim, _mediation(analysis, verdict.claim)))
-        except AnalysisError as error:
-            failed.setdefault(str(error), []).append(verdict.claim.name)
-    reasons = [f"{listed(dict.fromkeys(names))}: {error}" for error, names in failed.items()]
+    found, failed = attempted(verdicts, lambda verdict: _mediation(analysis, verdict))
+    reasons = said_once((verdict.claim.name, why) for verdict, why in failed)
     if not found:
         raise AnalysisError("; ".join(reasons))
-    notes = [f"{reason}." for reason in reasons]
-    said: dict[str, list[str]] = {}
-    for path in found:
-        for warning in path.result.warnings:
-            said.setdefault(warning, []).append(path.claim.name)
-    notes += [f"{listed(dict.fromkeys(names))}: {warning}." for warning, names in said.items()]
+    warned = said_once((path.claim.name, warning) for path in found for warning in path.result.warnings)
+    notes = [f"{line}." for line in (*reasons, *warned)]
     notes += _slopes(found)
     notes.append(
         "That slope comes from runs of the same cell that differ by chance, seeds accounted for; claims on the same "
         "runs share it. Noise in a run's alignment draws it, and the indirect effect, towards 0. p-values are those of "
         "single tests."
     )
-    return Section((_answer(found), NOT_RANDOMISED), (_table(found),), notes=tuple(dict.fromkeys(notes)))
+    return Answer((_answer(found), NOT_RANDOMISED), (_table(found),), notes=tuple(dict.fromkeys(notes)))
 
 
-def _mediation(analysis: Analysis, claim: Claim) -> Mediation:
-    records = analysis.records
-    table = claim_table(records, claim)
-    accuracy = claim_table(records, claim, response=OUTCOME)["value"]
-    return mediate(
+def _mediation(analysis: Analysis, verdict: Verdict) -> Path:
+    claim = verdict.claim
+    if not verdict.n_seeds:
+        raise AnalysisError(verdict.reason)
+    table = analysis.claim_rows(claim)
+    accuracy = analysis.claim_rows(claim, response=OUTCOME)["value"]
+    result = mediate(
         table.assign(alignment=table["value"], accuracy=accuracy),
         factor=claim.factor,
         levels=claim.levels,
         mediator="alignment",
         outcome="accuracy",
-        within=claim_factors(records, claim),
+        within=analysis.claim_factors(claim),
     )
+    return Path(claim, result)
 
 
 def _answer(found: list[Path]) -> str:
@@ -123,13 +115,13 @@ def _answer(found: list[Path]) -> str:
 
 def _slopes(found: list[Path]) -> list[str]:
     """The slope of accuracy on alignment behind each claim's indirect effect."""
-    slopes: dict[str, list[str]] = {}
+    slopes = []
     for path in found:
         slope = path.result.effects["mediator on outcome"]
         per = "degree" if unit_of(path.claim.response) == "°" else "unit of cosine"
         text = f"{change(slope.estimate, OUTCOME)} {change_interval(slope.interval, OUTCOME)} per {per}"
-        slopes.setdefault(text, []).append(path.claim.name)
-    return [f"{listed(names)}: the slope of accuracy on alignment is {text}." for text, names in slopes.items()]
+        slopes.append((path.claim.name, f"the slope of accuracy on alignment is {text}."))
+    return said_once(slopes)
 
 
 def _opposed(path: Path) -> bool:

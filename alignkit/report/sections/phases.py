@@ -8,18 +8,16 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from alignkit.claims.analysis import Analysis
 from alignkit.columns import label_of, unit_of
 from alignkit.errors import AnalysisError
-from alignkit.figures.phases import phase_spans
-from alignkit.records.store import Records
-from alignkit.report.analysis import Analysis
-from alignkit.report.charts import Chart
-from alignkit.report.section import Section
+from alignkit.figures.phases import chart
+from alignkit.report.section import Answer
+from alignkit.report.sections.attempts import attempted
 from alignkit.report.sections.dose import RULE as IMPOSED
 from alignkit.report.tables import Table
 from alignkit.stats.curves.phase_order import LayerOrder, PhaseLag, layer_order, phase_lag
 from alignkit.stats.curves.phases import PhaseSummary, memorisation_times, phase_summaries, phase_times
-from alignkit.stats.tables.levels import in_design
 from alignkit.text import ABSENT, interval_text, listed, number, p_text, rule_name, sentence, signed, slug
 
 EVENTS: tuple[Literal["onset", "saturation"], ...] = ("onset", "saturation")
@@ -46,48 +44,26 @@ class Phases:
     notes: tuple[str, ...]
 
 
-def own_signal(records: Records) -> pd.DataFrame:
-    """The rows of `layers` with one signal for each run: the one that taught it, where there was one."""
-    layers = records.layers
-    taught = layers.loc[layers["signal"] == "teaching", "run_id"].unique()
-    return layers[(layers["signal"] == "teaching") | ~layers["run_id"].isin(taught)]
-
-
-def phases(analysis: Analysis) -> Section | None:
+def phases(analysis: Analysis) -> Answer | None:
     """Onset and saturation by layer under each taught rule, their order, and whether alignment comes before fitting."""
-    found: list[Phases] = []
-    failed: list[str] = []
-    for rule in analysis.rules:
-        if rule in ("bp", IMPOSED):  # nothing learns to align: the feedback never teaches, or the angle is set
-            continue
-        try:
-            found.append(_phases(analysis, rule))
-        except AnalysisError as error:
-            failed.append(f"{rule_name(rule)}: {error}")
+    # Elsewhere nothing learns to align: the feedback never teaches, or the angle is set.
+    rules = [rule for rule in analysis.rules if rule not in ("bp", IMPOSED)]
+    found, failed = attempted(rules, lambda rule: _phases(analysis, rule))
+    reasons = [f"{rule_name(rule)}: {why}" for rule, why in failed]
     if not found:
-        if failed:
-            raise AnalysisError("; ".join(failed))
+        if reasons:
+            raise AnalysisError("; ".join(reasons))
         return None
     answers: list[str] = []
     tables: list[Table] = []
-    notes = [f"{text}." for text in failed]
+    notes = [f"{reason}." for reason in reasons]
     for made in found:
         suffix = "" if made is found[0] else f"_{slug(made.rule)}"
         answers += _answers(made)
         tables += _tables(analysis, made, suffix)
         notes += made.notes
-    figure = phase_spans({made.rule: made.summaries for made in found}, steps={made.rule: made.steps for made in found})
-    drawn = [result for made in found for result in made.summaries]
-    how = (
-        "Medians over seeds of each seed's median run"
-        if any(result.n_seeds > 1 for result in drawn)
-        else ("Medians over the runs of one seed")
-    )
-    if any(math.isfinite(result.interval[0]) for result in drawn):
-        how += ", with sign-test intervals of at least 95%"
-    if any(math.isinf(result.estimate) or math.isinf(result.interval[1]) for result in drawn):
-        how += ". An arrow: not by the end of training in half of the seeds, or an interval without an upper bound"
-    chart = Chart("phases_times", "When each layer aligns", answers[0], f"{how}.", figure)
+    times = pd.concat([_times(made) for made in found])
+    drawn = chart(times, steps={made.rule: made.steps for made in found}, see=answers[0])
     notes += [
         "Onset: the last time that a layer leaves chance (and where it started) by 10% of its improvement and at least "
         "two degrees, before its best. Saturation: 90% of the improvement that this run made, so no sign that "
@@ -96,13 +72,17 @@ def phases(analysis: Analysis) -> Section | None:
         "not happened counts at the end of training, which draws lags towards 0. Nothing of this was declared as a "
         "claim: p-values are those of single tests, adjusted (Holm) among neighbouring layers alone.",
     ]
-    return Section(tuple(answers), tuple(tables), (chart,), tuple(dict.fromkeys(notes)))
+    return Answer(tuple(answers), tuple(tables), (drawn,), tuple(dict.fromkeys(notes)))
+
+
+def _times(made: Phases) -> pd.DataFrame:
+    """When each event comes: a row for each."""
+    return pd.concat([result.to_frame() for result in made.summaries], ignore_index=True).assign(rule=made.rule)
 
 
 def _phases(analysis: Analysis, rule: str) -> Phases:
-    records, response = analysis.records, str(analysis.alignment)
-    runs = records.runs[(records.runs["rule"] == rule) & in_design(records.runs, analysis.design)]
-    layers = own_signal(records)
+    response, runs = analysis.response, analysis.runs_of(rule=rule, design=analysis.design)
+    layers = analysis.own_layers()
     layers = layers[layers["run_id"].isin(runs["run_id"])]
     steps = sorted(int(step) for step in layers.loc[layers[response].notna(), "step"].unique())
     if len(steps) < LEAST_CHECKPOINTS:
@@ -116,7 +96,7 @@ def _phases(analysis: Analysis, rule: str) -> Phases:
     orders, page = _orders(times, rule, notes)
     lags: tuple[PhaseLag, ...] = ()
     try:
-        fitted = memorisation_times(runs, records.checkpoints)
+        fitted = memorisation_times(runs, analysis.checkpoints)
         summaries += phase_summaries(fitted, by=None)
         lags = _lags(times[times["event"] == "saturation"], fitted)
     except AnalysisError as error:
@@ -225,7 +205,7 @@ def _lag_sentence(fitted: PhaseSummary, lags: tuple[PhaseLag, ...]) -> str:
 
 
 def _tables(analysis: Analysis, made: Phases, suffix: str) -> list[Table]:
-    name, measure = rule_name(made.rule), label_of(str(analysis.alignment))
+    name, measure = rule_name(made.rule), label_of(analysis.response)
     columns: tuple[str, ...] = ("event", "median step", "95% interval", "seeds", "runs", "not by the end", "undefined")
     rows: tuple[tuple[str, ...], ...] = tuple(
         (
@@ -243,7 +223,7 @@ def _tables(analysis: Analysis, made: Phases, suffix: str) -> list[Table]:
         f"{name}: when the {measure} of each layer begins to improve and when it saturates, in steps, and when the "
         "training loss has made nine tenths of its fall. A run without the event by the end is later than any with it."
     )
-    data = pd.concat([result.to_frame() for result in made.summaries], ignore_index=True)
+    data = _times(made).drop(columns="rule")
     found = [Table(f"phases{suffix}", caption, columns, rows, data, frozenset(columns[1:]))]
     pairs = [*(pair for order in made.orders.values() for pair in order.pairs), *made.lags]
     if not pairs:

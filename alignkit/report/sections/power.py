@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from alignkit.claims.verdicts import Verdict, family_size
+from alignkit.claims.analysis import Analysis
+from alignkit.claims.verdicts import Verdict
 from alignkit.errors import AnalysisError
-from alignkit.report.analysis import Analysis
-from alignkit.report.section import Section
+from alignkit.report.section import Answer
 from alignkit.report.tables import Table
 from alignkit.stats.contrasts.power import detectable_effect, difference_power, equivalence_power, seeds_needed
 from alignkit.text import ABSENT, count, level, listed, row_label
@@ -18,15 +18,14 @@ from alignkit.text import ABSENT, count, level, listed, row_label
 CHANCE = 0.8
 
 
-def power(analysis: Analysis) -> Section | None:
+def power(analysis: Analysis) -> Answer | None:
     """For each claim that could be tested, the power of its seeds for the smallest effect that matters."""
     tested = [verdict for verdict in analysis.verdicts if math.isfinite(verdict.p)]
     if not tested:
         return None
-    family = family_size(analysis.records)
     rows, data, weak, undecided = [], [], [], []
     for verdict in tested:
-        found = _power_of(verdict, family if verdict.claim.family == "confirmatory" else 1)
+        found = _power_of(verdict, analysis.family_size if verdict.claim.family == "confirmatory" else 1)
         if found is None:
             continue
         data.append(found)
@@ -51,16 +50,9 @@ def power(analysis: Analysis) -> Section | None:
     if not rows:
         return None
     columns = (
-        "claim",
-        "change",
-        "smallest effect",
-        "sd over seeds",
-        "seeds",
-        "power",
-        "power, no effect",
-        "found with 80%",
+        "claim", "change", "smallest effect", "sd over seeds", "seeds", "power", "power, no effect", "found with 80%",
         "seeds for 80%",
-    )
+    )  # fmt: skip
     caption = (
         "Power of the exact test at the first step of its family, for the smallest effect that matters and for showing "
         "that there is none, by the sd of the contrast over seeds."
@@ -73,7 +65,7 @@ def power(analysis: Analysis) -> Section | None:
         else "Every tested claim has the seeds to find the smallest effect that matters in at least four cases of five."
     )
     table = Table("power", caption, columns, tuple(rows), pd.DataFrame(data), frozenset(columns[2:]))
-    return Section((answer,), (table,))
+    return Answer((answer,), (table,))
 
 
 def _power_of(verdict: Verdict, family_size: int) -> dict[str, Any] | None:

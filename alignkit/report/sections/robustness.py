@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from math import isfinite
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from alignkit.claims.tables import claim_factors, claim_table
-from alignkit.claims.verdicts import Verdict, family_size, without_each_seed
-from alignkit.columns import EXCESS, MEASURE_COLUMNS
+from alignkit.claims.analysis import Analysis
+from alignkit.claims.verdicts import Verdict
+from alignkit.columns import EXCESS
 from alignkit.errors import AnalysisError
-from alignkit.figures.robustness import specification_strips
-from alignkit.records.summaries import run_summaries
-from alignkit.report.analysis import Analysis
-from alignkit.report.charts import Chart
-from alignkit.report.section import Section
+from alignkit.figures.specifications import chart
+from alignkit.report.section import Answer
+from alignkit.report.sections.attempts import ModelEffect, attempted, claim_effect, first_fit
 from alignkit.report.tables import Table
 from alignkit.stats.contrasts.influence import leave_one_seed_out
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.models.design import LinearFit
 from alignkit.stats.models.gee import fit_gee
-from alignkit.stats.models.margins import marginal_contrasts
 from alignkit.stats.models.mixed import fit_mixed
 from alignkit.stats.sensitivity.failures import failure_contrast
 from alignkit.stats.sensitivity.scales import bound_note, scales_of
-from alignkit.stats.sensitivity.specification_curve import CHECKPOINTS, Effect, SpecificationCurve, specification_curve
-from alignkit.stats.tables.levels import in_design, level_order, level_text
+from alignkit.stats.sensitivity.specification_curve import CHECKPOINTS, SpecificationCurve, specification_curve
+from alignkit.stats.tables.levels import level_order
 from alignkit.text import bare_change, change, count, listed, number, p_text, row_label
 
 NOT_EXAMINED = "not examined"
@@ -36,16 +33,14 @@ MODELS: dict[str, Callable[..., LinearFit]] = {"mixed": partial(fit_mixed, run=N
 """Models of whole tables, one row per run, beside those of the per-seed contrasts."""
 
 
-def robustness(analysis: Analysis) -> Section | None:
+def robustness(analysis: Analysis) -> Answer | None:
     """Each claim without each seed in turn, means near a bound of the scale, and runs that failed at one level."""
     verdicts = [verdict for verdict in analysis.verdicts if verdict.n_seeds >= 3]
     if not verdicts:
         return None
     rows, data, notes = [], [], []
     fragile, unexamined = [], []
-    family = family_size(analysis.records)
-    seeds = analysis.records.study.seed_list
-    apart = without_each_seed(analysis.records)
+    seeds, apart = analysis.study.seed_list, analysis.without_each_seed()
     for verdict in verdicts:
         position = analysis.verdicts.index(verdict)
         others = [apart[seed][position] for seed in seeds]
@@ -56,7 +51,7 @@ def robustness(analysis: Analysis) -> Section | None:
         found = leave_one_seed_out(
             pd.Series(verdict.differences, index=list(verdict.seeds)),
             margin=claim.smallest_effect,
-            family_size=family if claim.family == "confirmatory" else 1,
+            family_size=analysis.family_size if claim.family == "confirmatory" else 1,
         )
         # A seed without a comparison has no estimate to move, but the worst case of its runs.
         frame = found.frame.set_index("seed").reindex(pd.Index(seeds, name="seed")).reset_index()
@@ -102,16 +97,17 @@ def robustness(analysis: Analysis) -> Section | None:
         answers.append(
             f"Without each seed, the verdict on {listed(unexamined)} was not examined: it could not be tested."
         )
-    return Section(tuple(answers), (table,), notes=tuple(dict.fromkeys(notes)))
+    return Answer(tuple(answers), (table,), notes=tuple(dict.fromkeys(notes)))
 
 
 def _near_bound(analysis: Analysis, verdict: Verdict) -> list[str]:
     claim = verdict.claim
     if not claim.response.endswith("_deg"):
         return []
-    table = claim_table(analysis.records, claim)
-    within = claim_factors(analysis.records, claim)
-    means = seed_contrasts(table, factor=claim.factor, levels=claim.levels, response="value", within=within).means
+    within = analysis.claim_factors(claim)
+    means = seed_contrasts(
+        analysis.claim_rows(claim), factor=claim.factor, levels=claim.levels, response="value", within=within
+    ).means
     note = bound_note(means)
     return [f"{claim.name}: {note}."] if note else []
 
@@ -119,14 +115,14 @@ def _near_bound(analysis: Analysis, verdict: Verdict) -> list[str]:
 def _failures(analysis: Analysis, verdict: Verdict) -> list[str]:
     """Whether runs fail more often at one level than at the other, where any fail."""
     claim = verdict.claim
-    table = claim_table(analysis.records, claim)
+    table = analysis.claim_rows(claim)
     if not (table["missing"] != "").any():
         return []
     table = table.assign(failed=table["missing"] != "")
     try:
         found = failure_contrast(
             table, factor=claim.factor, levels=claim.levels, failed="failed",
-            within=claim_factors(analysis.records, claim),
+            within=analysis.claim_factors(claim),
         )  # fmt: skip
     except AnalysisError as error:
         return [f"{claim.name}: {error}."]
@@ -137,53 +133,17 @@ def _failures(analysis: Analysis, verdict: Verdict) -> list[str]:
     ]
 
 
-def specifications(analysis: Analysis) -> Section | None:
+def specifications(analysis: Analysis) -> Answer | None:
     """A specification curve for each claim: scale, summary, checkpoint and model, in all combinations."""
     verdicts = [verdict for verdict in analysis.verdicts if verdict.n_seeds > 1]
     if not verdicts:
         return None
-    records = analysis.records
-    curves: dict[str, tuple[Verdict, SpecificationCurve]] = {}
-    notes: list[str] = []
-
-    @cache
-    def summaries(
-        response: str, summary: Literal["final", "auc"], checkpoint: str, layer: int | Literal["mean"]
-    ) -> pd.DataFrame:
-        layers = records.layers[_until(records.layers, checkpoint)] if checkpoint != "end" else records.layers
-        return run_summaries(records.runs, layers, response, summary=summary, layer=layer)
-
     fits: dict[Any, LinearFit | str] = {}
-    for verdict in verdicts:
-        claim = verdict.claim
-
-        def table_of(*, response: str, summary: str, checkpoint: str, verdict: Verdict = verdict) -> pd.DataFrame:
-            table = summaries(response, summary, checkpoint, verdict.claim.layer)
-            table = table[table["rule"] == verdict.claim.rule]
-            return table if verdict.design is None else table[in_design(table, verdict.design)]
-
-        within = claim_factors(records, claim)
-        of_layers = claim.response.removesuffix(EXCESS) in MEASURE_COLUMNS
-        # The first of each list is what the claim declares.
-        summary_names = [claim.summary, *({"final", "auc"} - {claim.summary})] if of_layers else ["final"]
-        try:
-            curves[claim.name] = (
-                verdict,
-                specification_curve(
-                    table_of,
-                    factor=claim.factor,
-                    levels=claim.levels,
-                    within=within,
-                    scales=scales_of(claim.response),
-                    summaries=summary_names,
-                    checkpoints=CHECKPOINTS if of_layers else CHECKPOINTS[:1],
-                    other_models={name: partial(_model_effect, name, verdict, within, fits) for name in MODELS},
-                ),
-            )
-        except AnalysisError as error:
-            notes.append(f"{claim.name}: {error}.")
+    found, failed = attempted(verdicts, lambda verdict: (verdict, _specification_curve(analysis, verdict, fits)))
+    curves = {verdict.claim.name: (verdict, curve) for verdict, curve in found}
+    notes = [f"{verdict.claim.name}: {why}." for verdict, why in failed]
     if not curves:
-        return Section((), notes=tuple(notes))
+        return Answer((), notes=tuple(notes))
     changes = {name: row_label(curve.factor, curve.levels) for name, (_, curve) in curves.items()}
     labels = {  # claims on one change of different responses need their names
         name: label if list(changes.values()).count(label) == 1 else f"{label} ({name})"
@@ -217,57 +177,39 @@ def specifications(analysis: Analysis) -> Section | None:
         if doubtful
         else f"The sign of {count(len(curves), 'claim')} is the same in every way to analyse the data."
     )
-    figure = specification_strips({labels[name]: curve.to_frame() for name, (_, curve) in curves.items()})
-    chart = Chart(
-        "specifications_strips",
-        "Each claim under every way to analyse it",
-        answer,
-        "A dot is one specification: its effect over the sd of the per-seed effects on that scale, turned so that "
-        "right is more of what the claim measures. Specifications share their seeds, so many that agree are not many "
-        "pieces of evidence.",
-        figure,
-    )
+    labelled = pd.concat([curve.to_frame().assign(label=labels[name]) for name, (_, curve) in curves.items()])
     notes += [f"{name}: {curve.statement}." for name, (_, curve) in curves.items()]
-    return Section((answer,), (table,), (chart,), tuple(notes))
+    return Answer((answer,), (table,), (chart(labelled, see=answer),), tuple(notes))
+
+
+def _specification_curve(analysis: Analysis, verdict: Verdict, fits: dict[Any, LinearFit | str]) -> SpecificationCurve:
+    claim = verdict.claim
+    within = analysis.claim_factors(claim)
+    of_layers = claim.response.removesuffix(EXCESS) in analysis.measures
+    # The first of each list is what the claim declares.
+    summaries = [claim.summary, *({"final", "auc"} - {claim.summary})] if of_layers else ["final"]
+    return specification_curve(
+        partial(analysis.final, rule=claim.rule, design=verdict.design, layer=claim.layer),
+        factor=claim.factor,
+        levels=claim.levels,
+        within=within,
+        scales=scales_of(claim.response),
+        summaries=summaries,
+        checkpoints=CHECKPOINTS if of_layers else CHECKPOINTS[:1],
+        other_models={name: partial(_model_effect, name, verdict, within, fits) for name in MODELS},
+    )
 
 
 def _model_effect(
     model: str, verdict: Verdict, within: Sequence[str], fits: dict[Any, LinearFit | str], table: pd.DataFrame
-) -> Effect:
+) -> ModelEffect:
     """The claim's effect by a model of all runs: pairs of factors, or main effects where those cannot be fitted."""
-    claim = verdict.claim
-    key = (model, claim.rule, verdict.design, tuple(within), table["value"].to_numpy().tobytes())
+    key = (model, verdict.claim.rule, verdict.design, tuple(within), table["value"].to_numpy().tobytes())
     if key not in fits:  # claims on the same numbers of the same runs share a fit
         factors = [name for name in within if len(level_order(table[name])) > 1]
-        fits[key] = "no factor varies"
-        for formula in dict.fromkeys((f"({' + '.join(factors)})**2", " + ".join(factors))):
-            try:
-                fits[key] = MODELS[model](table, formula)
-                break
-            except AnalysisError as error:
-                fits[key] = str(error)
+        formulas = (f"({' + '.join(factors)})**2", " + ".join(factors))
+        fits[key] = first_fit(formulas, partial(MODELS[model], table))
     fitted = fits[key]
     if isinstance(fitted, str):
         raise AnalysisError(fitted)
-    before, after = (level_text(level) for level in claim.levels)
-    found = marginal_contrasts(fitted, claim.factor, reference=before, adjust="none").to_frame()
-    row = found[found["level_to"] == after].iloc[0]
-    return _Effect(float(row["estimate"]), (float(row["low"]), float(row["high"])), float(row["p"]))
-
-
-class _Effect(NamedTuple):
-    estimate: float
-    interval: tuple[float, float]
-    p: float
-
-
-def _until(layers: pd.DataFrame, checkpoint: str) -> pd.Series:
-    """The rows up to a checkpoint, named as in `specification_curve`; `AnalysisError` where there is none."""
-    end = float(layers["epoch"].max())
-    limit = {"half-way": end / 2, "first epoch": 1.0}[checkpoint]
-    if limit > end or not (layers["epoch"] > 0).any():
-        raise AnalysisError(f"the runs are shorter than the checkpoint {checkpoint}")
-    reached = layers["epoch"] <= limit + 1e-9
-    if not (layers.loc[reached, "epoch"] > 0).any():
-        raise AnalysisError(f"no checkpoint between the start and {checkpoint}: ask for more in [probe]")
-    return reached
+    return claim_effect(fitted, verdict.claim)

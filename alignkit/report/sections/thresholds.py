@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from alignkit.claims.analysis import Analysis
 from alignkit.columns import digits_of, label_of, unit_of
 from alignkit.errors import AnalysisError
-from alignkit.figures.thresholds import threshold_curves
-from alignkit.records.rows import final_values
-from alignkit.report.analysis import Analysis
-from alignkit.report.charts import Chart
-from alignkit.report.section import Section
+from alignkit.figures.thresholds import chart
+from alignkit.report.section import Answer
+from alignkit.report.sections.attempts import attempted
 from alignkit.report.tables import Table
 from alignkit.stats.curves.dose import DoseResponse, PolynomialContrast, dose_response
 from alignkit.stats.curves.thresholds import HeldOut, Threshold, threshold
-from alignkit.stats.tables.levels import in_design, level_column, level_order
+from alignkit.stats.tables.levels import level_column, level_order
 from alignkit.text import (
     ABSENT,
     MINUS,
@@ -29,6 +28,7 @@ from alignkit.text import (
     number,
     p_text,
     rule_name,
+    sentence,
     unit,
 )
 
@@ -46,39 +46,26 @@ class WidthCurve:
     trend: DoseResponse
 
 
-def thresholds(analysis: Analysis) -> Section | None:
+def thresholds(analysis: Analysis) -> Answer | None:
     """Whether alignment has a threshold in width under each taught rule, where a design has four widths or more."""
-    design, runs = analysis.width_design, analysis.records.runs
-    if design is None or len(level_order(runs.loc[in_design(runs, design), FACTOR])) < LEAST_WIDTHS:
+    design = analysis.width_design
+    if design is None or len(level_order(analysis.runs_of(design=design)[FACTOR])) < LEAST_WIDTHS:
         return None
-    found: list[WidthCurve] = []
-    failed: list[str] = []
-    for rule in analysis.rules:
-        if rule == "bp":
-            continue
-        try:
-            found.append(_curve(analysis, rule, design))
-        except AnalysisError as error:
-            failed.append(f"{rule_name(rule)}: {error}")
+    rules = [rule for rule in analysis.rules if rule != "bp"]
+    found, failed = attempted(rules, lambda rule: _curve(analysis, rule, design))
+    reasons = [f"{rule_name(rule)}: {why}" for rule, why in failed]
     if not found:
-        if failed:
-            raise AnalysisError("; ".join(failed))
+        if reasons:
+            raise AnalysisError("; ".join(reasons))
         return None
-    response = str(analysis.alignment)
+    response = analysis.response
     answers = [" ".join(_answer(curve, response)) for curve in found]
-    figure = threshold_curves(
-        {curve.rule: (curve.bend, curve.trend.curves) for curve in found}, response=response, factor=FACTOR
-    )
-    chart = Chart(
-        "thresholds_width",
-        "Alignment over width, and the bend that fits it best",
-        _answer(found[0], response)[0],
-        f"The {label_of(response)} at the end of training, mean over hidden layers. Small dots: single seeds; large "
-        "dots: means. Grey: the 95% interval of where a single bend may lie, by inversion of the sup-F test.",
-        figure,
-    )
-    notes = [f"{text}." for text in failed]
-    rates = runs.loc[in_design(runs, design) & runs["rule"].isin([curve.rule for curve in found]), "lr"].dropna()
+    seeds = pd.concat([_by_seed(curve) for curve in found])
+    bends = {curve.rule: curve.bend for curve in found}
+    drawn = chart(seeds, bends, response=response, see=_answer(found[0], response)[0])
+    notes = [f"{reason}." for reason in reasons]
+    runs = analysis.runs_of(design=design)
+    rates = runs.loc[runs["rule"].isin(bends), "lr"].dropna()
     if rates.nunique() > 1:
         notes.append(
             f"Learning rates differ between runs ({rates.min():g} to {rates.max():g}): where they differ between "
@@ -93,16 +80,22 @@ def thresholds(analysis: Analysis) -> Section | None:
         "The sup-F test supposes that a seed's deviations from its own line are as likely with all signs turned. "
         "Networks of different widths share their data order, not their weights.",
     ]
-    return Section(tuple(answers), tuple(_tables(found, response, design)), (chart,), tuple(notes))
+    return Answer(tuple(answers), tuple(_tables(found, response, design)), (drawn,), tuple(notes))
 
 
 def _curve(analysis: Analysis, rule: str, design: str) -> WidthCurve:
-    table = final_values(analysis.records, rule=rule, design=design, response=str(analysis.alignment))
-    others = [name for name in analysis.records.factors if name != FACTOR]
+    table = analysis.final(analysis.response, rule=rule, design=design)
+    others = [name for name in analysis.factors if name != FACTOR]
     bend = threshold(table, factor=FACTOR, within=others)
     whole = _whole_curves(table, others)
     averaged = whole.groupby(["seed", FACTOR])["value"].mean().reset_index()
     return WidthCurve(rule, bend, dose_response(averaged, dose=FACTOR, scale="log2"))
+
+
+def _by_seed(curve: WidthCurve) -> pd.DataFrame:
+    """Each seed's values over widths: a row for each."""
+    long = curve.trend.curves.melt(var_name=FACTOR, ignore_index=False).rename_axis("seed").reset_index()
+    return long.assign(rule=curve.rule)
 
 
 def _whole_curves(table: pd.DataFrame, others: list[str]) -> pd.DataFrame:
@@ -133,7 +126,7 @@ def _answer(curve: WidthCurve, response: str) -> tuple[str, str]:
         text += f"along a curve that is no clear threshold: a single bend would be {place}"
     linear = trend.polynomial[0]
     return (
-        f"{text} (sup-F p {p_text(bend.p)}). {bend.reason[0].upper()}{bend.reason[1:]}.",
+        f"{text} (sup-F p {p_text(bend.p)}). {sentence(bend.reason)}.",
         f"The straight trend is {change(linear.estimate, response)} {change_interval(linear.interval, response)} per "
         f"doubling, {_share(linear)} of what widths differ by (Page's trend p {p_text(trend.p_page)}).",
     )

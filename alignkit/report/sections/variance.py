@@ -2,62 +2,56 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
+from alignkit.claims.analysis import Analysis
+from alignkit.claims.effects import STREAMS
 from alignkit.columns import label_of, unit_of
 from alignkit.errors import AnalysisError
-from alignkit.figures.variance import variance_shares
-from alignkit.records.rows import final_values
-from alignkit.report.analysis import STREAMS, Analysis, crossed_streams
-from alignkit.report.charts import Chart
-from alignkit.report.section import Section
+from alignkit.figures.variance import chart
+from alignkit.report.section import Answer
 from alignkit.report.tables import Table
 from alignkit.stats.mechanisms.variance_components import RESIDUAL, VarianceDecomposition, variance_components
-from alignkit.text import MINUS, level, listed, p_text, reading, rule_name, slug
+from alignkit.text import MINUS, level, listed, p_text, reading, rule_name, sentence, slug
+
+ACCURACY = "test_accuracy"
 
 
-def variance(analysis: Analysis) -> Section | None:
+def variance(analysis: Analysis) -> Answer | None:
     """The variance components of alignment and accuracy, for each rule whose design crosses random streams."""
     found: dict[tuple[str, str], VarianceDecomposition] = {}
     notes: list[str] = []
-    for rule in sorted(analysis.records.study.rules, key=lambda rule: rule == "bp"):
+    for rule in sorted(analysis.study.rules, key=lambda rule: rule == "bp"):
         for design in analysis.designs:
-            crossed = crossed_streams(analysis.records, rule=rule, design=design)
+            crossed = analysis.streams(rule, design)
             if len(crossed) < 2:
                 continue
-            for response in (analysis.alignment, "test_accuracy"):
-                if response is None or (response == analysis.alignment and rule not in analysis.rules):
-                    continue
-                table = final_values(analysis.records, rule=rule, design=design, response=response)
+            for response in (analysis.response, ACCURACY) if rule in analysis.rules else (ACCURACY,):
+                table = analysis.final(response, rule=rule, design=design)
                 try:
                     found[rule, response] = variance_components(table, factors=crossed)
                 except AnalysisError as error:
                     notes.append(f"{rule_name(rule)}, {label_of(response)}: {error}.")
     if not found:
-        return Section((), notes=tuple(notes)) if notes else None
+        return Answer((), notes=tuple(notes)) if notes else None
     answers = tuple(_answer(rule, response, result) for (rule, response), result in found.items())
     tables = tuple(_table(rule, response, result) for (rule, response), result in found.items())
-    sources = {source: _in_words(source) for result in found.values() for source in result.to_frame()["source"]}
-    figure = variance_shares(
-        {f"{rule_name(rule)}: {label_of(response)}": result.to_frame() for (rule, response), result in found.items()},
-        names=sources,
-        title="Share of the variance between runs, by source",
+    shares = pd.concat(
+        result.to_frame().assign(response=f"{rule_name(rule)}: {label_of(response)}")
+        for (rule, response), result in found.items()
     )
     first = next(iter(found.values()))
+    names = {source: _in_words(source) for source in shares["source"]}
+    drawn = chart(shares, names=names, method=_plain(first.method), see=answers[0])
     replicates = listed(f"{count} {_in_words(name)}" for name, count in first.n_seeds.items())
-    chart = Chart(
-        "variance_shares",
-        "Share of the variance, by source",
-        answers[0],
-        f"Bars: shares of the total variance, negative components as 0; lines: 95% intervals. {_plain(first.method)}.",
-        figure,
-    )
     notes.append(f"What replicates here are the draws of each stream ({replicates}), not seeds.")
     notes += [f"{_plain(warning)}." for result in found.values() for warning in result.warnings]
-    return Section(answers, tables, (chart,), tuple(dict.fromkeys(notes)))
+    return Answer(answers, tables, (drawn,), tuple(dict.fromkeys(notes)))
 
 
 def _plain(text: str) -> str:
     """A sentence of the statistics with streams by their names alone."""
-    return f"{text[0].upper()}{text[1:]}".replace(STREAMS, "")
+    return sentence(text).replace(STREAMS, "")
 
 
 def _answer(rule: str, response: str, result: VarianceDecomposition) -> str:

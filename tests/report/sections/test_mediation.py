@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from synthetic import grid, synthetic_records
 
+from alignkit.claims.analysis import analyse
 from alignkit.errors import AnalysisError
 from alignkit.records.store import Records
-from alignkit.report.analysis import analyse
-from alignkit.report.section import Section
+from alignkit.report.section import Answer
 from alignkit.report.sections.mediation import mediation
 
 CLAIM = {"factor": "norm", "direction": "decrease", "smallest_effect": 1.0, "statement": "s"}
@@ -34,7 +34,7 @@ def mediated(*, on_angle: float = -6.0, slope: float = -0.5, direct: float = 1.0
     return replace(records, runs=records.runs.assign(test_accuracy=points / 100))
 
 
-def section(records: Records) -> Section:
+def section(records: Records) -> Answer:
     found = mediation(analyse(records))
     assert found is not None
     return found
@@ -51,26 +51,26 @@ def test_known_paths_reach_the_page() -> None:
         low, high = interval(cell)
         assert low <= truth <= high and high - low < 2
     assert row[9].startswith("\N{MINUS SIGN}0.9")
-    assert "indirect effect through alignment is seen for norm (+" in found.answer[0]
-    assert "opposite ways" not in found.answer[0]
+    assert "indirect effect through alignment is seen for norm (+" in found.sentences[0]
+    assert "opposite ways" not in found.sentences[0]
     (slope,) = (note for note in found.notes if "slope of accuracy on alignment is" in note)
     assert "per degree" in slope and "\N{MINUS SIGN}0.5" in slope
 
 
 def test_that_alignment_was_not_randomised_is_always_said() -> None:
-    assert "was not randomised" in section(mediated()).answer[1]
-    assert "dose_response" in section(mediated(slope=0.0)).answer[1]
+    assert "was not randomised" in section(mediated()).sentences[1]
+    assert "dose_response" in section(mediated(slope=0.0)).sentences[1]
 
 
 def test_no_path_where_accuracy_ignores_alignment() -> None:
-    answer = section(mediated(slope=0.0)).answer[0]
+    answer = section(mediated(slope=0.0)).sentences[0]
     assert "No indirect effect through alignment" in answer and "1 changes test accuracy" in answer
 
 
 def test_more_accurate_though_worse_aligned() -> None:
     assert (
         "1 of the 1 (norm) moves alignment and accuracy opposite ways"
-        in section(mediated(on_angle=6.0, slope=0.0)).answer[0]
+        in section(mediated(on_angle=6.0, slope=0.0)).sentences[0]
     )
 
 

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from synthetic import grid, synthetic_records
 
+from alignkit.claims.analysis import analyse
 from alignkit.errors import AnalysisError
 from alignkit.figures.phases import phase_spans
 from alignkit.records.store import Records
-from alignkit.report.analysis import analyse
-from alignkit.report.section import Section
-from alignkit.report.sections.phases import own_signal, phases
+from alignkit.records.summaries import own_signal
+from alignkit.report.section import Answer
+from alignkit.report.sections.phases import phases
 from alignkit.stats.curves.phases import PhaseSummary
 from alignkit.text import ABSENT
 
@@ -45,13 +46,13 @@ def timed(*, layers: tuple[float, ...], loss: float, **options: Any) -> Records:
     )
 
 
-def section(records: Records) -> Section:
+def section(records: Records) -> Answer:
     found = phases(analyse(records))
     assert found is not None
     return found
 
 
-def row(found: Section, table: str, first: str) -> tuple[str, ...]:
+def row(found: Answer, table: str, first: str) -> tuple[str, ...]:
     (rows,) = (each.rows for each in found.tables if each.name == table)
     (line,) = (each for each in rows if each[0] == first)
     return line
@@ -67,7 +68,7 @@ def test_known_times_order_and_lag_reach_the_page() -> None:
         lag = row(found, "phases_order", f"loss after saturation, layer {layer}")[1]
         assert float(lag) == pytest.approx(np.log2(120 / tau), abs=0.15)
     assert float(row(found, "phases_order", "saturation: layer last after first")[1]) == pytest.approx(2, abs=0.15)
-    text = " ".join(found.answer)
+    text = " ".join(found.sentences)
     assert "Lower layers begin to align first" in text and "Lower layers saturate first" in text
     assert "networks align, then memorise (p .031)" in text
     assert "Page trend p <.001 over 3 layers" in text
@@ -75,13 +76,15 @@ def test_known_times_order_and_lag_reach_the_page() -> None:
 
 
 def test_upper_layers_first_and_fitting_before_alignment() -> None:
-    text = " ".join(section(timed(layers=(60, 30, 15), loss=5)).answer)
+    text = " ".join(section(timed(layers=(60, 30, 15), loss=5)).sentences)
     assert "Upper layers saturate first" in text
     assert "alignment still improves when most of the fitting is done" in text
 
 
 def test_layers_at_the_same_time_have_no_order() -> None:
-    assert "No order in which layers saturate is shown" in " ".join(section(timed(layers=(30, 30, 30), loss=5)).answer)
+    assert "No order in which layers saturate is shown" in " ".join(
+        section(timed(layers=(30, 30, 30), loss=5)).sentences
+    )
 
 
 def test_each_taught_rule_has_its_tables() -> None:
@@ -99,7 +102,7 @@ def test_what_never_aligns_is_said_in_words() -> None:
     found = section(records)
     assert row(found, "phases", "onset, layer 3")[1:3] == ("not by the end", "[beyond the end]")
     assert row(found, "phases", "onset, layer 3")[5] == "6"
-    assert "layer 3 begins to align by the end of training in half of the seeds or fewer" in found.answer[0]
+    assert "layer 3 begins to align by the end of training in half of the seeds or fewer" in found.sentences[0]
 
 
 def test_diverged_runs_are_counted() -> None:
@@ -111,19 +114,19 @@ def test_diverged_runs_are_counted() -> None:
 
 def test_one_layer_has_times_and_no_order() -> None:
     found = section(timed(layers=(30,), loss=60, designs={"study": grid({"network.depth": [1]})}))
-    assert not any("layers" in sentence and "first" in sentence for sentence in found.answer)
+    assert not any("layers" in sentence and "first" in sentence for sentence in found.sentences)
     assert row(found, "phases", "saturation, layer 1")[1] != ABSENT
 
 
 def test_one_seed_shows_times_and_no_test() -> None:
     found = section(timed(layers=(15, 30, 60), loss=120, seeds=1))
-    assert "which is no test" in " ".join(found.answer) and "p ." not in " ".join(found.answer)
+    assert "which is no test" in " ".join(found.sentences) and "p ." not in " ".join(found.sentences)
     assert row(found, "phases_order", "onset: layer last after first")[2:5] == (ABSENT, ABSENT, ABSENT)
 
 
 def test_without_a_training_loss_the_layers_remain() -> None:
     found = section(synthetic_records(designs=ONE, seeds=2, steps=STEPS))
-    assert not any("training loss" in sentence for sentence in found.answer)
+    assert not any("training loss" in sentence for sentence in found.sentences)
     assert any("training loss: expected values" in note for note in found.notes)
 
 
@@ -135,14 +138,14 @@ def test_an_order_of_the_ends_is_no_order_of_all() -> None:
     delay = 1 + 0.1 * generator.normal(size=(seed.max() + 1, 3))[seed, records.layers["layer"] - 1]
     angle = 90 - (90 - records.layers["signal_angle_deg"]) * delay.clip(0.5, 1.5)
     found = section(replace(records, layers=records.layers.assign(signal_angle_deg=angle)))
-    text = " ".join(found.answer)
+    text = " ".join(found.sentences)
     assert "Lower layers saturate first" not in text
     assert re.search(r"The last layer saturates \S+ doublings of training time \[[^]]*\] after the first", text)
     assert re.search(r"that order is shown for 2 after 1; neither for 3 after 2 \(p \.\d+\)", text)
 
 
 def test_a_lag_below_zero_is_said_as_before() -> None:
-    text = " ".join(section(timed(layers=(60, 30, 15), loss=5)).answer)
+    text = " ".join(section(timed(layers=(60, 30, 15), loss=5)).sentences)
     assert re.search(r"\d doublings of training time \[\+[^]]*\] before alignment saturates", text)
 
 
@@ -150,7 +153,7 @@ def test_cosines_have_phases_too() -> None:
     records = timed(layers=(15, 30, 60), loss=120)
     cosine = np.cos(np.radians(records.layers["signal_angle_deg"]))
     layers = records.layers.assign(signal_angle_deg=np.nan, signal_cosine=cosine)
-    assert "Lower layers saturate first" in " ".join(section(replace(records, layers=layers)).answer)
+    assert "Lower layers saturate first" in " ".join(section(replace(records, layers=layers)).sentences)
 
 
 @pytest.mark.parametrize("options", [{"rules": ("bp",)}, {"rules": ("shallow",)}, {"measures": ()}])
@@ -167,7 +170,7 @@ def test_too_few_checkpoints_are_refused(steps: tuple[int, ...]) -> None:
 def test_the_signal_that_taught_a_run_is_its_own() -> None:
     records = synthetic_records(designs=ONE, seeds=2, steps=(0, 360))
     both = pd.concat([records.layers, records.layers.assign(signal="bystander", signal_angle_deg=90.0)])
-    kept = own_signal(replace(records, layers=both))
+    kept = own_signal(both)
     dfa = set(records.runs.loc[records.runs["rule"] == "dfa", "run_id"])
     assert set(kept.loc[kept["run_id"].isin(dfa), "signal"]) == {"teaching"}
     assert set(kept["run_id"]) == set(records.runs["run_id"])
@@ -176,11 +179,11 @@ def test_the_signal_that_taught_a_run_is_its_own() -> None:
 def test_the_figure_marks_what_is_not_over_by_the_end() -> None:
     inf = float("inf")
 
-    def summary(estimate: float, high: float) -> PhaseSummary:
-        return PhaseSummary("onset", "1", estimate, (10.0, high), 0.97, 6, 6, 0, 0, "")
+    def times(estimate: float, high: float) -> pd.DataFrame:
+        return PhaseSummary("onset", "1", estimate, (10.0, high), 0.97, 6, 6, 0, 0, "").to_frame().assign(rule="dfa")
 
     for estimate, high, arrows in ((20.0, 40.0, 0), (20.0, inf, 1), (inf, inf, 1)):
-        figure = phase_spans({"dfa": [summary(estimate, high)]}, steps={"dfa": [0, 10, 100]})
+        figure = phase_spans(times(estimate, high), steps={"dfa": [0, 10, 100]})
         assert sum(line.get_marker() == ">" for line in figure.axes[0].get_lines()) == arrows
     with pytest.raises(AnalysisError, match="got none"):
-        phase_spans({"dfa": [summary(float("nan"), float("nan"))]}, steps={"dfa": [0, 10]})
+        phase_spans(times(float("nan"), float("nan")), steps={"dfa": [0, 10]})

@@ -14,17 +14,17 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 from synthetic import PRACTICES, grid, half_fraction, synthetic_records, unfinished_records
 
+from alignkit.claims.analysis import Analysis, analyse
 from alignkit.claims.verdicts import evaluate
 from alignkit.records.registration import Entry, Registration, analysis_plan
 from alignkit.records.store import Records
-from alignkit.report.analysis import Analysis, analyse
 from alignkit.report.charts import charts
 from alignkit.report.contents import ALWAYS, FULL, answered
 from alignkit.report.method import facts
 from alignkit.report.page import summary, write_report
-from alignkit.report.sections.compared import compared
 from alignkit.report.sections.dose import dose
 from alignkit.report.sections.model import model
+from alignkit.report.sections.model_comparison import model_comparison
 from alignkit.report.sections.power import power
 from alignkit.report.sections.robustness import robustness, specifications
 from alignkit.report.sections.variance import variance
@@ -60,7 +60,7 @@ def test_the_model_finds_what_the_truth_depends_on(analysis: Analysis) -> None:
     (table,) = section.tables
     assert table.data["term"].iloc[0] == "norm" and table.data["p"].iloc[0] < 0.001
     assert len(table.data) == 6  # three factors and their pairs
-    assert "comes from norm" in section.answer[0]
+    assert "comes from norm" in section.sentences[0]
     assert [chart.name for chart in section.charts] == ["model_terms", "model_means"]
 
 
@@ -68,7 +68,7 @@ def test_one_factor_alone_is_not_ranked() -> None:
     section = model(analyse(synthetic_records(**SMALL, seeds=8, angle_effects={"network.norm": -6.0})))
     assert section is not None and not section.charts
     (share,) = section.tables[0].data["generalised_r2"]
-    assert share > 0.5 and section.answer[0] == f"Under DFA, norm explains {share:.0%} of all variation."
+    assert share > 0.5 and section.sentences[0] == f"Under DFA, norm explains {share:.0%} of all variation."
 
 
 def test_power_is_that_of_the_seeds_there_are(analysis: Analysis) -> None:
@@ -93,7 +93,7 @@ def test_terms_count_by_their_adjusted_p() -> None:
     pairs = terms[terms["term"].str.contains(":")]
     by_chance, found = (int((pairs[name] < 0.05).sum()) for name in ("p", "p_adjusted"))
     assert by_chance == 1 and found == 0
-    assert "0 of 3 have an adjusted p below .05" in section.answer[0]
+    assert "0 of 3 have an adjusted p below .05" in section.sentences[0]
     assert "adjusted p" in section.tables[0].columns
 
 
@@ -101,10 +101,10 @@ def test_only_undecided_claims_are_said_to_hide_an_effect(analysis: Analysis) ->
     found = zip(analysis.verdicts, ("supported", "undecided"), strict=True)
     weak = [replace(of, verdict=said, differences=tuple(40 * d for d in of.differences)) for of, said in found]
     section = power(replace(analysis, verdicts=weak))
-    assert section is not None and "For 2 claims" in section.answer[0]
-    assert "effect of activation, undecided, may well be there" in section.answer[0]
+    assert section is not None and "For 2 claims" in section.sentences[0]
+    assert "effect of activation, undecided, may well be there" in section.sentences[0]
     section = power(replace(analysis, verdicts=weak[:1]))
-    assert section is not None and section.answer[0].endswith("fewer than four cases of five.")
+    assert section is not None and section.sentences[0].endswith("fewer than four cases of five.")
 
 
 def test_a_finding_that_hangs_on_one_seed_is_named(analysis: Analysis) -> None:
@@ -116,7 +116,7 @@ def test_a_finding_that_hangs_on_one_seed_is_named(analysis: Analysis) -> None:
 
 
 def test_every_model_gives_the_balanced_effect(analysis: Analysis) -> None:
-    section = compared(analysis)
+    section = model_comparison(analysis)
     assert section is not None
     effects = section.tables[0].data
     of_norm = effects[effects["claim"] == "norm"]
@@ -192,7 +192,7 @@ def test_what_was_not_examined_is_said_so() -> None:
     options: dict[str, Any] = {**SMALL, "study": {"claims": [CLAIM]}}
     section = robustness(analyse(synthetic_records(seeds=5, **options)))  # too few for any test
     assert section is not None
-    assert section.answer == ("Without each seed, the verdict on norm was not examined: it could not be tested.",)
+    assert section.sentences == ("Without each seed, the verdict on norm was not examined: it could not be tested.",)
     assert section.tables[0].rows[0][-1] == "not examined" and set(section.tables[0].data["verdict"]) == {
         "not examined"
     }
@@ -203,7 +203,7 @@ def test_what_was_not_examined_is_said_so() -> None:
     assert found.verdicts[0].verdict == "undecided"
     assert "verdicts take the worst case over what is still missing" in " ".join(summary(found))
     section = robustness(found)
-    assert section is not None and section.answer == ("The verdict on norm hangs on a single seed.",)
+    assert section is not None and section.sentences == ("The verdict on norm hangs on a single seed.",)
     assert section.tables[0].data.set_index("seed").loc[3, "verdict"] == "supported"
 
 
@@ -251,7 +251,7 @@ def test_the_decomposition_is_of_the_crossed_streams() -> None:
     last = records.layers[records.layers["step"] == 360].groupby("run_id")["signal_angle_deg"].mean()
     expected = variance_components(rows.assign(value=rows["run_id"].map(last)), factors=records.factors)
     pd.testing.assert_frame_equal(table.data, expected.to_frame())
-    assert "initial weights" in section.answer[0] and any("not seeds" in note for note in section.notes)
+    assert "initial weights" in section.sentences[0] and any("not seeds" in note for note in section.notes)
     assert variance(analyse(synthetic_records(designs={"cells": grid(FACTORS)}, seeds=3, steps=(0, 9)))) is None
 
 
@@ -302,8 +302,8 @@ def test_the_dose_response_is_of_the_imposed_angle_at_the_best_rate() -> None:
     chosen = records.runs[(records.runs["rule"] == "imposed_angle") & (records.runs["lr"] == 0.3)]
     expected = dose_response(chosen.assign(value=100 * chosen["test_accuracy"]), dose="feedback_angle_deg")
     pd.testing.assert_frame_equal(rates.data, expected.to_frame())
-    assert "a point is lost at 10°" in section.answer[0]
-    assert re.search(r"test accuracy goes from \d+\.\d\d% to \d+\.\d\d%", section.answer[0])
+    assert "a point is lost at 10°" in section.sentences[0]
+    assert re.search(r"test accuracy goes from \d+\.\d\d% to \d+\.\d\d%", section.sentences[0])
     assert dose(analyse(synthetic_records(designs={"cells": grid(FACTORS)}, seeds=3, steps=(0, 9)))) is None
 
 

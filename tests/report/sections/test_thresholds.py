@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from synthetic import grid, synthetic_records
 
+from alignkit.claims.analysis import analyse
 from alignkit.errors import AnalysisError
 from alignkit.figures.thresholds import threshold_curves
 from alignkit.records.store import Records
-from alignkit.report.analysis import analyse
-from alignkit.report.section import Section
+from alignkit.report.section import Answer
 from alignkit.report.sections.thresholds import thresholds
 from alignkit.stats.curves.thresholds import threshold
 from alignkit.text import ABSENT
@@ -32,7 +32,7 @@ def curved(shape: Any, *, noise: float = 0.3, **options: Any) -> Records:
     return replace(records, layers=records.layers.assign(signal_angle_deg=values))
 
 
-def section(records: Records) -> Section:
+def section(records: Records) -> Answer:
     found = thresholds(analyse(records))
     assert found is not None
     return found
@@ -46,7 +46,7 @@ def test_a_threshold_is_found_where_it_is() -> None:
     assert low <= 32 <= high and high / low < 2
     assert float(first[2]) == pytest.approx(32, rel=0.15)
     assert first[4].startswith("\N{MINUS SIGN}") and abs(float(first[5].strip("°+\N{MINUS SIGN}"))) < 0.5
-    assert "with a threshold at 3" in found.answer[0] and "sup-F p .008" in found.answer[0]
+    assert "with a threshold at 3" in found.sentences[0] and "sup-F p .008" in found.sentences[0]
     assert [table.name for table in found.tables] == ["thresholds", "thresholds_curves", "thresholds_trend"]
     assert [chart.name for chart in found.charts] == ["thresholds_width"]
 
@@ -54,17 +54,17 @@ def test_a_threshold_is_found_where_it_is() -> None:
 def test_a_parabola_is_no_threshold() -> None:
     found = section(curved(lambda x: 60 + (x - 5) ** 2))
     assert found.tables[0].rows[0][1] == "smooth curve"
-    assert "no clear threshold" in found.answer[0] or "without a single bend" in found.answer[0]
+    assert "no clear threshold" in found.sentences[0] or "without a single bend" in found.sentences[0]
     shares = {row[1]: row[6] for row in found.tables[2].rows}
     assert int(shares["quadratic"].rstrip("%")) > 95
 
 
 def test_a_line_shows_no_bend() -> None:
     found = section(curved(lambda x: 70 - 2 * x, noise=1.0))
-    assert found.tables[0].rows[0][1] == "line" and "no threshold is shown" in found.answer[0]
+    assert found.tables[0].rows[0][1] == "line" and "no threshold is shown" in found.sentences[0]
     linear = found.tables[2].data.query("degree == 1").iloc[0]
     assert linear["low"] <= -2 <= linear["high"] and linear["share"] > 0.9
-    assert "per doubling" in found.answer[0]
+    assert "per doubling" in found.sentences[0]
 
 
 def test_only_curves_without_a_gap_count() -> None:
@@ -92,7 +92,7 @@ def test_a_rate_that_differs_between_runs_is_told() -> None:
 def test_a_constant_response_has_no_share_to_tell() -> None:
     records = curved(lambda x: 60 + 0 * x, noise=0.0, seeds=6)
     found = section(records)
-    assert found.tables[0].rows[0][1] == "line" and "nan" not in " ".join(found.answer)
+    assert found.tables[0].rows[0][1] == "line" and "nan" not in " ".join(found.sentences)
     assert [row[6] for row in found.tables[2].rows] == [ABSENT] * 3
 
 
@@ -130,8 +130,7 @@ def test_the_drawn_line_is_the_least_squares_fit() -> None:
     ]
     table = pd.DataFrame(rows, columns=["seed", "width", "value"])
     bend = threshold(table, factor="width")
-    seeds = table.pivot(index="seed", columns="width", values="value")
-    figure = threshold_curves({"dfa": (bend, seeds)}, response="signal_angle_deg")
+    figure = threshold_curves(table.assign(rule="dfa"), {"dfa": bend}, response="signal_angle_deg")
     line = next(
         each for each in figure.axes[0].get_lines() if each.get_linestyle() == "-" and len(each.get_xdata()) > 10
     )

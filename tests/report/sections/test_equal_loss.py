@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from synthetic import grid, half_fraction, synthetic_records
 
+from alignkit.claims.analysis import Analysis, analyse
 from alignkit.errors import AnalysisError
 from alignkit.records.store import Records
-from alignkit.report.analysis import Analysis, analyse
-from alignkit.report.section import Section
-from alignkit.report.sections.matched import matched
+from alignkit.report.section import Answer
+from alignkit.report.sections.equal_loss import equal_loss
 
 STEPS = (0, 4, 8, 16, 32, 64, 128, 256)
 FACTORS: dict[str, list[Any]] = {
@@ -61,8 +61,8 @@ def trained(
     )
 
 
-def section(records: Records) -> Section:
-    found = matched(analyse(records))
+def section(records: Records) -> Answer:
+    found = equal_loss(analyse(records))
     assert found is not None
     return found
 
@@ -77,7 +77,7 @@ def number(text: str) -> float:
 
 
 def test_speed_goes_and_alignment_stays(analysis: Analysis) -> None:
-    found = matched(analysis)
+    found = equal_loss(analysis)
     assert found is not None
     fast, aligned = found.tables[0].rows
     # At the last step the fast runs have log2(1 + 512) doublings behind them, the others log2(1 + 256).
@@ -86,12 +86,12 @@ def test_speed_goes_and_alignment_stays(analysis: Analysis) -> None:
     assert number(aligned[3]) == pytest.approx(-6, abs=0.15) == pytest.approx(number(aligned[5]), abs=0.15)
     assert number(fast[7]) == pytest.approx(number(fast[3]) - number(fast[5]), abs=0.11)
     assert fast[9] == ".031" and fast[11:] == ("48", "0")
-    assert "1 shrinks (fast" in found.answer[0] and "1 is not shown to differ (aligned" in found.answer[0]
+    assert "1 shrinks (fast" in found.sentences[0] and "1 is not shown to differ (aligned" in found.sentences[0]
     assert len(found.tables) == 1
 
 
 def test_the_step_side_is_the_claims_own_estimate(analysis: Analysis) -> None:
-    found = matched(analysis)
+    found = equal_loss(analysis)
     assert found is not None
     data = found.tables[0].data
     assert set(data["response"]) == {"signal_angle_deg"} and list(data["matched"][:3]) == [
@@ -117,8 +117,8 @@ def test_the_slowest_run_of_a_fraction_is_let_go_of_and_counted() -> None:
 
 def test_accuracy_claims_are_not_the_question() -> None:
     claim = {**CLAIMS[0], "response": "test_accuracy"}
-    assert matched(analyse(trained(claims=[claim]))) is None
-    assert matched(analyse(trained(claims=[]))) is None
+    assert equal_loss(analyse(trained(claims=[claim]))) is None
+    assert equal_loss(analyse(trained(claims=[]))) is None
 
 
 def test_runs_that_share_no_loss_are_a_reason_not_a_crash() -> None:
@@ -126,7 +126,7 @@ def test_runs_that_share_no_loss_are_a_reason_not_a_crash() -> None:
     fast = set(records.runs.loc[records.runs["norm"] == "batch", "run_id"])
     low = records.checkpoints["train_loss"].where(~records.checkpoints["run_id"].isin(fast), 0.001)
     with pytest.raises(AnalysisError, match=r"fast: .*common loss"):
-        matched(analyse(replace(records, checkpoints=records.checkpoints.assign(train_loss=low))))
+        equal_loss(analyse(replace(records, checkpoints=records.checkpoints.assign(train_loss=low))))
 
 
 def test_one_claim_that_cannot_be_matched_is_named() -> None:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
-from alignkit.claims.fit import Method, fit
-from alignkit.claims.tables import claim_design, claim_factors, claim_table
+from alignkit.claims.analysis import Analysis
+from alignkit.claims.fit import Method
 from alignkit.claims.verdicts import Verdict
-from alignkit.columns import MEASURE_COLUMNS
 from alignkit.errors import AnalysisError
-from alignkit.report.analysis import Analysis
-from alignkit.report.section import Section
+from alignkit.report.section import Answer
+from alignkit.report.sections.attempts import ModelEffect, claim_effect, first_fit
 from alignkit.report.sections.model import alignment_model
 from alignkit.report.tables import Table
 from alignkit.stats.models.design import LinearFit
-from alignkit.stats.models.margins import marginal_contrasts
 from alignkit.stats.models.prediction import Held, prediction_error
-from alignkit.stats.tables.levels import level_order, level_text
-from alignkit.text import ABSENT, change, change_interval, count, level, listed, number, p_text
+from alignkit.stats.tables.levels import level_order
+from alignkit.text import ABSENT, change, change_interval, count, level, listed, number, p_text, sentence
 
 MODELS: dict[Method, str] = {
     "seed": "factorial model within seeds",
@@ -28,34 +28,30 @@ MODELS: dict[Method, str] = {
     "mixed": "mixed model, layers in runs in seeds",
 }
 """The models beside the contrast of the verdict, by the method of `fit`."""
-
-
 HELD_OUT: tuple[tuple[Held, str], ...] = (("seed", "new seeds"), ("cells", "cells never fitted"))
 
 
-def compared(analysis: Analysis) -> Section | None:
+def model_comparison(analysis: Analysis) -> Answer | None:
     """Each claim's effect on a measure of layers, by the contrast that judged it and by four models."""
-    verdicts = [verdict for verdict in analysis.verdicts if _is_of_layers(verdict) and verdict.n_seeds > 1]
+    verdicts = [verdict for verdict in analysis.verdicts if _is_of_layers(analysis, verdict) and verdict.n_seeds > 1]
     if not verdicts:
         return None
     fits: dict[tuple[str, ...], LinearFit | str] = {}
     rows, data, disagreeing = [], [], []
     notes: list[str] = []
     for verdict in verdicts:
-        found = list(_effects(analysis, verdict, fits, notes))
-        for name, estimate, interval, df, p in found:
-            response = verdict.claim.response
-            label = verdict.claim.name if name == found[0][0] else ""
-            df_text = number(df, 0 if float(df).is_integer() else 1)
-            effect = (change(estimate, response), change_interval(interval, response))
-            rows.append((label, name, *effect, df_text, p_text(p)))
+        claim, found = verdict.claim, dict(_effects(analysis, verdict, fits, notes))
+        for name, (estimate, interval, df, p) in found.items():
+            label = claim.name if name == next(iter(found)) else ""
+            effect = (change(estimate, claim.response), change_interval(interval, claim.response))
+            rows.append((label, name, *effect, number(df, 0 if float(df).is_integer() else 1), p_text(p)))
             data.append(
-                {"claim": verdict.claim.name, "model": name, "estimate": estimate, "low": interval[0],
-                 "high": interval[1], "df": df, "p": p}
+                {"claim": claim.name, "model": name, "estimate": estimate, "low": interval[0], "high": interval[1],
+                 "df": df, "p": p}
             )  # fmt: skip
-        signs = {(estimate > 0) for _, estimate, _, _, p in found if p < 0.05}
-        if len(signs) > 1 or len({p < 0.05 for *_, p in found}) > 1:
-            disagreeing.append(verdict.claim.name)
+        signs = {effect.estimate > 0 for effect in found.values() if effect.p < 0.05}
+        if len(signs) > 1 or len({effect.p < 0.05 for effect in found.values()}) > 1:
+            disagreeing.append(claim.name)
     if disagreeing:
         answer = (
             f"The models disagree on {listed(disagreeing)}: there the finding depends on how layers and seeds are "
@@ -76,59 +72,45 @@ def compared(analysis: Analysis) -> Section | None:
         )
     held_out = _held_out_error(analysis, notes)
     answers = [answer, *([_error_answer(held_out)] if held_out else [])]
-    return Section(tuple(answers), (table, *([held_out] if held_out else [])), notes=tuple(dict.fromkeys(notes)))
+    return Answer(tuple(answers), (table, *([held_out] if held_out else [])), notes=tuple(dict.fromkeys(notes)))
 
 
-def _is_of_layers(verdict: Verdict) -> bool:
+def _is_of_layers(analysis: Analysis, verdict: Verdict) -> bool:
     claim = verdict.claim
-    return claim.response in MEASURE_COLUMNS and claim.summary == "final" and claim.layer == "mean"
-
-
-Effect = tuple[str, float, tuple[float, float], float, float]
+    return claim.response in analysis.measures and claim.summary == "final" and claim.layer == "mean"
 
 
 def _effects(
     analysis: Analysis, verdict: Verdict, fits: dict[tuple[str, ...], LinearFit | str], notes: list[str]
-) -> Iterator[Effect]:
-    yield "contrast per seed", verdict.estimate, verdict.interval, float(verdict.df), verdict.p
-    claim, records = verdict.claim, analysis.records
-    design = claim_design(records, claim)
-    table = claim_table(records, claim)
-    factors = [name for name in claim_factors(records, claim) if len(level_order(table[name])) > 1]
+) -> Iterator[tuple[str, ModelEffect]]:
+    yield "contrast per seed", ModelEffect(verdict.estimate, verdict.interval, float(verdict.df), verdict.p)
+    claim, design = verdict.claim, verdict.design
+    table = analysis.claim_rows(claim)
+    factors = [name for name in analysis.claim_factors(claim) if len(level_order(table[name])) > 1]
     for method, name in MODELS.items():
         key = (method, claim.rule, str(design), claim.response)
         if key not in fits:
-            fits[key] = _fitted(analysis, method, factors, claim.rule, design, claim.response)
+            layers = method == "mixed"
+            terms = [*factors, *(["center(position)"] if layers and _depth(analysis) > 1 else [])]
+            # Pairs of factors that the cells cannot tell apart leave main effects.
+            formulas = [f"({' + '.join(terms)})**2", " + ".join(terms)] if len(terms) > 1 else terms
+            of: Any = {
+                "response": claim.response,
+                "rule": claim.rule,
+                "design": design,
+                "method": method,
+                "layers": layers,
+            }
+            fits[key] = first_fit(formulas, partial(analysis.fit, **of))
         fitted = fits[key]
         if isinstance(fitted, str):
-            notes.append(f"{MODELS[method][0].upper()}{MODELS[method][1:]}, design {design}: {fitted}.")
-            continue
-        before, after = (level_text(level) for level in claim.levels)
-        contrasts = marginal_contrasts(fitted, claim.factor, reference=before, adjust="none").to_frame()
-        row = contrasts[contrasts["level_to"] == after].iloc[0]
-        yield name, row["estimate"], (row["low"], row["high"]), row["df"], row["p"]
-
-
-def _fitted(
-    analysis: Analysis, method: Method, factors: list[str], rule: str, design: str | None, response: str
-) -> LinearFit | str:
-    """The model with all pairs of factors (and, of layers, their position), or why there is none."""
-    layers = method == "mixed"
-    terms = [*factors, *(["center(position)"] if layers and _depth(analysis) > 1 else [])]
-    formulas = [f"({' + '.join(terms)})**2", " + ".join(terms)] if len(terms) > 1 else terms
-    reason = ""
-    for formula in formulas:  # pairs of factors that the cells cannot tell apart leave main effects
-        try:
-            return fit(
-                analysis.records, formula, response=response, rule=rule, design=design, layers=layers, method=method
-            )
-        except AnalysisError as error:
-            reason = str(error)
-    return reason
+            notes.append(f"{sentence(MODELS[method])}, design {design}: {fitted}.")
+        else:
+            yield name, claim_effect(fitted, claim)
 
 
 def _depth(analysis: Analysis) -> int:
-    return int(analysis.records.layers["layer"].max())
+    return int(analysis.layers["layer"].max())
 
 
 def _held_out_error(analysis: Analysis, notes: list[str]) -> Table | None:

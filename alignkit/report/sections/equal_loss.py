@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from alignkit.claims.tables import claim_factors, claim_table
-from alignkit.columns import MEASURE_COLUMNS
+from alignkit.claims.analysis import Analysis
+from alignkit.claims.verdicts import Verdict
 from alignkit.errors import AnalysisError
-from alignkit.report.analysis import Analysis
-from alignkit.report.section import Section
-from alignkit.report.sections.phases import own_signal
+from alignkit.report.section import Answer
+from alignkit.report.sections.attempts import attempted, said_once
 from alignkit.report.tables import Table
 from alignkit.stats.contrasts.paired import PairedResult, paired_test
 from alignkit.stats.curves.matched import MatchedComparison, matched_comparison
@@ -27,7 +26,7 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Matched:
+class AtEqualLoss:
     """A claim's effect at equal loss, beside that at equal steps over the same runs; `shift` is the former less the
     latter within seeds."""
 
@@ -36,27 +35,22 @@ class Matched:
     shift: PairedResult
 
 
-def matched(analysis: Analysis) -> Section | None:
+def equal_loss(analysis: Analysis) -> Answer | None:
     """For each claim about a measure of layers: its contrast at matched training loss, beside that at matched steps."""
-    verdicts = [verdict for verdict in analysis.verdicts if verdict.claim.response in MEASURE_COLUMNS]
+    verdicts = [verdict for verdict in analysis.verdicts if verdict.claim.response in analysis.measures]
     if not verdicts:
         return None
-    layers = own_signal(analysis.records)
-    common: list[Matched] = []
-    most: list[Matched] = []
-    failed: dict[str, list[str]] = {}
-    for verdict in verdicts:
-        try:
-            if not verdict.n_seeds:
-                raise AnalysisError(verdict.reason)
-            first = _compare(analysis, verdict.claim, layers, reach=1.0)
-            common.append(first)
-            second = _compare(analysis, verdict.claim, layers, reach=MOST)
-            if second.result.n_unmatched > first.result.n_unmatched:
-                most.append(second)
-        except AnalysisError as error:
-            failed.setdefault(str(error), []).append(verdict.claim.name)
-    reasons = [f"{listed(dict.fromkeys(names))}: {error}" for error, names in failed.items()]
+
+    def at_all(verdict: Verdict) -> AtEqualLoss:
+        if not verdict.n_seeds:
+            raise AnalysisError(verdict.reason)
+        return _compare(analysis, verdict.claim, reach=1.0)
+
+    common, untested = attempted(verdicts, at_all)
+    reached, unmatched = attempted(common, lambda made: (made, _compare(analysis, made.claim, reach=MOST)))
+    most = [second for first, second in reached if second.result.n_unmatched > first.result.n_unmatched]
+    failed = [*((verdict.claim, why) for verdict, why in untested), *((made.claim, why) for made, why in unmatched)]
+    reasons = said_once((claim.name, why) for claim, why in failed)
     if not common:
         raise AnalysisError("; ".join(reasons))
     answers = [_answer(common, "the lowest training loss that all runs compared with each other reach")]
@@ -70,30 +64,25 @@ def matched(analysis: Analysis) -> Section | None:
             "In a fraction of a factorial no run has a counterpart that differs in one factor alone: all runs of a "
             "seed are matched to each other. Leaving out the slowest favours whatever goes with learning badly."
         )
-    said: dict[str, list[str]] = {}
-    for made in (*common, *most):
-        for warning in made.result.warnings:
-            if "does not reach" not in warning:  # the table counts those
-                said.setdefault(warning, []).append(made.claim.name)
-    notes += [f"{listed(dict.fromkeys(names))}: {warning}." for warning, names in said.items()]
+    warned = [(made.claim.name, warning) for made in (*common, *most) for warning in made.result.warnings]
+    # The table counts the runs that do not reach a loss.
+    notes += [f"{line}." for line in said_once(pair for pair in warned if "does not reach" not in pair[1])]
     notes.append(
         "The loss comes after the practice: runs at equal loss are at different steps, so this is no effect of the "
         "practice. It says whether a difference at equal steps is one of speed. p-values are those of single tests."
     )
-    return Section(tuple(answers), tuple(tables), notes=tuple(dict.fromkeys(notes)))
+    return Answer(tuple(answers), tuple(tables), notes=tuple(dict.fromkeys(notes)))
 
 
-def _compare(analysis: Analysis, claim: Claim, layers: pd.DataFrame, *, reach: float) -> Matched:
-    records = analysis.records
-    runs = claim_table(records, claim)[list(records.runs.columns)]
+def _compare(analysis: Analysis, claim: Claim, *, reach: float) -> AtEqualLoss:
     result = matched_comparison(
-        runs,
-        records.checkpoints,
-        layers,
+        analysis.claim_rows(claim)[list(analysis.runs.columns)],
+        analysis.checkpoints,
+        analysis.own_layers(),
         factor=claim.factor,
         levels=claim.levels,
         response=claim.response,
-        within=claim_factors(records, claim),
+        within=analysis.claim_factors(claim),
         layer=claim.layer,
         summary="end" if claim.summary == "final" else "mean",
         reach=reach,
@@ -101,10 +90,10 @@ def _compare(analysis: Analysis, claim: Claim, layers: pd.DataFrame, *, reach: f
     at_loss, at_step = (
         pd.Series(side.differences, index=list(side.seeds), dtype=float) for side in (result.at_loss, result.at_step)
     )
-    return Matched(claim, result, paired_test((at_loss - at_step).dropna()))
+    return AtEqualLoss(claim, result, paired_test((at_loss - at_step).dropna()))
 
 
-def _answer(found: Sequence[Matched], where: str) -> str:
+def _answer(found: Sequence[AtEqualLoss], where: str) -> str:
     """Which effects at equal steps are smaller, gone over, or larger at equal loss; all differences within seeds."""
     kinds: dict[str, list[str]] = {"turn round": [], "shrink": [], "grow": [], "are not shown to differ": []}
     for made in found:
@@ -122,7 +111,7 @@ def _answer(found: Sequence[Matched], where: str) -> str:
     return f"From equal steps to {where} ({span}), of {count(len(found), 'effect')} {listed(said)}."
 
 
-def _both(made: Matched) -> str:
+def _both(made: AtEqualLoss) -> str:
     response = made.claim.response
     return f"{change(made.result.at_step.estimate, response)} to {change(made.result.estimate, response)}"
 
@@ -132,7 +121,7 @@ def _verb(kind: str, n: int) -> str:
     return one.get(kind, kind.replace("are", "is")) if n == 1 else kind
 
 
-def _table(found: Sequence[Matched], name: str, where: str) -> Table:
+def _table(found: Sequence[AtEqualLoss], name: str, where: str) -> Table:
     columns = (
         "claim", "change", "losses", "at equal loss", "95% interval", "at equal steps", "95% interval", "difference",
         "95% interval", "p", "seeds", "runs", "left out",
@@ -165,7 +154,7 @@ def _table(found: Sequence[Matched], name: str, where: str) -> Table:
     return Table(name, caption, columns, rows, data, frozenset(columns[3:]))
 
 
-def _frame(made: Matched) -> pd.DataFrame:
+def _frame(made: AtEqualLoss) -> pd.DataFrame:
     """The two contrasts and their difference: three rows."""
     frame = made.result.to_frame()
     shift = made.shift.to_frame().assign(matched="loss less step")
