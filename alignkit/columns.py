@@ -7,6 +7,10 @@ diverged run, an absent split, a zero vector, a measure that was not asked for) 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
 from alignkit.errors import require_text
 
 FORMAT_VERSION = 1
@@ -55,6 +59,118 @@ CHECKPOINTS = {
     "test_accuracy": ("float64", "accuracy on the test split"),
 }
 
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a measure: what it is called, what it means, and how reports show it.
+
+    Parameters
+    ----------
+    name : of the column in `layers`, and of a claim's `response`: letters, digits and underscores.
+    meaning : its definition, as the report prints it.
+    label : the name in words, for axes and sentences; the name itself, with spaces, where it is left out.
+    unit : "°", or "" for a pure number.
+    better : which side is better, "higher" or "lower"; "" where neither is.
+    digits : decimals that it is printed with; 1 for degrees and 3 for pure numbers where it is left out.
+    kind : the type in files; a measure of one's own is always "float64".
+    """
+
+    name: str
+    meaning: str
+    label: str = ""
+    unit: str = ""
+    better: Literal["", "higher", "lower"] = ""
+    digits: int | None = None
+    kind: str = "float64"
+
+
+MEASURES: dict[str, tuple[Column, ...]] = {
+    "signal": (
+        Column(
+            "signal_cosine", "mean over samples of cos(t_l, g_l)", "cosine with the BP signal", better="higher"
+        ),
+        Column("signal_cosine_sd", "its standard deviation over samples: a description, never an uncertainty"),
+        Column(
+            "signal_angle_deg",
+            "mean over samples of the angle between t_l and g_l, in degrees",
+            "angle to the BP signal",
+            unit="°",
+            better="lower",
+        ),
+        Column(
+            "undefined", "samples with a zero vector in either place; excluded, never scored", kind="int64"
+        ),
+    ),
+    "delta": (
+        Column(
+            "delta_cosine",
+            "mean over samples of the cosine at the weight op's output",
+            "cosine with the BP delta",
+            better="higher",
+        ),
+    ),
+    "gradient": (
+        Column(
+            "gradient_cosine",
+            "Frobenius cosine of the batch weight gradients",
+            "cosine with the BP gradient",
+            better="higher",
+        ),
+    ),
+    "step": (
+        Column(
+            "step_cosine",
+            "Frobenius cosine of the last displacement of W_l and -BP gradient of its batch, over weights not frozen",
+            "cosine of the step with the BP gradient",
+            better="higher",
+        ),
+        Column("update_ratio", "|dW_l| / |W_l| of the last step"),
+    ),
+    "weight": (
+        Column(
+            "weight_cosine",
+            "Frobenius cosine of the feedback and the forward weights it stands for; like all that is about feedback, "
+            "undefined at layers where none enters",
+            "cosine of feedback and weights",
+            better="higher",
+        ),
+    ),
+    "jacobian": (
+        Column(
+            "jacobian_cosine",
+            "Frobenius cosine of B_l and the probe batch's mean Jacobian dy/dh_l, batch statistics held constant",
+            "cosine of feedback and Jacobian",
+            better="higher",
+        ),
+    ),
+    "ceiling": (
+        Column(
+            "ceiling_cosine",
+            "the best mean cosine that any use of the feedback could reach",
+            "best cosine the feedback allows",
+            better="higher",
+        ),
+    ),
+    "chance": (
+        Column("chance_z", "signal_cosine in standard deviations of feedback redrawn from its own law"),
+        Column("chance_p", "two-sided p of the same"),
+    ),
+    "size": (
+        Column("signal_gain", "median over samples of |t_l| / |g_l|"),
+        Column("projection", "mean over samples of <t_l, g_l> / |g_l|^2"),
+        Column("gate", "median over samples of |delta of the rule| / |t_l|: what the stages let through"),
+    ),
+    "common_mode": (Column("common_mode", "share of the teaching signal that is the same for every sample"),),
+    "rank": (Column("effective_rank", "(tr G)^2 / tr G^2 of the centred Gram matrix of h_l"),),
+}
+"""Groups of columns of `layers` that `probe.measures` chooses from, a group is computed together: by the class that
+`measures/measure.py` names."""
+ANGLES = ("signal", "delta", "gradient")
+
+_LAST = ("update_ratio", "effective_rank", "undefined")  # in the files, whatever their group
+_DECLARED = {column.name: column for columns in MEASURES.values() for column in columns}
+MEASURE_COLUMNS = (*(name for name in _DECLARED if name not in _LAST), *_LAST)
+
 LAYERS = {
     "run_id": ("string", "the run"),
     "step": ("int64", "updates made so far"),
@@ -63,54 +179,23 @@ LAYERS = {
     "layer_name": ("string", "linear1, conv1, …"),
     "width": ("int64", "size of the layer's output h_l"),
     "signal": ("string", "teaching: the signal that taught the run; bystander: one that did not (BP runs)"),
-    "signal_cosine": ("float64", "mean over samples of cos(t_l, g_l)"),
-    "signal_cosine_sd": ("float64", "its standard deviation over samples: a description, never an uncertainty"),
-    "signal_angle_deg": ("float64", "mean over samples of the angle between t_l and g_l, in degrees"),
-    "delta_cosine": ("float64", "mean over samples of the cosine at the weight op's output"),
-    "gradient_cosine": ("float64", "Frobenius cosine of the batch weight gradients"),
-    "step_cosine": (
-        "float64",
-        "Frobenius cosine of the last displacement of W_l and -BP gradient of its batch, over weights not frozen",
-    ),
-    "weight_cosine": (
-        "float64",
-        "Frobenius cosine of the feedback and the forward weights it stands for; like all that is about feedback, "
-        "undefined at layers where none enters",
-    ),
-    "jacobian_cosine": (
-        "float64",
-        "Frobenius cosine of B_l and the probe batch's mean Jacobian dy/dh_l, batch statistics held constant",
-    ),
-    "ceiling_cosine": ("float64", "the best mean cosine that any use of the feedback could reach"),
-    "chance_z": ("float64", "signal_cosine in standard deviations of feedback redrawn from its own law"),
-    "chance_p": ("float64", "two-sided p of the same"),
-    "signal_gain": ("float64", "median over samples of |t_l| / |g_l|"),
-    "projection": ("float64", "mean over samples of <t_l, g_l> / |g_l|^2"),
-    "gate": ("float64", "median over samples of |delta of the rule| / |t_l|: what the stages let through"),
-    "common_mode": ("float64", "share of the teaching signal that is the same for every sample"),
-    "update_ratio": ("float64", "|dW_l| / |W_l| of the last step"),
-    "effective_rank": ("float64", "(tr G)^2 / tr G^2 of the centred Gram matrix of h_l"),
-    "undefined": ("int64", "samples with a zero vector in either place; excluded, never scored"),
+    **{name: (_DECLARED[name].kind, _DECLARED[name].meaning) for name in MEASURE_COLUMNS},
 }
+"""Measures of a study's own come after these."""
 
-MEASURE_COLUMNS = tuple(name for name in LAYERS if name not in tuple(LAYERS)[:7])
+_OWN: dict[str, Column] = {}
 
 
-MEASURES = {
-    "signal": ("signal_cosine", "signal_cosine_sd", "signal_angle_deg", "undefined"),
-    "delta": ("delta_cosine",),
-    "gradient": ("gradient_cosine",),
-    "step": ("step_cosine", "update_ratio"),
-    "weight": ("weight_cosine",),
-    "jacobian": ("jacobian_cosine",),
-    "ceiling": ("ceiling_cosine",),
-    "chance": ("chance_z", "chance_p"),
-    "size": ("signal_gain", "projection", "gate"),
-    "common_mode": ("common_mode",),
-    "rank": ("effective_rank",),
-}
-"""Groups of columns of `layers` that `probe.measures` chooses from; a group is computed together."""
-ANGLES = ("signal", "delta", "gradient")
+def show_columns(own: Iterable[Column]) -> None:
+    """Take up the columns of a user's own measures, as a study or its records declare them."""
+    _OWN.update({column.name: column for column in own})
+
+
+def declared(name: str) -> Column | None:
+    """The declaration of a column of measures; None where it is not known."""
+    return _DECLARED.get(name) or _OWN.get(name)
+
+
 GAP = "accuracy_gap"
 EXCESS = "_excess"
 _ACCURACIES = frozenset({"train_accuracy", "validation_accuracy", "test_accuracy"})
@@ -124,27 +209,35 @@ def unit_of(response: str) -> str:
     """
     require_text("response", response)
     name = response.removesuffix(EXCESS)
+    column = declared(name)
+    if column is not None:
+        return column.unit
     if name.endswith("_deg"):
         return "°"
     return "points" if name == GAP or name in _ACCURACIES else ""
 
 
 def digits_of(response: str) -> int:
-    """Decimals that a response is printed with: degrees 1, points 2, pure numbers 3."""
+    """Decimals that a response is printed with: degrees 1, points 2, pure numbers 3, or as its measure declares."""
+    column = declared(response.removesuffix(EXCESS))
+    if column is not None and column.digits is not None:
+        return column.digits
     return {"°": 1, "points": 2}.get(unit_of(response), 3)
 
 
-_LABELS = {
-    "signal_angle_deg": "angle to the BP signal",
-    "signal_cosine": "cosine with the BP signal",
-    "delta_cosine": "cosine with the BP delta",
-    "gradient_cosine": "cosine with the BP gradient",
-    "step_cosine": "cosine of the step with the BP gradient",
-    "weight_cosine": "cosine of feedback and weights",
-    "jacobian_cosine": "cosine of feedback and Jacobian",
-    "ceiling_cosine": "best cosine the feedback allows",
-    GAP: "accuracy gap to BP",
-}
+def better_side(response: str) -> Literal["", "higher", "lower"]:
+    """Which side of a response is better; "" where neither is known to be.
+
+    >>> better_side("signal_angle_deg"), better_side("test_accuracy"), better_side("effective_rank")
+    ('lower', 'higher', '')
+    """
+    name = response.removesuffix(EXCESS)
+    column = declared(name)
+    if column is not None:
+        return column.better
+    if name == GAP or name.endswith("_accuracy"):
+        return "higher"
+    return "lower" if name.endswith("_loss") else ""
 
 
 def label_of(response: str) -> str:
@@ -156,4 +249,7 @@ def label_of(response: str) -> str:
     require_text("response", response)
     if response.endswith(EXCESS):
         return f"{label_of(response.removesuffix(EXCESS))}, less that of untaught feedback"
-    return _LABELS.get(response, response.replace("_", " "))
+    if response == GAP:
+        return "accuracy gap to BP"
+    column = declared(response)
+    return (column.label if column else "") or response.replace("_", " ")

@@ -22,7 +22,6 @@ from alignkit.columns import MEASURES
 from alignkit.data.dataset import Dataset, Split, gather
 from alignkit.execution.devices import choose_device, default_workers
 from alignkit.measures.probe import Probe
-from alignkit.measures.steps import step_measures
 from alignkit.networks.members import Member
 from alignkit.networks.network import Network, Pass
 from alignkit.networks.stages import training_mode
@@ -33,7 +32,7 @@ from alignkit.rules.base import StepTaken
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
 from alignkit.settings.network import CNN, MLP
-from alignkit.settings.probe import Probe as ProbeOptions
+from alignkit.settings.probe import ProbeOptions
 from alignkit.settings.rules import RULES
 from alignkit.settings.study_options import Settings
 from alignkit.settings.training import Training
@@ -119,7 +118,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 READS = {
     # what is recorded
-    "evaluate", "_gathered", "Probe.measure", "step_measures", "Recorder._diverged", "Recorder._runs",
+    "evaluate", "_gathered", "Probe.measure", "Recorder._diverged", "Recorder._runs",
     # torch looks up whether a decomposition went well: of feedback once, of masked feedback at every measurement
     "row_space", "masked_ceiling",
     # before the first step
@@ -373,7 +372,7 @@ def _train_and_measure(members: list[Member], rule: str, dataset: Dataset, count
             update.step(forward_pass)
             count()
         probe.measure(2)
-        step_measures(network, *before)
+        probe.measure_step(*before)
 
 
 def _settings(**case: Any) -> Settings:

@@ -13,7 +13,6 @@ from torch import Tensor
 from alignkit.benchmark.timing import Steps
 from alignkit.data.dataset import Split, gather
 from alignkit.measures.probe import Probe
-from alignkit.measures.steps import step_measures
 from alignkit.networks.members import Member
 from alignkit.networks.network import Network
 from alignkit.networks.stages import training_mode
@@ -87,7 +86,7 @@ class Engine:
             self._probe = Probe(
                 self.network, rule, members, self._split.inputs[:samples], self._split.targets[:samples]
             )
-        self._step, self._wants_step = 0, "step" in settings.probe.groups
+        self._step = 0
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -107,11 +106,11 @@ class Engine:
         self._step += 1
         batch, labels = gather(self._split, self._index)
         forward_pass = self.network.forward(batch, labels, training_mode(self._step), watch=True)
-        before = self._update.reference(forward_pass) if self._wants_step else None
+        before = self._update.reference(forward_pass) if self._probe.needs_step else None
         self._update.step(forward_pass)
         self._probe.measure(self._step)
         if before is not None:
-            step_measures(self.network, *before)
+            self._probe.measure_step(*before)
 
     @torch.inference_mode()
     def evaluate(self) -> None:

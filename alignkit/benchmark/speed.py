@@ -26,7 +26,7 @@ from alignkit.execution.estimate import estimate
 from alignkit.execution.run_study import known_rates, open_study, study_plan
 from alignkit.measures.schedule import schedule
 from alignkit.numerics.precision import precisions_had
-from alignkit.settings.probe import Probe as ProbeOptions
+from alignkit.settings.probe import ProbeOptions
 from alignkit.settings.training import MatmulPrecision
 
 NETWORKS = (

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from alignkit.settings.probe import Probe as ProbeOptions
+from alignkit.settings.probe import ProbeOptions
 
 
 def schedule(options: ProbeOptions, *, steps_per_epoch: int, epochs: int) -> list[int]:
     """The steps at which a run is measured: always the first (0) and the last.
 
-    >>> from alignkit.settings.probe import Probe
-    >>> schedule(Probe(log_steps=3), steps_per_epoch=100, epochs=2)
+    >>> from alignkit.settings.probe import ProbeOptions
+    >>> schedule(ProbeOptions(log_steps=3), steps_per_epoch=100, epochs=2)
     [0, 1, 10, 100, 200]
     """
     last = steps_per_epoch * epochs

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from alignkit.settings.data import DataSection, Digits
 from alignkit.settings.feedback import Feedback
 from alignkit.settings.network import MLP, NetworkSection
-from alignkit.settings.probe import Probe
+from alignkit.settings.probe import ProbeOptions
 from alignkit.settings.rules import RuleOptions
 from alignkit.settings.training import Streams, Training
 from alignkit.settings.types import Section
@@ -21,7 +21,7 @@ class Settings(Section):
     training: Training = Training()
     feedback: Feedback = Feedback()
     streams: Streams = Streams()
-    probe: Probe = Probe()
+    probe: ProbeOptions = ProbeOptions()
     rule: RuleOptions = RuleOptions()
 
     @model_validator(mode="after")

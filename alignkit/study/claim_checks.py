@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from alignkit.columns import EXCESS, GAP, MEASURE_COLUMNS, MEASURES, RUNS
+from alignkit.columns import EXCESS, GAP, MEASURE_COLUMNS, MEASURES, RUNS, better_side
 from alignkit.errors import StudyError, nearest
 from alignkit.stats.tables.levels import level_text
 from alignkit.study.claim import Claim
 from alignkit.study.runs import Plan
-
-WITH_A_BETTER_SIDE = ("_angle_deg", "_cosine", "_accuracy", "_loss", GAP)
-"""How the names of responses end of which more, or less, is better."""
 
 
 def check_claim(claim: Claim, plan: Plan, place: str) -> None:
@@ -19,23 +16,26 @@ def check_claim(claim: Claim, plan: Plan, place: str) -> None:
         name = getattr(claim, kind)
         if name is not None and name not in names:
             raise StudyError(f'{place}: the study has no {kind} "{name}"; {nearest(name, names)}')
-    responses = (*MEASURE_COLUMNS, *(name for name in RUNS if name.endswith(("_accuracy", "_loss"))), GAP)
+    own = {column.name: measure for measure, columns in plan.own_columns.items() for column in columns}
+    responses = (*MEASURE_COLUMNS, *own, *(name for name in RUNS if name.endswith(("_accuracy", "_loss"))), GAP)
     if claim.response.removesuffix(EXCESS) not in responses:
         raise StudyError(
             f'{place}: there is no response "{claim.response}"; {nearest(claim.response, responses)}, or a '
             "measure with _excess"
         )
     measure = claim.response.removesuffix(EXCESS)
-    helps = "decrease" if measure.endswith(("_angle_deg", "_loss")) else "increase"
-    if claim.practice and claim.direction != helps and measure.endswith(WITH_A_BETTER_SIDE):
+    helps = {"higher": "increase", "lower": "decrease"}.get(better_side(measure))
+    if claim.practice and helps is not None and claim.direction != helps:
         low, high = claim.levels
         raise StudyError(
             f"{place}: practice says what {claim.factor} = {high!r} asks of a practitioner, and the claim is that it "
             f"makes {claim.response} worse. Turn it round (levels = [{high!r}, {low!r}], direction = {helps!r}), or "
             "leave practice out: then it is a claim without a recommendation"
         )
-    group = next((group for group, columns in MEASURES.items() if measure in columns), None)
-    if group is not None and group not in plan.study.probe.groups:
+    group = own.get(measure) or next(
+        (group for group, columns in MEASURES.items() if measure in (column.name for column in columns)), None
+    )
+    if group is not None and group not in own.values() and group not in plan.study.probe.groups:
         raise StudyError(f'{place}: {measure} is not measured. Add "{group}" to probe.measures')
     if group is None and claim.response.endswith(EXCESS):
         raise StudyError(f'{place}: "{claim.response}": only measures of layers have an excess over the bystander')

@@ -34,7 +34,7 @@ def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
     determined = _determinants(rule, settings, fingerprint)
     for key in ("lr", "output_lr"):
         determined["training"].pop(key, None)
-    for section in ("probe", "streams", *([] if reads_feedback(rule, settings) else ["feedback"])):
+    for section in ("probe", "measures", "streams", *([] if reads_feedback(rule, settings) else ["feedback"])):
         determined.pop(section, None)
     return _hash({"rule": rule_identity(rule), **determined})
 
@@ -43,7 +43,9 @@ def _determinants(rule: str, settings: Settings, fingerprint: Fingerprint) -> di
     dumped = settings.model_dump(mode="json", exclude_defaults=True)
     sections = {section: dict(dumped.get(section, {})) for section in SECTIONS if section not in ("data", "rule")}
     options = identifying_options(rule, settings.rule)
-    own = {"op": code_identity(settings.network.op)} if is_own(settings.network.op) else {}
+    own: dict[str, Any] = {"op": code_identity(settings.network.op)} if is_own(settings.network.op) else {}
+    if settings.probe.own_measures:
+        own["measures"] = [code_identity(name) for name in settings.probe.own_measures]
     return {"data": fingerprint(settings.data), **sections, **({"options": options} if options else {}), **own}
 
 

@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from alignkit.columns import Column, show_columns
 from alignkit.errors import StudyError
+from alignkit.settings.measures import own_columns
 from alignkit.settings.rules import RuleOptions, check_options, chosen_options
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.settings.validation import validated
@@ -55,11 +57,24 @@ def expand(
                 run = _run(under, base, rule, seed, levels, "bp" in study.rules, fingerprint, rates, place)
                 known = merged.get(run.run_id, run)
                 merged[run.run_id] = _in_design(known, name)
+    own = own_columns(name for run in merged.values() for name in run.settings.probe.own_measures)
     factors = tuple(dict.fromkeys(factor.name for factors in declared.values() for factor in factors))
-    plan = Plan(study, tuple(merged.values()), factors, tuple(notes), source)
+    plan = Plan(study, tuple(merged.values()), factors, tuple(notes), source, own)
+    _check_names(own, factors, source)
+    show_columns(column for columns in own.values() for column in columns)
     for claim in study.claims:
         check_claim(claim, plan, f"{source}: claim {claim.name}")
     return plan
+
+
+def _check_names(own: Mapping[str, tuple[Column, ...]], factors: tuple[str, ...], source: str) -> None:
+    for measure, columns in own.items():
+        for column in columns:
+            if column.name in factors:
+                raise StudyError(
+                    f'{source}: measure "{measure}": expected columns with names of their own; got "{column.name}", '
+                    "which is a factor of the study. Rename one of the two"
+                )
 
 
 def every_settings(study: Study, *, source: str = "study", own_modules: bool = True) -> Iterator[Settings]:

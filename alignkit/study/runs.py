@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from alignkit.columns import FORMAT_VERSION
+from alignkit.columns import FORMAT_VERSION, Column
 from alignkit.display import block, head_html, rows_html
 from alignkit.settings.rules import WITHOUT_FEEDBACK, display_of
 from alignkit.settings.study_options import Settings
@@ -41,6 +41,8 @@ class Plan:
     factors: tuple[str, ...]
     notes: tuple[str, ...] = ()
     source: str = "study"
+    own_columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    """What measures of the user's own record, by the measure's name."""
 
     @property
     def cells(self) -> int:
@@ -77,7 +79,9 @@ class Plan:
         ]  # fmt: skip
         written = {"format": FORMAT_VERSION, "study": self.study.name, "factors": list(self.factors), "runs": runs}
         shown = {rule: display for rule in self.study.rules if (display := display_of(rule))}
-        return json.dumps({**written, "rules": shown} if shown else written, indent=0)
+        columns = [asdict(column) for columns in self.own_columns.values() for column in columns]
+        own = {**({"rules": shown} if shown else {}), **({"columns": columns} if columns else {})}
+        return json.dumps({**written, **own}, indent=0)
 
 
 def _words(plan: Plan) -> str:

@@ -12,7 +12,6 @@ from torch import Tensor
 from alignkit.data.dataset import Dataset, Split, gather
 from alignkit.measures.probe import Probe
 from alignkit.measures.schedule import schedule
-from alignkit.measures.steps import step_measures
 from alignkit.networks.members import Member
 from alignkit.networks.network import Network
 from alignkit.networks.stages import training_mode
@@ -20,7 +19,7 @@ from alignkit.numerics import streams
 from alignkit.numerics.precision import multiplying_in
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
-from alignkit.settings.probe import Probe as ProbeOptions
+from alignkit.settings.probe import ProbeOptions
 from alignkit.settings.rules import RULES
 from alignkit.training.cohorts import Cohort
 from alignkit.training.prealignment import prealign
@@ -53,12 +52,12 @@ def train_cohort(
     update = Update(network, rule, bp, members)
     checkpoints = schedule(settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=training.epochs)
     watched = frozenset(checkpoints)
-    wants_step = "step" in settings.probe.groups
     recorder = Recorder(
         cohort, network, rule, probe, dataset, signal="teaching" if rule.measured is rule else "bystander"
     )
-    # the quickest, but for a rule of the user's own, which may differentiate
-    undifferentiated = torch.inference_mode if cohort.rule in RULES else torch.no_grad
+    # the quickest, but for a rule or a measure of the user's own, which may differentiate
+    own = cohort.rule not in RULES or settings.probe.own_measures
+    undifferentiated = torch.no_grad if own else torch.inference_mode
     with undifferentiated():
         recorder.checkpoint(0, None)
 
@@ -68,7 +67,7 @@ def train_cohort(
             with multiplying_in(training.matmul_precision, str(device)):
                 forward_pass = network.forward(batch, labels, training_mode(step), watch=True)
             recorder.check(step - 1, forward_pass)
-            measured = wants_step and step in watched
+            measured = probe.needs_step and step in watched
             before = update.reference(forward_pass) if measured else None
             if step == 1 and cohort.rule not in RULES:
                 check_rule(network, rule, forward_pass)
@@ -76,7 +75,7 @@ def train_cohort(
                 update.step(forward_pass)
             del batch, forward_pass  # measuring needs the memory
             if step in watched:
-                recorder.checkpoint(step, None if before is None else step_measures(network, *before))
+                recorder.checkpoint(step, None if before is None else probe.measure_step(*before))
                 del before  # before the next one is made
             if progress is not None:
                 progress(step / cohort.steps)

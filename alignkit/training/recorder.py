@@ -16,6 +16,7 @@ from alignkit.measures.reductions import Measures
 from alignkit.networks.forward_pass import Pass
 from alignkit.networks.network import Network
 from alignkit.rules.base import Rule
+from alignkit.settings.measures import own_columns
 from alignkit.training.cohorts import Cohort
 from alignkit.training.evaluation import SPLITS, evaluate
 
@@ -134,11 +135,13 @@ class Recorder:
             "width": np.tile([shape.size for shape in shapes], members * len(steps)),
             "signal": self._signal,
         }
-        absent = {name: np.full(shape, np.nan) for name in MEASURE_COLUMNS}
+        declared = own_columns(self._cohort.settings.probe.own_measures)
+        own = [column.name for columns in declared.values() for column in columns]
+        absent = {name: np.full(shape, np.nan) for name in (*MEASURE_COLUMNS, *own)}
         absent["undefined"] = np.zeros(shape, dtype=np.int64)
         for name, nothing in absent.items():
             columns[name] = np.stack([row.measures.get(name, nothing) for row in self._rows]).reshape(-1)
-        return pd.DataFrame(columns)[list(LAYERS)]
+        return pd.DataFrame(columns)[[*LAYERS, *own]]
 
     @property
     def _steps(self) -> np.ndarray:

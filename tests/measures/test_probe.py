@@ -13,7 +13,6 @@ from alignkit.columns import MEASURE_COLUMNS
 from alignkit.measures import angles
 from alignkit.measures.probe import Probe, probe_mode
 from alignkit.measures.schedule import schedule
-from alignkit.measures.steps import step_measures
 from alignkit.networks.members import Member
 from alignkit.networks.parameters import per_member
 from alignkit.networks.stages import training_mode
@@ -21,7 +20,7 @@ from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
 from alignkit.rules.dfa import DFA
 from alignkit.rules.feedback import dfa_matrix
-from alignkit.settings.probe import Probe as ProbeOptions
+from alignkit.settings.probe import ProbeOptions
 from alignkit.settings.study_options import Settings
 from alignkit.training.optimisers import SGD
 
@@ -263,7 +262,7 @@ def test_step_measures_are_the_last_update_s():
     net.write_gradients(net.forward(x, targets, training_mode(1)), bp, gradients)
     before = net.parameters.copy()
     SGD(net.parameters, rates=(per_member([0.1, 0.2], x), per_member([0.1, 0.2], x)), momentum=0.0).step(gradients)
-    measured = step_measures(net, before, gradients)
+    measured = Probe(net, bp, members, x[0], targets[0]).measure_step(before, gradients)
     assert measured["step_cosine"] == pytest.approx(1.0, abs=1e-12)
     for member, rate in enumerate((0.1, 0.2)):
         for layer in (1, 2, 3):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from alignkit.columns import MEASURE_COLUMNS
-from alignkit.measures.reductions import COLUMNS_OF, columns
+from alignkit.measures.measure import BUILT_IN, measure_class
+from alignkit.measures.reductions import columns as columns_of_classes
 from alignkit.settings.study_options import Settings
 
 SAMPLES, MEMBERS, LAYERS = 9, 2, 3
@@ -18,6 +19,10 @@ OF_NETWORKS = (
     "gradient_cosine", "effective_rank", "weight_cosine", "jacobian_cosine", "t_sum_length", "null_mean", "null_sd",
     "null_p",
 )  # fmt: skip
+
+
+def columns(layers, groups):
+    return columns_of_classes(layers, map(measure_class, groups))
 
 
 def _found(seed: int = 0) -> list[dict[str, torch.Tensor]]:
@@ -84,13 +89,13 @@ def test_a_layer_s_drawn_null_keeps_its_p_beside_one_that_is_known():
 
 def test_every_column_is_of_a_group_and_every_group_but_the_step_s_has_its_columns():
     groups = Settings().probe.groups
-    assert set(COLUMNS_OF) == set(groups) - {"step"}
-    assert set(columns(_found(), groups)) == set(MEASURE_COLUMNS) - {"step_cosine", "update_ratio"}
+    assert set(BUILT_IN) == set(groups)
+    assert set(columns(_found(), groups - {"step"})) == set(MEASURE_COLUMNS) - {"step_cosine", "update_ratio"}
 
 
 def test_a_network_s_columns_do_not_depend_on_the_others():
     layers = _found(seed=3)
-    both = columns(layers, list(COLUMNS_OF))
-    alone = columns([{name: values[1:] for name, values in layer.items()} for layer in layers], list(COLUMNS_OF))
+    both = columns(layers, set(BUILT_IN) - {"step"})
+    alone = columns([{name: values[1:] for name, values in layer.items()} for layer in layers], set(BUILT_IN) - {"step"})
     for name, values in alone.items():
         assert np.array_equal(values[0], both[name][1], equal_nan=True), name

@@ -7,9 +7,9 @@ import pytest
 import torch
 from engine import cohort_of, cosine_rounding, members_of
 
-from alignkit.measures import gradient_cosines
+from alignkit.measures import gradient
 from alignkit.measures.angles import Directions, frobenius_cosine
-from alignkit.measures.gradient_cosines import from_samples
+from alignkit.measures.gradient import from_samples
 from alignkit.measures.probe import Probe, probe_mode
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
@@ -76,7 +76,7 @@ def test_a_probe_takes_each_layer_s_cosine_by_some_way_to_the_same_number(mode, 
         ways.append(arguments[0].shape[-1])
         return from_samples(*arguments)
 
-    monkeypatch.setattr(gradient_cosines, "from_samples", watched)
+    monkeypatch.setattr(gradient, "from_samples", watched)
     probe = {"samples": SAMPLES, "mode": mode, "reference_mode": reference_mode, "measures": ["gradient"]}
     network = {"widths": [40, 30, 8, 50], "dropout": 0.3, "norm": "batch"}
     members = members_of(3, network=network, probe=probe, dtype="float32")

@@ -1,4 +1,4 @@
-"""Measures of the last update, and the self-test of the output layer."""
+"""The self-test of the output layer."""
 
 from __future__ import annotations
 
@@ -7,26 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit.measures import angles
-from alignkit.measures.reductions import Measures
 from alignkit.networks.forward_pass import Pass
 from alignkit.networks.losses import wanted_output
 from alignkit.networks.network import Network
-from alignkit.networks.parameters import Parameters
-from alignkit.numerics.inner_products import update_products
 from alignkit.numerics.products import matmul
-
-
-def step_measures(network: Network, before: Parameters, bp_gradient: Parameters) -> Measures:
-    """Measures of the last update, from the parameters before it and the BP gradient of its batch."""
-    cosines, ratios = [], []
-    for layer in range(1, len(network.hidden_sizes) + 1):
-        new, old, gradient = (
-            parameters.blocks[layer, "weight"] for parameters in (network.parameters, before, bp_gradient)
-        )
-        inner, moved, weight, steepest = update_products(new, old, gradient)
-        cosines.append((-inner / (moved * steepest)).clamp(-1.0, 1.0))
-        ratios.append(torch.where(weight > 0, moved / weight, torch.nan))
-    return {"step_cosine": torch.stack(cosines, 1).cpu().numpy(), "update_ratio": torch.stack(ratios, 1).cpu().numpy()}
 
 
 def output_cosine(network: Network, forward_pass: Pass, reference: Pass) -> Tensor:

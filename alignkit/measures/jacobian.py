@@ -1,30 +1,34 @@
-"""What a layer's feedback stands for: the product of the weights above it, and the mean Jacobian of the outputs, its
-non-linear version."""
+"""What a layer's feedback stands for in a network as it is: the mean Jacobian of the outputs."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from alignkit.columns import MEASURES
+from alignkit.measures.angles import frobenius_cosine
+from alignkit.measures.measure import Measure, OfLayer
 from alignkit.networks.forward_pass import Pass
 from alignkit.networks.network import Network
 from alignkit.numerics.products import matmul
 from alignkit.rules.bp import BP
 
 
-def weight_products(network: Network) -> list[Tensor | None]:
-    """W_L … W_{l+1}, [E, C, d_l] for each hidden layer; None where another op lies between."""
-    product: Tensor | None = network.weight(len(network.layers))
-    found = [product]
-    for layer in range(len(network.layers) - 1, 1, -1):
-        if not network.layers[layer - 1].dense:
-            product = None
-        elif product is not None:
-            product = matmul(product, network.weight(layer))
-        found.append(product)
-    return found[::-1]
+class Jacobian(Measure):
+    columns, needs = MEASURES["jacobian"], ("network",)
+
+    def of_network(self, forward_pass: Pass) -> Sequence[OfLayer]:
+        jacobians = mean_jacobians(self.subject.network, forward_pass, self.subject.bp)
+        return [{"jacobian_cosine": self._cosine(layer, each)} for layer, each in enumerate(jacobians, start=1)]
+
+    def _cosine(self, layer: int, jacobian: Tensor) -> Tensor:
+        projection = self.subject.projection(layer)
+        if projection is None or not projection.from_error:
+            return self.subject.undefined
+        return frobenius_cosine(projection.matrix, jacobian)
 
 
 def mean_jacobians(network: Network, forward_pass: Pass, bp: BP) -> list[Tensor]:

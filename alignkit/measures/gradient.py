@@ -12,7 +12,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from alignkit.columns import MEASURES
 from alignkit.measures.angles import Directions, frobenius_cosine, squares_well
+from alignkit.measures.measure import LayerDeltas, Measure, OfLayer, Subject
 from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
 from alignkit.networks.network import Network
@@ -24,6 +26,25 @@ _LEAST_SHARE = 0.05
 """The squared length of a gradient, as a share of its samples' own, below which they cancel too much."""
 _NEAR = 0.99
 """Cosine beyond which the gradients themselves are taken, so that it is exact where angles are small."""
+
+
+class Gradient(Measure):
+    columns, needs = MEASURES["gradient"], ("deltas",)
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject)
+        modes = (subject.options.mode, subject.options.reference_mode)
+        self._cosines = GradientCosines(subject.network, subject.members, subject.x, modes)
+
+    def of_deltas(self, deltas: LayerDeltas) -> OfLayer:
+        network, rule, passes = self.subject.network, self.subject.rule, deltas.passes
+        if rule.has_own_gradients and (
+            own := network.own_gradients(deltas.layer, rule, passes[0], deltas.deltas[0])
+        ):
+            reference = network.weight_gradient(deltas.layer, deltas.deltas[1], passes[1])
+            return {"gradient_cosine": frobenius_cosine(own["weight"], reference)}
+        directions = (deltas.own, deltas.reference)
+        return {"gradient_cosine": self._cosines.at(deltas.layer, deltas.deltas, passes, directions)}
 
 
 class GradientCosines:

@@ -1,0 +1,13 @@
+"""How far the delta points the way of back-propagation's, at each weight op's output."""
+
+from __future__ import annotations
+
+from alignkit.columns import MEASURES
+from alignkit.measures.measure import LayerDeltas, Measure, OfLayer
+
+
+class Delta(Measure):
+    columns, needs = MEASURES["delta"], ("deltas",)
+
+    def of_deltas(self, deltas: LayerDeltas) -> OfLayer:
+        return {"delta_cosine": deltas.own.cosine(deltas.reference)}
