@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import special
+from statsmodels.othermod.betareg import BetaModel
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
@@ -86,14 +87,13 @@ def beta_contrast(
     intercepts = pd.get_dummies(rows["_seed"]).reindex(columns=seeds).to_numpy(float)
     others = [pd.get_dummies(rows[name], drop_first=True).to_numpy(float) for name in rows.filter(regex="^_other")]
     design = np.hstack([effect, intercepts, *others])
-    whole = _fit(share, design)
+    estimate = float(_fit(share, design)[0])
     without = []
     for name in seeds:
         keep = (rows["_seed"] != name).to_numpy()
         # Gone with the seed are its own intercept and cells that no other has.
         still = design[keep].any(axis=0)
-        without.append(_fit(share[keep], design[keep][:, still], start=whole[[*still, True]])[0])
-    estimate = float(whole[0])
+        without.append(_fit(share[keep], design[keep][:, still])[0])
     pseudo_values = pd.Series(n * estimate - (n - 1) * np.array(without), index=per_seed.differences.index)
     jackknife = paired_test(pseudo_values, level=level)
     half = (jackknife.interval[1] - jackknife.interval[0]) / 2
@@ -129,11 +129,11 @@ def _compared(
     return rows.rename(columns={name: f"_other {name}" for name in names})
 
 
-def _fit(share: np.ndarray, design: np.ndarray, *, start: np.ndarray | None = None) -> np.ndarray:
-    """Maximum likelihood: the coefficients, and the log of the precision last.
+def _fit(share: np.ndarray, design: np.ndarray) -> np.ndarray:
+    """The coefficients of maximum likelihood, by statsmodels.
 
-    Fisher scoring for the coefficients and Newton's method for the log precision in turn, from least
-    squares on the log odds (or from `start`). General optimisers stall where shares hardly vary.
+    From least squares on the log odds, a trust region finds the maximum, and Newton's method takes it to the
+    last digits. Each alone fails: the first where shares hardly vary, the second where they vary widely.
     """
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise AnalysisError(
@@ -141,38 +141,19 @@ def _fit(share: np.ndarray, design: np.ndarray, *, start: np.ndarray | None = No
             "Compare levels over cells that differ in the factor alone"
         )
     odds = special.logit(share)
-    if start is None:
-        coefficients = np.linalg.lstsq(design, odds, rcond=None)[0]
-        mean = special.expit(design @ coefficients)
-        spread = np.var(odds - design @ coefficients)
-        log_precision = np.log(max(np.mean(1 / (mean * (1 - mean))) / spread, 2.0)) if spread > 0 else np.inf
-    else:
-        coefficients, log_precision = start[:-1], start[-1]
-    # Beyond this precision shares vary by rounding alone.
-    for _ in range(500 if log_precision < 30 else 0):
-        mean, precision = special.expit(design @ coefficients), np.exp(log_precision)
-        a, b = mean * precision, (1 - mean) * precision
-        slope = mean * (1 - mean)
-        weight = precision * slope**2 * (special.polygamma(1, a) + special.polygamma(1, b))
-        score = slope * (odds - special.digamma(a) + special.digamma(b))
-        step = np.linalg.solve(design.T @ (weight[:, None] * design), design.T @ score)
-        coefficients = coefficients + step
-        mean = special.expit(design @ coefficients)
-        a, b = mean * precision, (1 - mean) * precision
-        score_precision = precision * np.sum(
-            special.digamma(precision)
-            - mean * special.digamma(a)
-            - (1 - mean) * special.digamma(b)
-            + mean * np.log(share)
-            + (1 - mean) * np.log1p(-share)
-        )
-        information = precision**2 * np.sum(
-            mean**2 * special.polygamma(1, a)
-            + (1 - mean) ** 2 * special.polygamma(1, b)
-            - special.polygamma(1, precision)
-        )
-        change = float(np.clip(score_precision / information, -1, 1))
-        log_precision += change
-        if np.abs(step).max() < 1e-10 and abs(change) < 1e-8:
-            return np.append(coefficients, log_precision)
+    coefficients = np.linalg.lstsq(design, odds, rcond=None)[0]
+    mean = special.expit(design @ coefficients)
+    spread = np.mean(mean * (1 - mean) * (odds - design @ coefficients) ** 2)
+    if spread > np.exp(-30):  # below, shares vary by rounding alone
+        model, start = BetaModel(share, design), np.append(coefficients, -np.log(spread))
+        options: dict[str, Any] = {"disp": False, "skip_hessian": True, "warn_convergence": False}
+        try:
+            with np.errstate(all="ignore"):
+                near = model.fit(start, method="minimize", min_method="trust-exact", **options).params
+                fit = model.fit(near, method="newton", maxiter=100, tol=1e-6, **options)
+        except (ValueError, np.linalg.LinAlgError):  # not finite, or singular
+            pass
+        else:
+            if fit.mle_retvals["converged"] and np.isfinite(fit.params).all():
+                return np.asarray(fit.params[:-1])  # the last is the log of the precision
     raise AnalysisError("the Beta model did not converge. Look at the spread of the shares, or use another scale")
