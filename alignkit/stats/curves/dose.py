@@ -15,6 +15,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.contrasts.paired import paired_test
+from alignkit.stats.curves.page import page_trend
 from alignkit.stats.tables.checks import float_column, require_seed_column
 from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column, level_order, numeric_levels
@@ -145,9 +146,8 @@ def dose_response(
     -----
     Every test uses one number per seed: the coefficient of an orthogonal polynomial over the seed's own
     curve (R's `contr.poly(scores=doses)`, not normalised), with a t interval and the exact sign-flip p.
-    Page's L (Page 1963) ranks within seeds and sees any monotone trend; its null is that the doses are
-    exchangeable within a seed, so a spread that grows with the dose can make it reject as well. Ties take
-    midranks, which makes its p conservative.
+    Page's L (Page 1963; `page_trend`) ranks within seeds and sees any monotone trend; its null is that the doses are
+    exchangeable within a seed, so a spread that grows with the dose can make it reject as well.
 
     A seed that lacks a dose is left out and counted. Where values are missing because of the dose (runs
     that diverge at large ones), the curve of the seeds that remain is too good, and only bounds are honest.
@@ -185,8 +185,8 @@ def dose_response(
             zip(tests, polynomials, holm([test.p for test in tests]), strict=True), start=1
         )
     )
-    page_l, p_page, notes = _page(values)
-    slope = tests[0]
+    slope, (page_l, p_page) = tests[0], page_trend(values)
+    too_few = ["Page's test needs two seeds"] if len(values) < 2 else []
     return DoseResponse(
         dose=dose,
         response=response,
@@ -203,7 +203,7 @@ def dose_response(
         polynomial=polynomial,
         level=level,
         method=f"per-seed linear contrast over {len(x)} doses ({scale}); {slope.method}; Page's trend test",
-        warnings=(*warnings, *slope.warnings, *notes),
+        warnings=(*warnings, *slope.warnings, *too_few),
     )
 
 
@@ -323,17 +323,6 @@ def _scaled(doses: np.ndarray, scale: str, name: str) -> np.ndarray:
     if doses.min() <= 0:
         raise AnalysisError(f'dose "{name}": log2 needs doses above 0; got {doses.min():g}. Use scale="linear"')
     return np.log2(doses)
-
-
-def _page(values: np.ndarray) -> tuple[float, float, list[str]]:
-    """Page's L for a rise with the dose, its two-sided p, and what to mind."""
-    if len(values) < 2:
-        return float("nan"), float("nan"), ["Page's test needs two seeds"]
-    rise = stats.page_trend_test(values)
-    fall = stats.page_trend_test(values, predicted_ranks=np.arange(values.shape[1], 0, -1))
-    tied = sum(len(np.unique(row)) < len(row) for row in values)
-    notes = [f"Page's test: ties within {tied} of {len(values)} seeds, its p is conservative"] if tied else []
-    return float(rise.statistic), min(1.0, 2 * float(min(rise.pvalue, fall.pvalue))), notes
 
 
 def _crossing(x: np.ndarray, values: np.ndarray, loss: float) -> float:

@@ -11,18 +11,17 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.contrasts.paired import paired_test
+from alignkit.stats.curves.page import page_trend
 from alignkit.stats.curves.phases import CENSORED
 from alignkit.stats.curves.rows import require_columns
 from alignkit.stats.tables.checks import float_column, require_seed_column, without_index_names
 
 NAN = float("nan")
-EXACT_LAYERS = 8  # 8! orders a seed; beyond that the normal approximation
 
 
 @shown()
@@ -105,7 +104,7 @@ class LayerOrder:
 
     `estimate` is the mean lag of a run's last layer behind its first, in doublings of time: positive where the
     lower is first; `p` its exact sign-flip p. `pairs` holds that lag and those of neighbours, adjusted by Holm
-    among the neighbours. `page_l` and `page_p` are Page's trend test over the seeds' layer ranks (two-sided).
+    among the neighbours. `page_l` and `page_p` are those of `page_trend` over the seeds' mean times.
     """
 
     event: str
@@ -167,42 +166,11 @@ def layer_order(
         logs = np.log2(1 + rows["time"])
         complete = logs.groupby(rows[run]).transform(lambda values: values.notna().all())
         table = logs[complete].groupby([rows[seed], rows[layer]]).mean().unstack()
-        if len(table):
-            page_l, page_p = page_trend(table.to_numpy(float))
+        page_l, page_p = page_trend(table.to_numpy(float))
     return LayerOrder(
         event, ends.estimate, ends.interval, ends.p, ends.df, ends.n_seeds, len(labels), page_l, page_p, tuple(pairs),
         f"{ends.method}; Page's trend test over seeds, ties kept", tuple(warnings),
     )  # fmt: skip
-
-
-def page_trend(table: np.ndarray) -> tuple[float, float]:
-    """Page's L over rows (seeds) of columns in their expected order, and its two-sided p.
-
-    Exact given the ties, of which censoring makes many: under the null every order of a row's ranks is as
-    likely, and the rows' distributions are convolved (normal approximation beyond eight columns).
-
-    >>> page_trend(np.tile([1.0, 2.0, 3.0], (4, 1)))
-    (56.0, 0.0015432098765432098)
-    """
-    ranks = stats.rankdata(table, axis=1)
-    k = ranks.shape[1]
-    position = np.arange(1, k + 1)
-    observed, centre = float((ranks @ position).sum()), len(ranks) * k * (k + 1) ** 2 / 4
-    if k > EXACT_LAYERS:
-        spread = ((position - position.mean()) ** 2).sum() * ((ranks - (k + 1) / 2) ** 2).sum() / (k - 1)
-        z = abs(observed - centre) / np.sqrt(spread) if spread > 0 else 0.0
-        return observed, float(2 * stats.norm.sf(z))
-    orders = np.array(list(itertools.permutations(range(k))))
-    law = np.ones(1)
-    known: dict[tuple[float, ...], np.ndarray] = {}
-    for row in ranks:
-        key = tuple(np.sort(row))
-        if key not in known:
-            # Mid-ranks are halves, so that twice the statistic is whole.
-            known[key] = np.bincount(np.rint(2 * (row[orders] @ position)).astype(int)) / len(orders)
-        law = np.convolve(law, known[key])
-    distance = np.abs(np.arange(len(law)) / 2 - centre)
-    return observed, float(min(1.0, law[distance >= abs(observed - centre) - 1e-9].sum()))
 
 
 def _restricted(table: pd.DataFrame, run: str, seed: str) -> pd.DataFrame:

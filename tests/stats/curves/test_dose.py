@@ -73,6 +73,15 @@ def test_page_s_p_is_two_sided_over_all_rankings() -> None:
         assert result.p_page == pytest.approx(min(1.0, 2 * min(np.mean(null >= page), np.mean(null <= page))))
 
 
+def test_page_s_p_keeps_ties() -> None:
+    values = [[3.0, 2.0, 2.0], [5.0, 5.0, 1.0], [4.0, 3.0, 2.0]]
+    result = dose_response(curves(values, (0, 45, 90)), dose="dose")
+    orders = [list(itertools.permutations(stats.rankdata(row))) for row in values]
+    null = np.array([sum(np.dot(row, [1, 2, 3]) for row in rows) for rows in itertools.product(*orders)])
+    assert result.page_l == 10.5 + 10.5 + 10
+    assert result.p_page == pytest.approx(np.mean(np.abs(null - 36) >= 5)) and not result.warnings
+
+
 def test_a_rise_and_a_fall_mirror_each_other() -> None:
     table = noisy(8, slope=-0.03)
     fall, rise = (dose_response(t, dose="dose") for t in (table, table.assign(value=-table["value"])))

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats as scipy_stats
 
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import paired_test
-from alignkit.stats.curves.phase_order import layer_order, page_trend, phase_lag
+from alignkit.stats.curves.phase_order import layer_order, phase_lag
 
 
 def times_table(
@@ -91,46 +90,6 @@ def test_runs_of_two_depths_are_compared_first_to_last_without_page() -> None:
     order = layer_order(table)
     assert np.isnan(order.page_p) and "choose runs of one depth" in order.warnings[-1]
     assert [pair.n_runs for pair in order.pairs] == [40, 40, 20]
-
-
-@pytest.mark.parametrize(("n", "k"), [(4, 3), (6, 4), (10, 5)])
-def test_page_is_that_of_scipy_without_ties(n: int, k: int) -> None:
-    table = np.random.default_rng(n).normal(0, 1, (n, k)) + 0.3 * np.arange(k)
-    statistic, p = page_trend(table)
-    upper, lower = (scipy_stats.page_trend_test(side, method="exact") for side in (table, -table))
-    assert statistic == upper.statistic
-    assert p == pytest.approx(min(1.0, 2 * min(upper.pvalue, lower.pvalue)))
-
-
-def test_page_with_ties_is_brute_force_over_all_orders() -> None:
-    table = np.array([[1.0, 5.0, 5.0], [2.0, 3.0, 9.0], [4.0, 4.0, 4.0], [1.0, 1.0, 2.0]])
-    ranks = scipy_stats.rankdata(table, axis=1)
-    position = np.arange(1, 4)
-    totals = [
-        sum(float(np.array(row) @ position) for row in rows)
-        for rows in itertools.product(*(list(itertools.permutations(row)) for row in ranks))
-    ]
-    statistic, p = page_trend(table)
-    assert statistic == (ranks @ position).sum()
-    assert p == pytest.approx(np.mean([abs(total - 48) >= abs(statistic - 48) - 1e-9 for total in totals]))
-    assert page_trend(np.ones((5, 3)))[1] == 1.0
-
-
-def test_page_beyond_eight_columns_is_close_to_drawing_orders() -> None:
-    generator = np.random.default_rng(5)
-    table = generator.normal(0, 1, (6, 9)) + 0.08 * np.arange(9)
-    statistic, p = page_trend(table)
-    position = np.arange(1, 10)
-    drawn = (generator.permuted(np.tile(position, (40_000, 6, 1)), axis=2) @ position).sum(axis=1)
-    assert p == pytest.approx(np.mean(np.abs(drawn - 6 * 9 * 25) >= abs(statistic - 6 * 9 * 25)), abs=0.01)
-
-
-def test_page_rejects_at_its_level_when_censoring_makes_ties() -> None:
-    generator = np.random.default_rng(6)
-    replicates = 1000
-    times = np.minimum(generator.exponential(1.0, (replicates, 8, 3)), 1.2)  # some 30% are censored
-    rejected = np.mean([page_trend(table)[1] < 0.05 for table in times])
-    assert 0.03 < rejected < 0.05 + 3.3 * np.sqrt(0.05 * 0.95 / replicates)
 
 
 def test_bad_input_says_what_was_expected() -> None:
