@@ -30,6 +30,10 @@ class AnalysisError(AlignkitError):
     """The records cannot answer the question that was asked of them."""
 
 
+class AliasedError(AnalysisError):
+    """The levels of a factor cannot be told apart from those of other factors in these cells."""
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it: `repr`, but for whole numbers of more digits than anyone reads.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from alignkit.claims.tables import claim_design, claim_factors, claim_table
 from alignkit.claims.verdicts import ALPHA
@@ -171,29 +170,12 @@ def _planned_cells(planned: Plan, claim: Claim) -> float:
 
 
 def _variance(table: pd.DataFrame, claim: Claim, factors: tuple[str, ...], cells: float) -> dict[str, Any]:
-    """The sd of the per-seed contrast, for the planned cells where the pilot tells seeds from runs."""
-    options: dict[str, Any] = {"factor": claim.factor, "levels": claim.levels, "within": factors}
-    try:
-        parts = contrast_variance(table, **options)
-        return {
-            "sd": parts.sd(cells),
-            "sd_upper": parts.sd_upper(cells),
-            "pilot_seeds": parts.n_seeds,
-            "method": parts.method,
-            "warnings": parts.warnings,
-        }
-    except AnalysisError as error:
-        if "to tell the spread" not in str(error):
-            raise
-    differences = seed_contrasts(table, response="value", **options).differences.dropna()
-    n = len(differences)
-    if n < 2:
-        raise AnalysisError(f"expected a pilot of two seeds or more, to have a variance; got {n}")
-    sd = float(differences.std(ddof=1))
+    """The sd of the per-seed contrast, for the planned cells; `AnalysisError` where the pilot cannot say it."""
+    parts = contrast_variance(table, factor=claim.factor, levels=claim.levels, within=factors)
     return {
-        "sd": sd,
-        "sd_upper": float(sd * np.sqrt((n - 1) / stats.chi2.ppf(0.2, n - 1))),
-        "pilot_seeds": n,
-        "method": "sd of the per-seed contrasts, as the pilot's cells have it",
-        "warnings": ("one cell at each level: taken as it is, whatever the planned cells",),
+        "sd": parts.sd(cells),
+        "sd_upper": parts.sd_upper(cells),
+        "pilot_seeds": parts.n_seeds,
+        "method": parts.method,
+        "warnings": parts.warnings,
     }

@@ -94,6 +94,8 @@ def test_one_cell_a_level_takes_the_sd_as_it_is() -> None:
     (found,) = claim_power(planned(factors=alone), records)
     assert found.sd == pytest.approx(np.sqrt(1.0 + 2.0), rel=0.3)
     assert found.sd_upper > found.sd
+    (other,) = claim_power(planned(), records)
+    assert np.isnan(other.sd) and "several cells at each level, to say what 4 would give" in other.reason
 
 
 def test_what_the_pilot_says_nothing_of_has_a_reason() -> None:

@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
-from alignkit.errors import AnalysisError
+from alignkit.errors import AliasedError, AnalysisError
 from alignkit.records.confounding import rate_note, step_note
 from alignkit.stats.contrasts.contrasts import contrast, contrast_frame, contrasts, level_means
 from alignkit.stats.contrasts.equivalence import equivalence_test
@@ -235,8 +235,10 @@ def test_a_fraction_with_a_hole_is_not_biased() -> None:
 
 def test_a_factor_that_another_one_mirrors_is_refused() -> None:
     table = fraction_table().assign(mirror=lambda t: t["a"])
-    with pytest.raises(AnalysisError, match="cannot be told apart"):
+    with pytest.raises(AliasedError, match="cannot be told apart"):
         seed_contrasts(table, factor="a", levels=(0, 1), response="value", within=["b", "c", "mirror"])
+    with pytest.raises(AnalysisError, match="several at"):  # what else is wrong is no contrast without an estimate
+        contrasts(pd.concat([table, table]), ["a", "b", "c", "mirror"])
     found = contrasts(table, ["a", "b", "c", "mirror"])
     assert {result.factor for result in found if result.n_seeds} == {"b", "c"}
     # What cannot be had stays in its place, and in the family, with the reason.

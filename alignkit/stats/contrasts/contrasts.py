@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from alignkit.display import shown
-from alignkit.errors import AnalysisError
+from alignkit.errors import AliasedError, AnalysisError
 from alignkit.stats.contrasts.multiplicity import benjamini_hochberg, holm
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
@@ -229,9 +229,7 @@ def contrasts(
                 result = contrast(
                     table, factor=factor, levels=pair, response=response, seed=seed, within=factors, level=level
                 )
-            except AnalysisError as error:
-                if "cannot be told apart" not in str(error):
-                    raise
+            except AliasedError as error:
                 result = Contrast(
                     factor, pair, response, NAN, (NAN, NAN), NAN, NAN, 0, 0, 0, (NAN, NAN), NAN, (), (),
                     method="no contrast", warnings=(str(error),),

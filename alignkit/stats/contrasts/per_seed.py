@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from alignkit.display import shown
-from alignkit.errors import AnalysisError
+from alignkit.errors import AliasedError, AnalysisError
 from alignkit.stats.contrasts.arrays import matched_differences, mean_of_present
 from alignkit.stats.tables.checks import levels_given, names_of, number_column, require_columns, require_seed_column
 from alignkit.stats.tables.frames import counted
@@ -200,7 +200,7 @@ def _fraction(
         columns += [np.array([each == level for each in levels], dtype=float) for level in sorted(set(levels))[1:]]
     nuisance = np.column_stack(columns)
     if _separable(indicator, nuisance) is None:
-        raise AnalysisError(
+        raise AliasedError(
             f'factor "{factor}": its levels cannot be told apart from those of other factors in these cells '
             f"({', '.join(others) or 'none'}). Add cells in which {factor} alone changes"
         )
