@@ -337,5 +337,4 @@ def _sizes(records: Records, table: pd.DataFrame, name: str) -> list[int]:
 
 
 def _number(value: float) -> float | None:
-    # JSON knows no NaN; six significant digits outlast any reading and hide the last bit's noise.
-    return None if not math.isfinite(value) else float(f"{value:.6g}")
+    return float(value) if math.isfinite(value) else None  # JSON knows no NaN

@@ -16,8 +16,17 @@ ACCURACY = "test_accuracy"
 
 
 def to_json(entries: list[dict[str, Any]]) -> str:
-    """The recommendations as JSON text, ending in a newline."""
-    return json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """The recommendations as JSON text, ending in a newline; numbers have six significant digits."""
+    return json.dumps(_rounded(entries), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits outlast any reading and hide the last bit's noise; sentences are made from the number itself."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def to_markdown(entries: list[dict[str, Any]]) -> str:

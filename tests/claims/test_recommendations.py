@@ -103,6 +103,15 @@ def test_json_has_no_nan(entries: list[dict[str, Any]]) -> None:
     assert json.loads(text) and "NaN" not in text and text.endswith("\n")
 
 
+def test_a_number_is_rounded_once(records: Records) -> None:
+    """From the verdict to a text, not by way of the six digits of the JSON: 5.4250001 is 5.43 and not 5.42."""
+    verdict = next(verdict for verdict in evaluate(records) if verdict.claim.name == "norm")
+    halfway = dataclasses.replace(verdict, estimate=-5.2500001)
+    (entry,) = recommendations(records, [halfway])
+    assert "falls by 5.3°" in entry["summary"] and "BP signal \N{MINUS SIGN}5.3°" in to_markdown([entry])
+    assert '"effect": -5.25,' in to_json([entry])
+
+
 def test_held_out_seeds_confirm_or_do_not() -> None:
     def entry(first: float, apart: float, *, seeds: int = 6) -> dict[str, Any]:
         options: dict[str, Any] = {"designs": TWO_BY_TWO, "study": {"claims": [NORM]}, "steps": (0, 360)}
