@@ -86,9 +86,7 @@ class Column:
 
 MEASURES: dict[str, tuple[Column, ...]] = {
     "signal": (
-        Column(
-            "signal_cosine", "mean over samples of cos(t_l, g_l)", "cosine with the BP signal", better="higher"
-        ),
+        Column("signal_cosine", "mean over samples of cos(t_l, g_l)", "cosine with the BP signal", better="higher"),
         Column("signal_cosine_sd", "its standard deviation over samples: a description, never an uncertainty"),
         Column(
             "signal_angle_deg",
@@ -97,9 +95,7 @@ MEASURES: dict[str, tuple[Column, ...]] = {
             unit="°",
             better="lower",
         ),
-        Column(
-            "undefined", "samples with a zero vector in either place; excluded, never scored", kind="int64"
-        ),
+        Column("undefined", "samples with a zero vector in either place; excluded, never scored", kind="int64"),
     ),
     "delta": (
         Column(

@@ -14,8 +14,6 @@ from alignkit.calibration.scenarios import ADVISED, Scenario, practice_levels, p
 from alignkit.claims.recommendations import recommendations
 from alignkit.claims.verdicts import evaluate
 from alignkit.records.store import Records
-from alignkit.stats.contrasts.arrays import moments, sign_flip_p_values, tost_p
-from alignkit.stats.contrasts.multiplicity import holm, holm_joint
 from alignkit.study.study import Study
 
 ALPHA = 0.05
@@ -86,19 +84,3 @@ def _template(n_seeds: int, margin: float) -> Records:
     layers = pd.DataFrame({"run_id": run_id, "step": 1, "epoch": 1.0, "layer": 1, "width": 64, "signal": "teaching"})
     study = Study.parse({"name": "practices", "seeds": n_seeds, "claims": claims})
     return Records(study, runs, runs.iloc[:0], layers.assign(update_ratio=1.0), tuple(names))
-
-
-def advice_given(
-    differences: np.ndarray, accuracy_differences: np.ndarray, *, margin: float, alpha: float = ALPHA
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which practices of a study would be advised for or against, and of which accuracy would be said to change.
-
-    `differences` [..., practices, seeds] hold each practice's contrast of its response per seed, complete;
-    `accuracy_differences` that of test accuracy; the practices are the confirmatory family of the study. Both
-    answers are [..., practices]. It is the rule by which `recommendations` speaks, for many studies at once: where
-    no practice has an effect, whatever it gives is false.
-    """
-    p_equivalence = tost_p(moments(differences), margin=margin)
-    difference, equivalence = holm_joint(sign_flip_p_values(differences), p_equivalence)
-    accuracy = holm(sign_flip_p_values(accuracy_differences))
-    return (difference < alpha) & ~(equivalence < alpha), accuracy < alpha

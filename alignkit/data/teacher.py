@@ -30,18 +30,13 @@ class TeacherFunction:
         return (_teacher_outputs(self.weights, np.asarray(inputs, np.float64)) - self.mean) / self.sd
 
 
-def teacher_function(section: Teacher) -> TeacherFunction:
-    """The ground truth behind a teacher dataset: where `noise` is 0, its targets are this function of
-    its inputs (regression), or the argmax of it (classification).
+def teacher_parts(section: Teacher) -> tuple[np.ndarray, TeacherFunction]:
+    """The inputs of a teacher dataset, float32 [samples, inputs], and the ground truth behind its targets.
 
+    Where `noise` is 0, targets are that function of the inputs (regression), or the argmax of it (classification).
     Entries of W_k are N(0, 1/fan-in). Every output is standardised over all of the dataset's samples,
     which keeps the classes of an argmax about even. With `teacher_depth` 0 the teacher is linear.
     """
-    return _teacher_parts(section)[1]
-
-
-def _teacher_parts(section: Teacher) -> tuple[np.ndarray, TeacherFunction]:
-    """The inputs, float32 [samples, inputs], and the teacher that is standardised over them."""
     inputs = gaussian((section.samples, section.inputs), "teacher inputs", section.seed)
     # AR(1) along the features: corr(x_i, x_j) = correlation^|i - j|, every variance 1.
     for column in range(1, section.inputs):
@@ -82,7 +77,7 @@ class TeacherSource(DataSource):
     def read(self, options: Teacher) -> Arrays:
         """Inputs N(0, 1) with corr(x_i, x_j) = correlation^|i - j|; targets are the teacher's standardised
         outputs plus N(0, noise^2), or the argmax of that. Samples are independent: splits are blocks."""
-        inputs, teacher = _teacher_parts(options)
+        inputs, teacher = teacher_parts(options)
         noise = gaussian((options.samples, options.outputs), "teacher noise", options.seed)
         outputs = teacher(inputs) + options.noise * noise
         targets = outputs.argmax(axis=1) if options.task == "classification" else outputs.astype(np.float32)

@@ -38,9 +38,7 @@ class Gradient(Measure):
 
     def of_deltas(self, deltas: LayerDeltas) -> OfLayer:
         network, rule, passes = self.subject.network, self.subject.rule, deltas.passes
-        if rule.has_own_gradients and (
-            own := network.own_gradients(deltas.layer, rule, passes[0], deltas.deltas[0])
-        ):
+        if rule.has_own_gradients and (own := network.own_gradients(deltas.layer, rule, passes[0], deltas.deltas[0])):
             reference = network.weight_gradient(deltas.layer, deltas.deltas[1], passes[1])
             return {"gradient_cosine": frobenius_cosine(own["weight"], reference)}
         directions = (deltas.own, deltas.reference)

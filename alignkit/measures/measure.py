@@ -155,7 +155,5 @@ def measure_class(name: str) -> Any:
     """The class of a measure, by the name of its group or as "module:Class"."""
     found = import_class(BUILT_IN.get(name, name), what=f'measure "{name}"')
     if not (isinstance(found, type) and issubclass(found, Measure)):
-        raise StudyError(
-            f'measure "{name}": expected a subclass of alignkit.measures.measure.Measure; got {found!r}'
-        )
+        raise StudyError(f'measure "{name}": expected a subclass of alignkit.measures.measure.Measure; got {found!r}')
     return found

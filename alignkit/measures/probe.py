@@ -135,8 +135,8 @@ class Probe:
                 )
             raise StudyError(
                 f"{type(self._rule).__name__}: expected a measurement to leave {name} as it is; it was changed. "
-                    "Learn in after_step alone"
-                )
+                "Learn in after_step alone"
+            )
 
 
 def _or_zero(signal: Tensor | None, like: Tensor) -> Tensor:

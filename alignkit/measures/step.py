@@ -18,8 +18,7 @@ class Step(Measure):
         network, found = self.subject.network, []
         for layer in range(1, len(network.hidden_sizes) + 1):
             new, old, gradient = (
-                parameters.blocks[layer, "weight"]
-                for parameters in (network.parameters, step.before, step.bp_gradient)
+                parameters.blocks[layer, "weight"] for parameters in (network.parameters, step.before, step.bp_gradient)
             )
             inner, moved, weight, steepest = update_products(new, old, gradient)
             cosine = (-inner / (moved * steepest)).clamp(-1.0, 1.0)

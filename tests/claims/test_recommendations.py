@@ -12,7 +12,6 @@ import pytest
 from scipy import stats as scipy_stats
 from synthetic import PRACTICES, column, full_study, grid, synthetic_records, synthetic_study
 
-from alignkit.calibration.recommendations import advice_given
 from alignkit.claims.analysis import analyse
 from alignkit.claims.recommendations import recommendations
 from alignkit.claims.tables import claim_factors, claim_table
@@ -22,7 +21,8 @@ from alignkit.records.registration import Entry, Registration, analysis_plan
 from alignkit.records.store import Records
 from alignkit.report.page import render
 from alignkit.report.results import recommendation_table
-from alignkit.stats.contrasts.multiplicity import holm
+from alignkit.stats.contrasts.arrays import moments, sign_flip_p_values, tost_p
+from alignkit.stats.contrasts.multiplicity import holm, holm_joint
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 
 
@@ -313,6 +313,17 @@ def null_study() -> Records:
         designs={"cells": cells}, study={"claims": claims}, rules=("dfa",), steps=(360,),
         measures=("signal_angle_deg",),
     )  # fmt: skip
+
+
+def advice_given(
+    differences: np.ndarray, accuracy_differences: np.ndarray, *, margin: float, alpha: float = ALPHA
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which practices [..., practices] `recommendations` would advise for or against, and of which it would say that
+    accuracy changes: its rule for many studies at once, on complete differences [..., practices, seeds]."""
+    p_equivalence = tost_p(moments(differences), margin=margin)
+    difference, equivalence = holm_joint(sign_flip_p_values(differences), p_equivalence)
+    accuracy = holm(sign_flip_p_values(accuracy_differences))
+    return (difference < alpha) & ~(equivalence < alpha), accuracy < alpha
 
 
 def test_without_any_effect_false_advice_is_as_rare_as_promised() -> None:

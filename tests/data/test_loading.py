@@ -10,7 +10,7 @@ import torch
 
 from alignkit.data.dataset import Dataset
 from alignkit.data.loading import describe, fingerprint, load
-from alignkit.data.teacher import teacher_function
+from alignkit.data.teacher import teacher_parts
 from alignkit.errors import DataError
 from alignkit.settings.data import Digits, Teacher
 
@@ -148,7 +148,7 @@ def test_teacher_inputs_have_the_correlation_that_was_asked_for(correlation):
 def test_teacher_targets_are_the_teacher_where_there_is_no_noise():
     for task in ("classification", "regression"):
         section = Teacher(name="teacher", task=task, samples=300, inputs=8, outputs=3, teacher_depth=2, correlation=0.6)
-        loaded, truth = load(section), teacher_function(section)
+        loaded, truth = load(section), teacher_parts(section)[1]
         for part in (loaded.train, loaded.validation, loaded.test):
             outputs = truth(part.inputs)
             if task == "regression":
@@ -161,7 +161,7 @@ def test_linear_regression_recovers_a_linear_teacher():
     section = Teacher(
         name="teacher", task="regression", samples=500, inputs=6, outputs=2, teacher_depth=0, correlation=0.4
     )
-    train, truth = load(section).train, teacher_function(section)
+    train, truth = load(section).train, teacher_parts(section)[1]
     design = np.column_stack([train.inputs.double().numpy(), np.ones(len(train))])
     found = np.linalg.lstsq(design, train.targets.double().numpy(), rcond=None)[0]
     assert np.abs(found[:-1] - truth.weights[0] / truth.sd).max() < 1e-6

@@ -96,6 +96,8 @@ def test_every_column_is_of_a_group_and_every_group_but_the_step_s_has_its_colum
 def test_a_network_s_columns_do_not_depend_on_the_others():
     layers = _found(seed=3)
     both = columns(layers, set(BUILT_IN) - {"step"})
-    alone = columns([{name: values[1:] for name, values in layer.items()} for layer in layers], set(BUILT_IN) - {"step"})
+    alone = columns(
+        [{name: values[1:] for name, values in layer.items()} for layer in layers], set(BUILT_IN) - {"step"}
+    )
     for name, values in alone.items():
         assert np.array_equal(values[0], both[name][1], equal_nan=True), name
