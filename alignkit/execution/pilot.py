@@ -137,7 +137,7 @@ def pilot_options(study: Study) -> dict[str, Any]:
 
 
 def rates_of(outcome: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """The tuned (lr, output_lr) by arm, as `designs.expand` takes them."""
+    """The tuned (lr, output_lr) by arm, as `study.plan.expand` takes them."""
     return {arm["arm"]: (arm["lr"], arm["output_lr"]) for arm in outcome["arms"]}
 
 

@@ -1,7 +1,7 @@
 """Cosines, angles, chance levels and ceilings: pure functions of tensors, in float64.
 
-Vectors lie along the last axis. A zero vector has no direction: what depends on it is NaN, which the
-`nan…` reductions of the probe then leave out and count.
+Vectors lie along the last axis. A zero vector has no direction: what depends on it is NaN, which the means over
+samples in `probe.py` and `reductions.py` leave out and count.
 """
 
 from __future__ import annotations

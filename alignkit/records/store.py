@@ -1,7 +1,7 @@
 """Records on disk: a study directory, one folder per cohort, each written aside and then renamed.
 
 DIR/study.json            the study, defaults left out
-DIR/plan.json             what each run is: its rule, cell, seed, factor levels, cohort
+DIR/plan.json             what each run is: its rule, cell, designs, seed, factor levels, the BP run it is compared with
 DIR/analysis_plan.json    claims, seeds, cells and settings as they were declared, and when they changed
 DIR/records/<cohort>/     runs.parquet, checkpoints.parquet, layers.parquet, timing.json (and checksums)
 """

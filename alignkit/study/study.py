@@ -1,7 +1,7 @@
 """What a study says: the frozen, validated description that Python code makes, or a TOML file is read into.
 
-Its options lie in `settings/`, a class a section; its designs, claims and pilot here. `designs.py` turns a study into
-cells and runs.
+Its options lie in `settings/`, a class a section, its claims in `claim.py`; designs, pilot and profiles are here.
+`designs.py` turns designs into cells, `plan.py` cells into runs.
 """
 
 from __future__ import annotations
