@@ -78,6 +78,11 @@ def test_no_import_goes_back_up_or_in_a_circle() -> None:
     assert circles({module: set(imports_of(module)) for module in MODULES}) == []
 
 
+def test_statistics_know_plain_tables_alone() -> None:
+    """No column of alignkit's, no rule, no unit: whatever has those words lies in `records` or `claims`."""
+    assert rooms()["stats"] <= {"errors", "text", "display"}
+
+
 def test_there_are_few_levels() -> None:
     graph = rooms()
 

@@ -24,11 +24,12 @@ from alignkit.claims.wording import (
 from alignkit.columns import label_of
 from alignkit.display import block, head_html, rows_html, tight
 from alignkit.errors import AnalysisError
+from alignkit.records.responses import response_bounds
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.choice import SURE, Choice, choose, confirm
 from alignkit.stats.contrasts.contrasts import Contrast, contrast, level_means
 from alignkit.stats.contrasts.multiplicity import holm
-from alignkit.stats.sensitivity.attrition import response_bounds, worst_case_bounds
+from alignkit.stats.sensitivity.attrition import worst_case_bounds
 from alignkit.stats.tables.levels import level_order
 from alignkit.text import count
 

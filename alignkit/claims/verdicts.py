@@ -14,13 +14,14 @@ from alignkit.columns import unit_of
 from alignkit.display import block, effect_words, head_html, p_words, rows_html, seeds_words, tight
 from alignkit.errors import AnalysisError, nearest
 from alignkit.records.confounding import rate_note, step_note
+from alignkit.records.responses import response_bounds
 from alignkit.records.rows import require_records
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import contrast
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.contrasts.multiplicity import benjamini_hochberg, holm_joint
 from alignkit.stats.contrasts.paired import minimum_seeds, paired_test, require_seeds
-from alignkit.stats.sensitivity.attrition import response_bounds, worst_case_bounds
+from alignkit.stats.sensitivity.attrition import worst_case_bounds
 from alignkit.stats.tables.checks import require_alpha
 from alignkit.stats.tables.levels import in_design, level_text
 from alignkit.study.claim import Claim

@@ -101,7 +101,7 @@ class Measure:
     the last "step" (`of_step`).
 
     A new one declares `columns` and `needs`, and defines the method of each need; what the methods return may also be
-    numbers of samples, which `reduce` makes numbers of networks. A study names it as "module:Class" in `probe.measures`.
+    numbers of samples, which `reduce` makes numbers of networks. A study names it in `probe.measures`, "module:Class".
     A measure reads tensors, and changes none: training goes on with them. Element e of a result depends on network e
     alone. Gradients are off, and may be turned on: `with torch.enable_grad(): ...`.
     """

@@ -130,7 +130,7 @@ class Probe:
                 continue
             if name not in learned:
                 raise StudyError(
-                    f"{listed(self._options.own_measures)}: expected a measure to leave {name} unchanged; it was changed. "
+                    f"{listed(self._options.own_measures)}: expected a measure to leave {name} as it is; it changed. "
                     "Work on a copy"
                 )
             raise StudyError(

@@ -45,7 +45,7 @@ def _declared(name: str) -> tuple[Column, ...]:
     columns = measure.columns
     if not isinstance(columns, tuple) or not columns or not all(isinstance(each, Column) for each in columns):
         raise StudyError(
-            f"{what}: expected columns = (Column(...), ...) with one or more of alignkit.columns.Column; got {columns!r}"
+            f"{what}: expected columns = (Column(...), ...) of one or more alignkit.columns.Column; got {columns!r}"
         )
     for column in columns:
         _check_column(what, column)

@@ -23,6 +23,7 @@ from alignkit.text import ABSENT, interval_text, listed, number, p_text, rule_na
 EVENTS: tuple[Literal["onset", "saturation"], ...] = ("onset", "saturation")
 LEAST_CHECKPOINTS = 4
 """With fewer, an onset and a saturation would lie between the same two checkpoints."""
+ANGLE: Any = {"better": "lower", "chance": 90.0, "margin": 2.0}
 COSINE: Any = {"better": "higher", "chance": 0.0, "margin": 0.035}
 """As for angles: what counts is two degrees off chance, where a cosine changes by .035."""
 
@@ -90,7 +91,7 @@ def _phases(analysis: Analysis, rule: str) -> Phases:
             f"expected at least {LEAST_CHECKPOINTS} checkpoints at which the {label_of(response)} is known; "
             f"got {len(steps)}. Measure more often"
         )
-    times = phase_times(runs, layers, response=response, **({} if unit_of(response) == "°" else COSINE))
+    times = phase_times(runs, layers, response=response, **(ANGLE if unit_of(response) == "°" else COSINE))
     notes: list[str] = []
     summaries = phase_summaries(times)
     orders, page = _orders(times, rule, notes)

@@ -14,6 +14,7 @@ from alignkit.claims.verdicts import Verdict
 from alignkit.columns import EXCESS
 from alignkit.errors import AnalysisError
 from alignkit.figures.specifications import chart
+from alignkit.records.responses import scales_of
 from alignkit.report.section import Answer
 from alignkit.report.sections.attempts import ModelEffect, attempted, claim_effect, first_fit
 from alignkit.report.tables import Table
@@ -23,7 +24,7 @@ from alignkit.stats.models.design import LinearFit
 from alignkit.stats.models.gee import fit_gee
 from alignkit.stats.models.mixed import fit_mixed
 from alignkit.stats.sensitivity.failures import failure_contrast
-from alignkit.stats.sensitivity.scales import bound_note, scales_of
+from alignkit.stats.sensitivity.scales import bound_note
 from alignkit.stats.sensitivity.specification_curve import CHECKPOINTS, SpecificationCurve, specification_curve
 from alignkit.stats.tables.levels import level_order
 from alignkit.text import bare_change, change, count, listed, number, p_text, row_label

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from alignkit.columns import unit_of
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.contrasts import Contrast, contrast, contrast_frame
@@ -32,7 +31,7 @@ def matched_loss_table(
     *,
     factor: str,
     levels: tuple[Any, Any],
-    response: str = "signal_angle_deg",
+    response: str,
     within: Sequence[str] = (),
     at: Literal["loss", "step"] = "loss",
     summary: Literal["mean", "end"] = "mean",
@@ -62,8 +61,7 @@ def matched_loss_table(
     runs, checkpoints, layers
         One row per run; per run and checkpoint; per run, checkpoint and layer (one `signal` of a run).
     response
-        A measure of `layers`, the mean over layers or that of one `layer`, in its unit; or a column of
-        `checkpoints`, accuracies in points.
+        A measure of `layers`, the mean over layers or that of one `layer`; or a column of `checkpoints`.
     loss
         A column of `checkpoints`, above 0.
 
@@ -169,7 +167,7 @@ def matched_comparison(
     *,
     factor: str,
     levels: tuple[Any, Any],
-    response: str = "signal_angle_deg",
+    response: str,
     within: Sequence[str] = (),
     seed: str = "seed",
     level: float = 0.95,
@@ -239,9 +237,8 @@ def _joined(
         values = grouped.mean().mask(lost).rename("value").reset_index()
     else:
         require_columns(checkpoints, response)
-        scale = 100 if unit_of(response) == "points" else 1
         values = curve_rows(runs, checkpoints, [run], time, response)
-        values = values[[run, time]].assign(value=values[response].astype(float) * scale)
+        values = values[[run, time]].assign(value=values[response].astype(float))
     return losses.merge(values, on=[run, time]).sort_values([run, time], kind="stable")
 
 

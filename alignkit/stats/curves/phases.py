@@ -13,12 +13,17 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from alignkit.columns import unit_of
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import minimum_seeds
 from alignkit.stats.curves.rows import curve_rows, require_columns
-from alignkit.stats.tables.checks import float_column, require_number, require_seed_column, without_index_names
+from alignkit.stats.tables.checks import (
+    float_column,
+    require_choice,
+    require_number,
+    require_seed_column,
+    without_index_names,
+)
 from alignkit.stats.tables.levels import level_column
 
 NAN = float("nan")
@@ -29,10 +34,10 @@ def phase_times(
     runs: pd.DataFrame,
     layers: pd.DataFrame,
     *,
-    response: str = "signal_angle_deg",
-    better: Literal["lower", "higher"] | None = None,
-    chance: float | None = None,
-    margin: float | str | None = None,
+    response: str,
+    better: Literal["lower", "higher"],
+    chance: float,
+    margin: float | str,
     onset_at: float = 0.1,
     saturation_at: float = 0.9,
     plateau: float = 0.2,
@@ -62,10 +67,10 @@ def phase_times(
     runs, layers
         One row per run; one row per run, layer and checkpoint (choose one `signal` where runs carry two).
     response, better, chance
-        The curve, which way is better, and its value under chance. Angles are lower, from 90; for any other response
-        both are to be given, and `margin` too (for a cosine: "higher", 0 and for instance 0.035).
+        The curve, which way is better, and its value under chance: "lower" and 90 of an angle, "higher" and 0 of a
+        cosine.
     margin
-        The least improvement that counts, in the unit of the response (2 for angles); or the name of a column of
+        The least improvement that counts, in the unit of the response (say 2 degrees); or the name of a column of
         `layers` whose first value in each curve is that margin (for instance the half-width of a chance band).
 
     Returns
@@ -75,17 +80,7 @@ def phase_times(
 
     Do not read saturation as the end of learning: it is 90% of what this run achieved in the time it had.
     """
-    if unit_of(response) == "°":
-        better, chance, margin = (
-            better or "lower",
-            90.0 if chance is None else chance,
-            2.0 if margin is None else margin,
-        )
-    if better not in ("lower", "higher") or chance is None or margin is None:
-        raise AnalysisError(
-            f'"{response}": expected `better` ("lower" or "higher"), `chance` and `margin`, which angles alone have by '
-            f"default; got {better}, {chance} and {margin}. Give all three"
-        )
+    require_choice("better", better, ("lower", "higher"))
     require_columns(layers, run, layer, time, response, *([margin] if isinstance(margin, str) else []))
     if not isinstance(margin, str):
         require_number("margin", margin)

@@ -1,4 +1,4 @@
-"""Whether the effect of a practice on accuracy goes through alignment: an association, with what it supposes."""
+"""Whether the effect of a practice on an outcome goes through a mediator: an association, with what it supposes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from alignkit.columns import EXCESS, GAP, unit_of
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO, Moments, moments, t_interval, t_p, tost_p
@@ -90,7 +89,7 @@ def worst_case_bounds(
     """Whether a contrast's verdict holds whatever the values of the runs that have none.
 
     Every missing value is put at either end of `bounds`, the range that the response can have
-    (`response_bounds` knows it for alignkit's own): against the effect, and for it. No assumption is made
+    (for alignkit's own, `records.responses.response_bounds`): against the effect, and for it. No assumption is made
     on why values are missing (Manski 1990; Horowitz and Manski 2000), so the bounds are wide; where they
     are too wide to tell, the data do not tell without an assumption.
 
@@ -164,30 +163,6 @@ def worst_case_bounds(
         method=f"worst cases over [{low:g}, {high:g}]; t intervals; sign-flip p",
         warnings=tuple(warnings),
     )
-
-
-def response_bounds(response: str) -> tuple[float, float]:
-    """The range that one of alignkit's responses can have, in the unit of its summaries.
-
-    An angle can reach 180 degrees, not 90: a network that diverges may point away from the gradient.
-
-    >>> response_bounds("signal_angle_deg"), response_bounds("accuracy_gap"), response_bounds("signal_cosine_excess")
-    ((0.0, 180.0), (-100.0, 100.0), (-2.0, 2.0))
-    """
-    if response.endswith(EXCESS):
-        low, high = response_bounds(response.removesuffix(EXCESS))
-        return low - high, high - low
-    if response == GAP:
-        return -100.0, 100.0
-    if response.endswith("_cosine"):
-        return -1.0, 1.0
-    ranges = {"°": (0.0, 180.0), "points": (0.0, 100.0)}
-    if unit_of(response) not in ranges:
-        raise AnalysisError(
-            f'expected a response with a known range (an angle, a cosine, an accuracy); got "{response}". '
-            "State its bounds yourself"
-        )
-    return ranges[unit_of(response)]
 
 
 def _verdict(

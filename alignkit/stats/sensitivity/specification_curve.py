@@ -17,7 +17,7 @@ from alignkit.stats.contrasts.arrays import EXACT_UP_TO
 from alignkit.stats.contrasts.location import SEED_MODELS
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.models.beta import beta_contrast
-from alignkit.stats.sensitivity.scales import Scale, alignment_scales
+from alignkit.stats.sensitivity.scales import Scale
 from alignkit.stats.tables.levels import level_text
 
 NAN = float("nan")
@@ -114,7 +114,7 @@ def specification_curve(
     factor: str,
     levels: tuple[Any, Any],
     within: Sequence[str] = (),
-    scales: Sequence[Scale] | None = None,
+    scales: Sequence[Scale],
     summaries: Sequence[str] = ("final", "auc"),
     checkpoints: Sequence[str] = CHECKPOINTS,
     models: Sequence[str] = tuple(SEED_MODELS),
@@ -126,7 +126,7 @@ def specification_curve(
     """Whether a contrast keeps its sign and significance over scales, summaries, checkpoints and models.
 
     `table_of(response=…, summary=…, checkpoint=…)` gives a table with a row per run: `seed`, the factors,
-    and `value`, the response summarised up to that checkpoint. `scales` (`alignment_scales()` by default)
+    and `value`, the response summarised up to that checkpoint. `scales`
     say which response to ask for and how to transform it. `models` are names of `SEED_MODELS`, made on
     one difference per seed; `other_models` are functions of the (transformed) table, such as a mixed
     model or GEE. A scale marked `beta` is analysed by `beta_contrast` alone.
@@ -143,7 +143,6 @@ def specification_curve(
     A specification that cannot be estimated (a checkpoint that no run has, a cosine of 1 under Fisher's
     transform) stays in the result with its reason, and is counted.
     """
-    scales = alignment_scales() if scales is None else tuple(scales)
     unknown = [name for name in models if name not in SEED_MODELS]
     unknown += [name for name in other_models or {} if name in (*SEED_MODELS, "beta")]
     if unknown or not (scales and summaries and checkpoints and (models or other_models)):

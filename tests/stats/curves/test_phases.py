@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 from alignkit.errors import AnalysisError
 from alignkit.stats.curves.phases import memorisation_times, phase_summaries, phase_times
 
+ANGLE: dict[str, Any] = {"response": "angle_deg", "better": "lower", "chance": 90.0, "margin": 2.0}
 STEPS = (0, 1, 3, 11, 37, 111, 222, 333, 444)
 DENSE = tuple(np.unique(np.geomspace(1, 4096, 600).round(3)) - 1)
 
@@ -28,7 +29,7 @@ def tables(curves: dict[tuple[int, int], Any], steps: Any = STEPS) -> tuple[pd.D
 
 
 def times_of(values: Any, steps: Any = STEPS, **options: Any) -> dict[str, tuple[float, str]]:
-    found = phase_times(*tables({(0, 1): values}, steps), response="angle_deg", **options)
+    found = phase_times(*tables({(0, 1): values}, steps), **{**ANGLE, **options})
     return {event: (time, state) for event, time, state in found[["event", "time", "state"]].itertuples(index=False)}
 
 
@@ -104,7 +105,7 @@ def test_a_margin_beyond_the_saturation_level_makes_both_events_one() -> None:
 def test_the_margin_may_be_a_column_of_each_curve() -> None:
     runs, layers = tables({(0, 1): [90, 90, 90, 86, 82, 80, 80, 80, 80], (0, 2): [90, 90, 90, 86, 82, 80, 80, 80, 80]})
     layers["band"] = np.where(layers["layer"] == 1, 12.0, 4.0)
-    found = phase_times(runs, layers, response="angle_deg", margin="band").set_index(["layer", "event"])
+    found = phase_times(runs, layers, **{**ANGLE, "margin": "band"}).set_index(["layer", "event"])
     assert found.loc[(1, "onset"), "state"] == "censored"
     assert found.loc[(2, "onset"), "time"] == pytest.approx(11.0)
 
@@ -112,14 +113,14 @@ def test_the_margin_may_be_a_column_of_each_curve() -> None:
 def test_missing_values_make_a_curve_undefined_unless_no_run_has_them() -> None:
     falling = [90.0, 90, 90, 85, 75, 60, 58, 57, 57]
     runs, layers = tables({(0, 1): falling, (1, 1): [*falling[:6], np.nan, np.nan, np.nan]})
-    found = phase_times(runs, layers, response="angle_deg")
+    found = phase_times(runs, layers, **ANGLE)
     assert list(found["state"]) == ["observed"] * 2 + ["undefined"] * 2
     assert found["time"].isna().sum() == 2 and list(found["seed"]) == [0, 0, 1, 1]
     summary = phase_summaries(found)[0]
     assert (summary.n_seeds, summary.n_runs, summary.n_undefined) == (1, 2, 1)
     assert "1 of 2 runs left out" in summary.warnings[0]
     layers.loc[layers["step"] == 0, "angle_deg"] = np.nan
-    assert phase_times(runs, layers, response="angle_deg")["state"].tolist() == ["observed"] * 2 + ["undefined"] * 2
+    assert phase_times(runs, layers, **ANGLE)["state"].tolist() == ["observed"] * 2 + ["undefined"] * 2
 
 
 def test_memorisation_is_the_first_time_at_its_share_of_the_fall() -> None:
@@ -187,19 +188,19 @@ def test_the_interval_covers_the_true_median_under_censoring() -> None:
 def test_bad_input_says_what_was_expected() -> None:
     runs, layers = tables({(0, 1): [90.0] * 9, (1, 1): [80.0] * 9})
     with pytest.raises(AnalysisError, match='expected a column "signal_angle_deg"'):
-        phase_times(runs, layers)
+        phase_times(runs, layers, **{**ANGLE, "response": "signal_angle_deg"})
     with pytest.raises(AnalysisError, match="Choose one signal"):
-        phase_times(runs, pd.concat([layers, layers]), response="angle_deg")
+        phase_times(runs, pd.concat([layers, layers]), **ANGLE)
     with pytest.raises(AnalysisError, match="1 of them without a curve"):
-        phase_times(runs, layers[layers["run_id"] == "r0"], response="angle_deg")
+        phase_times(runs, layers[layers["run_id"] == "r0"], **ANGLE)
     with pytest.raises(AnalysisError, match="onset_at < saturation_at"):
-        phase_times(runs, layers, response="angle_deg", onset_at=0.95)
+        phase_times(runs, layers, **ANGLE, onset_at=0.95)
     with pytest.raises(AnalysisError, match="margin of 0 or more"):
-        phase_times(runs, layers, response="angle_deg", margin=-1)
+        phase_times(runs, layers, **{**ANGLE, "margin": -1})
     with pytest.raises(AnalysisError, match="undefined in every run"):
-        phase_times(runs, layers.assign(angle_deg=np.nan), response="angle_deg")
-    with pytest.raises(AnalysisError, match="`chance` and `margin`, which angles alone have"):
-        phase_times(runs, layers.rename(columns={"angle_deg": "cosine"}), response="cosine", better="higher")
+        phase_times(runs, layers.assign(angle_deg=np.nan), **ANGLE)
+    with pytest.raises(AnalysisError, match='expected better to be "lower" or "higher"; got \'more\''):
+        phase_times(runs, layers, **{**ANGLE, "better": "more"})
     with pytest.raises(AnalysisError, match="0 < fraction < 1"):
         memorisation_times(runs, layers, loss="angle_deg", fraction=1.0)
 

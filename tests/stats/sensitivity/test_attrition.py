@@ -15,7 +15,7 @@ from alignkit.stats.contrasts.contrasts import contrast
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.contrasts.paired import paired_test, sign_flip_p
 from alignkit.stats.contrasts.per_seed import seed_contrasts
-from alignkit.stats.sensitivity.attrition import AttritionBounds, response_bounds, worst_case_bounds
+from alignkit.stats.sensitivity.attrition import AttritionBounds, worst_case_bounds
 
 
 def grid(seeds: int = 8, *, effect: float = 4.0, noise: int = 0, sd: float = 1.0) -> pd.DataFrame:
@@ -151,10 +151,3 @@ def test_bounds_that_cannot_be_are_refused() -> None:
         bounds_of(grid(), bounds=(180.0, 0.0))
     with pytest.raises(AnalysisError, match="margin above 0"):
         bounds_of(grid(), margin=-1.0)
-
-
-def test_ranges_of_responses() -> None:
-    assert response_bounds("delta_cosine") == (-1.0, 1.0) and response_bounds("test_accuracy") == (0.0, 100.0)
-    assert response_bounds("signal_angle_deg_excess") == (-180.0, 180.0)
-    with pytest.raises(AnalysisError, match="State its bounds yourself"):
-        response_bounds("effective_rank")

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from alignkit.errors import AnalysisError
+from alignkit.records.responses import alignment_scales
 from alignkit.stats.contrasts.contrasts import contrast
 from alignkit.stats.contrasts.location import SEED_MODELS
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.models.beta import beta_contrast
-from alignkit.stats.sensitivity.scales import alignment_scales, fisher_z, identity, unit_share
+from alignkit.stats.sensitivity.scales import fisher_z, identity, unit_share
 from alignkit.stats.sensitivity.specification_curve import SpecificationCurve, _joint_p, specification_curve
 
 EFFECTS = {"end": -5.0, "half-way": -4.0, "first epoch": -3.0}
@@ -39,6 +40,7 @@ def tables(*, effects: dict[str, float] = EFFECTS, seeds: int = 7, seed_by_facto
 
 
 def curve(table_of: Any, **options: Any) -> SpecificationCurve:
+    options = {"scales": alignment_scales(), **options}
     return specification_curve(table_of, factor="norm", levels=("none", "batch"), within=["width"], **options)
 
 
