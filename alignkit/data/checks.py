@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
@@ -37,8 +38,8 @@ def checked_arrays(read: Any, described: DatasetShape, *, what: str) -> dict[str
     DataError : a split is missing or of another size, a value is not finite, or a target is no class.
     """
     sizes = {split: getattr(described, split) for split in SPLITS if getattr(described, split)}
-    if not isinstance(read, dict) or read.keys() != sizes.keys():
-        got = sorted(read) if isinstance(read, dict) else type(read).__name__
+    if not isinstance(read, Mapping) or read.keys() != sizes.keys():
+        got = sorted(read) if isinstance(read, Mapping) else type(read).__name__
         raise DataError(f"{what}: read: expected a dictionary with {', '.join(sizes)}, as shape says; got {got}")
     return {split: _pair(read[split], described, size, f"{what}: read: {split}") for split, size in sizes.items()}
 

@@ -17,8 +17,10 @@ from alignkit.data.dataset import Dataset, Split
 from alignkit.data.draws import permutation
 from alignkit.data.source import DatasetShape, DataSource
 from alignkit.errors import DataError, StudyError
-from alignkit.settings.data import SOURCES, DataOptions, UncheckedOptions, checked_options
+from alignkit.settings.data import SOURCES, DataOptions, UncheckedOptions
 from alignkit.settings.modules import code_identity, import_class, own_code
+from alignkit.settings.study_options import Settings
+from alignkit.settings.validation import validated
 
 _VERSION = 1  # part of every fingerprint: raise it when the same options give other numbers
 
@@ -82,6 +84,10 @@ def fingerprint(options: DataOptions) -> str:
 
     Options at their defaults are left out, so that an option added later changes no older hash. Of a source of the
     user's own, the code of its module counts too.
+
+    Raises
+    ------
+    DataError : files are missing, or a source of the user's own fails.
     """
     options = _checked(options)
     source = source_of(options)
@@ -118,7 +124,9 @@ def source_of(options: DataOptions) -> DataSource:
 
 def _checked(options: DataOptions) -> DataOptions:
     """Options as records keep them are checked by their source, which fills in its defaults."""
-    return checked_options(options.model_dump()) if isinstance(options, UncheckedOptions) else options
+    if not isinstance(options, UncheckedOptions):
+        return options
+    return validated(Settings, {"data": options.model_dump()}, source="the study of the records").data
 
 
 def _what(options: DataOptions) -> str:

@@ -90,24 +90,17 @@ def options_class(name: str) -> type[DataOptions]:
     return options
 
 
-def checked_options(raw: Any, *, own_modules: bool = True) -> DataOptions:
+def _checked(raw: Any, info: ValidationInfo) -> DataOptions:
     """The options of a source, in the class that declares them.
 
-    Parameters
-    ----------
-    raw : options as a study states them, or options that are checked already.
-    own_modules : whether a source of the user's own is imported. If not, its options are taken as they stand.
-
-    Raises
-    ------
-    ValidationError : there is no such source, or it has no such options.
+    A source of the user's own is imported for that, unless the context of the validation has `own_modules` False.
     """
     name = raw.get("name") if isinstance(raw, Mapping) else None
     if isinstance(raw, DataOptions):
         return raw
     if name is None or not is_own(name):
         return _BUILT_IN.validate_python(raw)
-    if not own_modules:
+    if not (info.context or {}).get("own_modules", True):
         return UncheckedOptions.model_validate(raw)
     try:
         options = options_class(name)
@@ -121,8 +114,4 @@ def checked_options(raw: Any, *, own_modules: bool = True) -> DataOptions:
         ) from None
 
 
-def _section(raw: Any, info: ValidationInfo) -> DataOptions:
-    return checked_options(raw, **(info.context or {}))
-
-
-DataSection = Annotated[SerializeAsAny[Digits | Teacher | Images | DataOptions], PlainValidator(_section)]
+DataSection = Annotated[SerializeAsAny[Digits | Teacher | Images | DataOptions], PlainValidator(_checked)]

@@ -307,3 +307,5 @@ def test_options_of_records_are_checked_when_samples_are_asked_for(study):
     kept = UncheckedOptions.model_validate(json.loads(options.model_dump_json(exclude_defaults=True)))
     assert np.array_equal(load(kept).train.inputs, load(options).train.inputs)
     assert fingerprint(kept) == fingerprint(options)
+    with pytest.raises(StudyError, match=r"the study of the records: data\.nois: data has no such key"):
+        load(UncheckedOptions.model_validate({**kept.model_dump(), "nois": 1}))
