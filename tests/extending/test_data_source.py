@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import alignkit
 from alignkit.cli.main import main
@@ -309,3 +312,14 @@ def test_options_of_records_are_checked_when_samples_are_asked_for(study):
     assert fingerprint(kept) == fingerprint(options)
     with pytest.raises(StudyError, match=r"the study of the records: data\.nois: data has no such key"):
         load(UncheckedOptions.model_validate({**kept.model_dump(), "nois": 1}))
+
+
+def test_the_source_of_the_readme_is_one(study):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"(?ms)^```python\n(.*?)^```$", text) if "DataSource" in block]
+    dataset = load(load_study(study("moons_readme", block, data="noise = 0.0")).data)
+    assert dataset.train.inputs.shape == (600, 2) and dataset.train.targets.bincount().tolist() == pytest.approx(
+        [300, 300], abs=60
+    )
+    radius = (dataset.train.inputs - torch.tensor([[0.0, 0.0], [1.0, 0.5]])[dataset.train.targets]).norm(dim=1)
+    assert torch.allclose(radius, torch.ones(600), atol=1e-5)
