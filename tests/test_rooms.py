@@ -21,7 +21,11 @@ JUDGE = {"settings", "study", "records", "stats", "claims", "figures", "report"}
 
 
 def room_of(module: str) -> str:
-    return module.split(".")[1] if "." in module else module
+    """The folder that a module lies in; columns, texts and errors, in none, are one room."""
+    parts = module.split(".")
+    if len(parts) == 2 and MODULES[module].parent == PACKAGE and parts[1] != "__main__":
+        return "words"
+    return parts[1] if len(parts) > 1 else module
 
 
 @cache
