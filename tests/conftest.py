@@ -14,6 +14,17 @@ torch.set_num_threads(1)
 CIFAR10 = Path(os.environ.get("ALIGNKIT_CIFAR10", Path(__file__).parents[2] / "shared" / "data" / "cifar10"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shapes", action="store_true", help="check the annotated shapes of tensors at every call")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--shapes"):
+        import shapes
+
+        shapes.install()
+
+
 @pytest.fixture
 def cifar10() -> Path:
     if not CIFAR10.is_dir():

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from alignkit.numerics.inner_products import centred, cosine_and_lengths, length
+from alignkit.numerics.kinds import Bool, Float
 from alignkit.numerics.products import elementwise, matmul
+from alignkit.numerics.tensors import Broadcast, Numbers, PerMember, PerSample, Signal, Vectors
+
+Arrays = Float[Tensor, "E *shape"]
+Feedback = Float[Tensor, "E k d"]
+Basis = Float[Tensor, "E rows d"]
+Chosen = Bool[Tensor, "*batch"]
 
 
 class Directions:
@@ -24,7 +31,7 @@ class Directions:
     No epsilon is needed.
     """
 
-    def __init__(self, vectors: Tensor) -> None:
+    def __init__(self, vectors: Vectors) -> None:
         self.vectors, self.scale = vectors, None
         """The vectors as they are."""
         self._numbers = vectors  # those whose products are taken, float32 or float64
@@ -35,37 +42,37 @@ class Directions:
         self._known_length: Tensor | None = None
 
     @cached_property
-    def scaled(self) -> Tensor:
+    def scaled(self) -> Vectors:
         return self._numbers.double()
 
     @property
-    def scaled_length(self) -> Tensor:
+    def scaled_length(self) -> Numbers:
         """The lengths [...] of `scaled`."""
         if self._known_length is None:
             self._known_length = length(self._numbers)
         return self._known_length
 
     @cached_property
-    def length(self) -> Tensor:
+    def length(self) -> Numbers:
         """Euclidean lengths [...]."""
         return self.scaled_length if self.scale is None else self.scaled_length * self.scale
 
     @cached_property
-    def unit(self) -> Tensor:
+    def unit(self) -> Vectors:
         """The vectors at length 1; NaN where one is zero or not finite: it has no direction."""
         return self.scaled / self.scaled_length[..., None]
 
     @cached_property
-    def undefined(self) -> Tensor:
+    def undefined(self) -> Chosen:
         """Which vectors have no direction, [...]."""
         return ~((self.scaled_length > 0) & torch.isfinite(self.scaled_length))
 
-    def cosine(self, other: Directions) -> Tensor:
+    def cosine(self, other: Directions) -> Numbers:
         """The cosine with another's vectors, one by one, [...]."""
         cosine, self._known_length, other._known_length = cosine_and_lengths(self._numbers, other._numbers)
         return cosine
 
-    def angle_deg(self, other: Directions, cosine: Tensor | None = None) -> Tensor:
+    def angle_deg(self, other: Directions, cosine: Numbers | None = None) -> Numbers:
         """The angle with another's vectors, one by one, in degrees [...]: 2 atan2(|u - v|, |u + v|) of the unit
         vectors. `cosine` spares the cosine where it is known.
 
@@ -82,14 +89,14 @@ class Directions:
             angles[near] = self._of(near)._angle_from_chords(other._of(near), cosine[near])
         return angles
 
-    def _angle_from_chords(self, other: Directions, cosine: Tensor) -> Tensor:
+    def _angle_from_chords(self, other: Directions, cosine: Numbers) -> Numbers:
         sign = torch.where(cosine < 0, -1.0, 1.0)
         smaller = length((self.scaled / (self.scaled_length * sign)[..., None]).sub_(other.unit))
         larger = torch.sqrt((4.0 - smaller * smaller).clamp_min(0.0))
         nearest = torch.rad2deg(2.0 * elementwise(torch.atan2, smaller, larger))
         return torch.where(sign < 0, 180.0 - nearest, nearest)
 
-    def _of(self, chosen: Tensor) -> Directions:
+    def _of(self, chosen: Chosen) -> Directions:
         """The chosen of the vectors, by a mask [...]."""
         return Directions(self._numbers[chosen])
 
@@ -98,22 +105,22 @@ _NEAR = 0.9
 """Cosine beyond which an angle is not taken from it. Below, arccos loses a bit at most."""
 
 
-def cosine(u: Tensor, v: Tensor) -> Tensor:
+def cosine(u: Broadcast, v: Broadcast) -> Numbers:
     """cos(u, v) along the last axis, [...]."""
     return Directions(u).cosine(Directions(v))
 
 
-def angle_deg(u: Tensor, v: Tensor) -> Tensor:
+def angle_deg(u: Broadcast, v: Broadcast) -> Numbers:
     """The angle between u and v in degrees, [...]: see `Directions.angle_deg`."""
     return Directions(u).angle_deg(Directions(v))
 
 
-def frobenius_cosine(a: Tensor, b: Tensor) -> Tensor:
+def frobenius_cosine(a: Arrays, b: Arrays) -> PerMember:
     """The cosine of two arrays a member, taken as vectors: [E, …] → [E]."""
     return cosine(a.flatten(1), b.flatten(1))
 
 
-def chance_sd(sources: Directions, references: Directions) -> Tensor:
+def chance_sd(sources: Directions, references: Directions) -> PerMember:
     """The standard deviation of a mean cosine under redrawn Gaussian feedback, [E].
 
     With t_n = s_n B and B Gaussian, E[cos(t_n, g_n)] = 0, and the mean over N samples has variance
@@ -133,12 +140,12 @@ def chance_sd(sources: Directions, references: Directions) -> Tensor:
     return torch.sqrt(variance.clamp_min(0.0))  # no defined sample: 0/0, NaN
 
 
-def normal_p(z: Tensor) -> Tensor:
+def normal_p(z: Numbers) -> Numbers:
     """Two-sided p of a standard normal z."""
     return elementwise(torch.erfc, z.abs() / math.sqrt(2.0))
 
 
-def row_space(matrix: Tensor, *, sum_zero: bool) -> Tensor:
+def row_space(matrix: Feedback, *, sum_zero: bool) -> Basis:
     """An orthonormal basis of the rows of `matrix` [E, k, d], float64 [E, min(k, d), d]; rows beyond the rank are 0.
 
     With `sum_zero` of the rows' combinations by vectors that sum to zero, as the errors of a softmax do: of
@@ -154,13 +161,13 @@ def row_space(matrix: Tensor, *, sum_zero: bool) -> Tensor:
     return rows * (singular > tolerance)[..., None]
 
 
-def ceiling(basis: Tensor, references: Directions) -> Tensor:
+def ceiling(basis: Basis, references: Directions) -> PerSample:
     """|P g| / |g| per sample, [E, N]: the best cosine that any source could reach through a feedback, with P the
     projector on its row space, of which `basis` is `row_space`."""
     return (length(matmul(references.scaled, basis.mT)) / references.scaled_length).clamp_max(1.0)
 
 
-def masked_ceiling(basis: Tensor, references: Directions, mask: Tensor) -> Tensor:
+def masked_ceiling(basis: Basis, references: Directions, mask: Signal) -> PerSample:
     """`ceiling` of a signal of which each sample keeps the entries of its own `mask` [E, N, d] of 0 and 1."""
     found = []
     for rows, unit, kept in zip(basis, references.unit, mask.double(), strict=True):
@@ -171,7 +178,7 @@ def masked_ceiling(basis: Tensor, references: Directions, mask: Tensor) -> Tenso
     return torch.where(references.undefined, torch.nan, torch.stack(found))
 
 
-def effective_rank(hidden: Tensor) -> Tensor:
+def effective_rank(hidden: Signal) -> PerMember:
     """(tr G)^2 / tr G^2 of the centred Gram matrix of activations [E, N, d]: [E].
 
     G is multiplied in the activations' own precision: both traces are sums of squares, in which nothing cancels.
@@ -187,12 +194,12 @@ def effective_rank(hidden: Tensor) -> Tensor:
     return trace * trace / square
 
 
-def squares_well(sums: Tensor) -> Tensor:
+def squares_well(sums: Numbers) -> Chosen:
     """Whether sums of squares are so far from float32's ends that no square that counts under- or overflowed."""
     return (sums > 1e-25) & (sums < 1e25)
 
 
-def _traces(spread: Tensor) -> tuple[Tensor, Tensor]:
+def _traces(spread: Signal) -> tuple[PerMember, PerMember]:
     """tr G and tr G^2, [E] in float64, of G the Gram matrix of samples [E, N, d] (or of units: they are the same)."""
     wide = spread.shape[1] <= spread.shape[2]
     gram = (matmul(spread, spread.mT) if wide else matmul(spread.mT, spread)).double()

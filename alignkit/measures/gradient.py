@@ -20,7 +20,11 @@ from alignkit.networks.members import Member
 from alignkit.networks.network import Network
 from alignkit.networks.shapes import condenses
 from alignkit.numerics.inner_products import products_with_images
+from alignkit.numerics.kinds import Float
 from alignkit.numerics.products import matmul
+from alignkit.numerics.tensors import Delta, PerMember, Signal
+
+Condensed = Float[Tensor, "E N N"]
 
 _LEAST_SHARE = 0.05
 """The squared length of a gradient, as a share of its samples' own, below which they cancel too much."""
@@ -53,8 +57,8 @@ class GradientCosines:
         self._drawn_inputs = members[0].settings.network.input_dropout > 0 and "train" in modes
 
     def at(
-        self, layer: int, deltas: tuple[Tensor, Tensor], passes: tuple[Pass, Pass], directions: tuple[Directions, ...]
-    ) -> Tensor:
+        self, layer: int, deltas: tuple[Delta, Delta], passes: tuple[Pass, Pass], directions: tuple[Directions, ...]
+    ) -> PerMember:
         """The cosine at hidden layer `layer`, [E], of two walks' deltas there; `directions` are theirs."""
         if layer == 1 and self._condensed_inputs is not None:
             return frobenius_cosine(*(matmul(self._condensed_inputs, delta) for delta in deltas))
@@ -69,7 +73,7 @@ class GradientCosines:
         )
 
     @cached_property
-    def _condensed_inputs(self) -> Tensor | None:
+    def _condensed_inputs(self) -> Condensed | None:
         """Inputs of the first layer in as many coordinates as there are samples, [E, N, N] (transposed), where it sees
         the same ones each time and has more of them. With x = rᵀq and orthonormal rows of q, the gradients are
         δᵀx = (rδ)ᵀq: their inner products are those of rδ."""
@@ -86,7 +90,7 @@ class GradientCosines:
         return samples * (inputs + 2 * outputs) < 2 * inputs * outputs
 
 
-def from_samples(h: Tensor, own: Directions, reference: Directions) -> Tensor:
+def from_samples(h: Signal, own: Directions, reference: Directions) -> PerMember:
     """The cosine of ownᵀh and referenceᵀh, [E], of h [E, N, d'] and deltas [E, N, d] that are float32, on a CPU.
 
     With K = hhᵀ, the inner product of two gradients is the sum over samples of δ̃_n · (Kδ)_n. Rounding weighs more in it

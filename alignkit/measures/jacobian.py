@@ -13,8 +13,11 @@ from alignkit.measures.angles import frobenius_cosine
 from alignkit.measures.measure import Measure, OfLayer
 from alignkit.networks.forward_pass import Pass
 from alignkit.networks.network import Network
+from alignkit.numerics.kinds import Float
 from alignkit.numerics.products import matmul
 from alignkit.rules.bp import BP
+
+MeanJacobian = Float[Tensor, "E C _"]
 
 
 class Jacobian(Measure):
@@ -31,7 +34,7 @@ class Jacobian(Measure):
         return frobenius_cosine(projection.matrix, jacobian)
 
 
-def mean_jacobians(network: Network, forward_pass: Pass, bp: BP) -> list[Tensor]:
+def mean_jacobians(network: Network, forward_pass: Pass, bp: BP) -> list[MeanJacobian]:
     """The mean Jacobian dy/dh_l of the batch, [E, C, d_l] for each hidden layer.
 
     Batch statistics are held constant: with them free, a shift of all samples together changes
@@ -62,7 +65,7 @@ def mean_jacobians(network: Network, forward_pass: Pass, bp: BP) -> list[Tensor]
     return [*_walked(network, forward_pass, bp, missing), *found]
 
 
-def _walked(network: Network, forward_pass: Pass, bp: BP, layers: int) -> list[Tensor]:
+def _walked(network: Network, forward_pass: Pass, bp: BP, layers: int) -> list[MeanJacobian]:
     """The mean Jacobians at the first `layers` hidden layers, output by output."""
     if not layers:
         return []

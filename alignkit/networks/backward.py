@@ -8,6 +8,7 @@ from torch import Tensor
 
 from alignkit.errors import StudyError
 from alignkit.networks.forward_pass import TeachingRule
+from alignkit.numerics.tensors import Delta, Signal
 
 
 class LayerBackward:
@@ -20,15 +21,15 @@ class LayerBackward:
     def __init__(
         self,
         layer: int,
-        signal: Tensor | None,
+        signal: Signal | None,
         rule: TeachingRule,
-        through_stages: Callable[[Tensor], Tensor],
+        through_stages: Callable[[Signal], Delta],
     ) -> None:
         self.layer, self.signal = layer, signal
-        self.delta_below: Tensor | None = None
+        self.delta_below: Delta | None = None
         self._rule, self._through_stages = rule, through_stages
 
-    def pull_back(self) -> Tensor | None:
+    def pull_back(self) -> Delta | None:
         """The delta that updates the layer: `delta_below`, changed where the rule does so; None stands for zero."""
         signal, self.signal = self.signal, None
         if signal is None:

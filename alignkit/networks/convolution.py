@@ -15,22 +15,29 @@ from torch.nn.grad import conv2d_weight
 
 from alignkit.networks.weight_op import WeightOp
 from alignkit.numerics.channels_last import channels_last, stack_channels_last
+from alignkit.numerics.kinds import Float
+from alignkit.numerics.tensors import Signal
+
+Images = Float[Tensor, "E N c H W"]
+Maps = Float[Tensor, "E N c_out H_out W_out"]
+Kernels = Float[Tensor, "E c_out c k k"]
+Biases = Float[Tensor, "E c_out"]
 
 
 class Convolution(WeightOp):
     """Kernels [E, out, in, k, k] shared by all positions of images [E, N, c, H, W]."""
 
-    def forward(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, h: Images, weight: Kernels, bias: Biases) -> Maps:
         return convolve(h, weight, bias, padding=self.shape.padding)  # [E, N, out, H', W']
 
-    def transport(self, delta: Tensor, weight: Tensor) -> Tensor:
+    def transport(self, delta: Maps, weight: Kernels) -> Signal:
         return convolve_back(delta, weight, padding=self.shape.padding).flatten(2)  # [E, N, in H W]
 
-    def weight_gradient(self, h: Tensor, delta: Tensor) -> Tensor:
+    def weight_gradient(self, h: Images, delta: Maps) -> Kernels:
         return kernel_gradient(h, delta, self.shape.weight, padding=self.shape.padding)  # [E, out, in, k, k]
 
 
-def convolve(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor:
+def convolve(h: Images, weight: Kernels, bias: Biases, *, padding: int) -> Maps:
     """z [E, N, out, H', W']."""
     if _in_groups(h):
         merged = F.conv2d(_merge(h), weight.flatten(0, 1), bias.flatten(), padding=padding, groups=len(weight))
@@ -40,7 +47,7 @@ def convolve(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor
     return stack_channels_last(each, members=len(members))
 
 
-def convolve_back(delta: Tensor, weight: Tensor, *, padding: int) -> Tensor:
+def convolve_back(delta: Maps, weight: Kernels, *, padding: int) -> Images:
     """The signal at the input, [E, N, in, H, W], of a delta at the output."""
     if _in_groups(delta):
         merged = F.conv_transpose2d(_merge(delta), weight.flatten(0, 1), padding=padding, groups=len(weight))
@@ -50,7 +57,7 @@ def convolve_back(delta: Tensor, weight: Tensor, *, padding: int) -> Tensor:
     return stack_channels_last(each, members=len(members))
 
 
-def kernel_gradient(h: Tensor, delta: Tensor, shape: Sequence[int], *, padding: int) -> Tensor:
+def kernel_gradient(h: Images, delta: Maps, shape: Sequence[int], *, padding: int) -> Kernels:
     """The gradient of the kernels, [E, *shape], summed over samples and positions."""
     members = len(h)
     if _in_groups(h):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from alignkit.networks.masks import Masks
+from alignkit.numerics.kinds import Float
+from alignkit.numerics.tensors import Output, PerMember, Targets
+
+Hidden = Float[Tensor, "E N _"]
+"""Layer by layer, each of a width of its own."""
 
 
 @dataclass
@@ -16,11 +21,11 @@ class Pass:
 
     inputs: list[Tensor]  # inputs[l - 1] is h_{l-1} as layer l saw it
     caches: list[list[Any]]  # caches[l - 1]: one entry a stage of layer l
-    hidden: list[Tensor]  # hidden[l - 1] is h_l, [E, N, d_l]
-    output: Tensor  # y [E, N, C]
-    error: Tensor  # e = dL/dy per sample [E, N, C]
-    targets: Tensor
-    total: Tensor | None = None
+    hidden: list[Hidden]  # hidden[l - 1] is h_l, [E, N, d_l]
+    output: Output  # y [E, N, C]
+    error: Output  # e = dL/dy per sample [E, N, C]
+    targets: Targets
+    total: PerMember | None = None
     """Sum of the first sample's y, of its z_l that no norm takes first, and of what norms hand on, [E]. A parameter
     that is not finite makes one of them so, for every sample: a weight or bias its z_l, and what a norm makes of it."""
     masks: Masks | None = None
@@ -30,6 +35,7 @@ class Pass:
     """The number of the training step, from 1; 0 where the pass is no step."""
 
 
+@runtime_checkable
 class TeachingRule(Protocol):
     """What the way back asks of a rule."""
 

@@ -15,6 +15,13 @@ from torch import Tensor
 
 from alignkit.networks.weight_op import WeightOp
 from alignkit.numerics.channels_last import stack_channels_last
+from alignkit.numerics.kinds import Float
+from alignkit.numerics.tensors import Signal
+
+Images = Float[Tensor, "E N c H W"]
+Maps = Float[Tensor, "E N c_out H_out W_out"]
+Kernels = Float[Tensor, "E places c k k"]
+Biases = Float[Tensor, "E places"]
 
 CACHED_BYTES = 2**20
 """Of what positions see at a time, on a CPU: about a core's own cache."""
@@ -23,20 +30,20 @@ CACHED_BYTES = 2**20
 class LocallyConnected(WeightOp):
     """Kernels [E, out H' W', in, k, k], one for each position of each channel of images [E, N, c, H, W]."""
 
-    def forward(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, h: Images, weight: Kernels, bias: Biases) -> Maps:
         return connect_locally(h, weight, bias, padding=self.shape.padding)  # [E, N, out, H', W']
 
-    def transport(self, delta: Tensor, weight: Tensor) -> Tensor:
+    def transport(self, delta: Maps, weight: Kernels) -> Signal:
         return connect_locally_back(delta, weight, self.shape.input, padding=self.shape.padding).flatten(2)
 
-    def weight_gradient(self, h: Tensor, delta: Tensor) -> Tensor:
+    def weight_gradient(self, h: Images, delta: Maps) -> Kernels:
         return local_gradient(h, delta, self.shape.weight, padding=self.shape.padding)  # [E, out H' W', in, k, k]
 
-    def bias_gradient(self, delta: Tensor) -> Tensor:
+    def bias_gradient(self, delta: Maps) -> Biases:
         return delta.sum(1).flatten(1)  # [E, out H' W']
 
 
-def connect_locally(h: Tensor, weight: Tensor, bias: Tensor, *, padding: int) -> Tensor:
+def connect_locally(h: Images, weight: Kernels, bias: Biases, *, padding: int) -> Maps:
     """z [E, N, out, H', W'] of h [E, N, in, H, W]."""
     members = range(len(weight))
     each = (_connect_locally(h[e], weight[e], bias[e], padding) for e in members)
@@ -56,7 +63,7 @@ def _connect_locally(h: Tensor, weight: Tensor, bias: Tensor, padding: int) -> T
     return by_sample.view(len(h), rows, columns, -1).permute(0, 3, 1, 2)
 
 
-def connect_locally_back(delta: Tensor, weight: Tensor, size: Sequence[int], *, padding: int) -> Tensor:
+def connect_locally_back(delta: Maps, weight: Kernels, size: Sequence[int], *, padding: int) -> Images:
     """The signal at the input, [E, N, *size], of a delta at the output [E, N, out, H', W']."""
     kernel = weight.shape[-1]
     channels, height, width = size
@@ -77,7 +84,7 @@ def connect_locally_back(delta: Tensor, weight: Tensor, size: Sequence[int], *, 
     return signal
 
 
-def local_gradient(h: Tensor, delta: Tensor, shape: Sequence[int], *, padding: int) -> Tensor:
+def local_gradient(h: Images, delta: Maps, shape: Sequence[int], *, padding: int) -> Kernels:
     """The gradient of the weights, [E, *shape], summed over samples."""
     gradients = h.new_empty(len(h), *shape)
     for e in range(len(h)):

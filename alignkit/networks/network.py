@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignkit.errors import StudyError
 from alignkit.networks.backward import LayerBackward, check_signal
-from alignkit.networks.forward_pass import Pass, TeachingRule
+from alignkit.networks.forward_pass import Hidden, Pass, TeachingRule
 from alignkit.networks.initialisation import initial_values
 from alignkit.networks.losses import output_error
 from alignkit.networks.masks import Masks
@@ -26,6 +26,7 @@ from alignkit.networks.parameters import Layout, Parameters
 from alignkit.networks.shapes import layer_shapes, parameter_shapes, resolve_options
 from alignkit.networks.stages import Activation, Dropout, MaxPool, Mode, Norm, Stages
 from alignkit.networks.weight_op import check_op, op_class, ops_of
+from alignkit.numerics.tensors import Delta, Inputs, Output, PerMember, Rate, Signal, Targets, Weight
 
 
 class Network:
@@ -117,50 +118,50 @@ class Network:
         seeds = torch.tensor([m.seed_of("dropout") for m in members], dtype=torch.int64, device=storage.device)
         return Dropout(rates, seeds, layer=layer, dtype=storage.dtype)
 
-    def weight(self, layer: int) -> Tensor:
+    def weight(self, layer: int) -> Weight:
         """W_l, [E, out, in] or [E, out, in, k, k]."""
         return self.parameters.views[layer, "weight"]
 
-    def forward(self, x: Tensor, targets: Tensor, mode: Mode, *, watch: bool = False) -> Pass:
+    def forward(self, x: Inputs, targets: Targets, mode: Mode, *, watch: bool = False) -> Pass:
         """A pass over a batch: `x` [E, N, *shape]; `targets` int64 [E, N] or [E, N, C].
 
         With `watch`, `Pass.total` tells the members of which a parameter may not be finite.
         """
         if self._flat_input:
-            x = x.flatten(2)
+            x = x.flatten(2)  # [E, N, d_0]
         if self._input_dropout is not None:
             x, _ = self._input_dropout.forward(x, mode)
         inputs, caches, hidden, totals = [x], [], [], []
         for index, stages in enumerate(self.stages, start=1):
-            h = self._weight_op(index, inputs[-1])  # z_l
+            h = self._weight_op(index, inputs[-1])  # z_l: [E, N, d_l] or [E, N, c, H, W]
             if watch and not isinstance(stages[0], Norm):  # a saturating activation would hide what is not finite
-                totals.append(_first_sample(h))
+                totals.append(_first_sample(h))  # [E]
             layer_caches = []
             for stage in stages:
-                h, cache = stage.forward(h, mode)
+                h, cache = stage.forward(h, mode)  # as z_l; after pooling, fewer positions
                 layer_caches.append(cache)
                 if watch and isinstance(stage, Norm):
                     totals.append(_first_sample(h))
             caches.append(layer_caches)
-            hidden.append(h.flatten(2))
+            hidden.append(h.flatten(2))  # h_l: [E, N, d_l]
             inputs.append(h if self.layers[index].convolution else hidden[-1])
-        output = self._weight_op(len(self.layers), inputs[-1])
-        error = output_error(self.loss, output, targets)
-        total = torch.stack([*totals, _first_sample(output)]).sum(0) if watch else None
+        output = self._weight_op(len(self.layers), inputs[-1])  # y: [E, N, C]
+        error = output_error(self.loss, output, targets)  # e: [E, N, C]
+        total = torch.stack([*totals, _first_sample(output)]).sum(0) if watch else None  # [E]
         return Pass(inputs, caches, hidden, output, error, targets, total, self.masks, mode.phase, mode.step)
 
-    def predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Inputs) -> Output:
         """y [E, N, C] in evaluation mode, nothing kept."""
-        h = x.flatten(2) if self._flat_input else x
+        h = x.flatten(2) if self._flat_input else x  # [E, N, d_0] or [E, N, c, H, W]
         for index, stages in enumerate(self.stages, start=1):
-            h = self._weight_op(index, h)
+            h = self._weight_op(index, h)  # z_l
             for stage in stages:
                 h, _ = stage.forward(h, Mode(batch_statistics=False))
             if not self.layers[index].convolution:
-                h = h.flatten(2)
+                h = h.flatten(2)  # h_l: [E, N, d_l]
         return self._weight_op(len(self.layers), h)
 
-    def backward(self, forward_pass: Pass, rule: TeachingRule) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    def backward(self, forward_pass: Pass, rule: TeachingRule) -> tuple[list[Hidden | None], list[Tensor | None]]:
         """The teaching signals t_l [E, N, d_l] of a rule and the deltas, t_l pulled back to z_l and changed there where
         the rule does so, both in the order of the hidden layers; None stands for zero."""
         signals: list[Tensor | None] = []
@@ -192,7 +193,7 @@ class Network:
         return deltas
 
     def own_gradients(
-        self, layer: int, rule: TeachingRule, forward_pass: Pass, delta: Tensor | None
+        self, layer: int, rule: TeachingRule, forward_pass: Pass, delta: Delta | None
     ) -> dict[str, Tensor] | None:
         """What moves a layer's weights and biases in the place of its delta's products, where its rule says so."""
         if not rule.has_own_gradients or layer == len(self.layers):
@@ -208,7 +209,7 @@ class Network:
                 )
         return own
 
-    def descend(self, forward_pass: Pass, rule: TeachingRule, rates: tuple[Tensor, Tensor]) -> list[Tensor | None]:
+    def descend(self, forward_pass: Pass, rule: TeachingRule, rates: tuple[Rate, Rate]) -> list[Tensor | None]:
         """One step of plain gradient descent under a rule, with the hidden layers' and the output layer's
         `rates` [E, 1] for gradients summed over the batch.
 
@@ -252,10 +253,10 @@ class Network:
         Gradients of norms' gains and shifts go into `norm_gradients`. With `may_overwrite`, a delta may take its
         signal's memory.
         """
-        delta_above: Tensor | None = forward_pass.error
+        delta_above: Tensor | None = forward_pass.error  # [E, N, C]
         may_overwrite = may_overwrite and rule.makes_its_signals
         for layer in range(len(self.layers) - 1, 0, -1):
-            signal = rule.signal(layer, forward_pass, delta_above)
+            signal = rule.signal(layer, forward_pass, delta_above)  # t_l: [E, N, d_l]
             if signal is not None:
                 check_signal(signal, forward_pass.hidden[layer - 1], layer=layer, rule=rule)
                 if forward_pass.masks is not None:
@@ -268,7 +269,7 @@ class Network:
             del signal  # its memory, still in the cache, serves the next one
             yield below
             assert below.signal is None, "a layer's signal is pulled back before the layer below is asked for"
-            delta_above = below.delta_below
+            delta_above = below.delta_below  # at z_l: [E, N, d_l] or [E, N, c, H, W]
 
     def _deltas(
         self, forward_pass: Pass, rule: TeachingRule, norm_gradients: list[dict[str, Tensor]]
@@ -291,15 +292,15 @@ class Network:
     def pull_back(
         self,
         layer: int,
-        signal: Tensor,
+        signal: Signal,
         forward_pass: Pass,
         norm_gradients: dict[str, Tensor] | None = None,
         *,
         may_overwrite: bool = False,
-    ) -> Tensor:
+    ) -> Delta:
         """A signal at h_l, [E, N, d_l], carried back through the layer's stages to z_l."""
         if self.layers[layer - 1].convolution:
-            signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)
+            signal = signal.view(*signal.shape[:2], *self.layers[layer - 1].output)  # [E, N, c, H, W]
         kept = None if may_overwrite else signal
         for stage, cache in zip(
             reversed(self.stages[layer - 1]), reversed(forward_pass.caches[layer - 1]), strict=True
@@ -307,7 +308,7 @@ class Network:
             signal = stage.pull_back(signal, cache, norm_gradients, may_overwrite=signal is not kept)
         return signal
 
-    def transport(self, layer: int, delta: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def transport(self, layer: int, delta: Delta, *, weight: Weight | None = None) -> Signal:
         """A delta at z_l carried back through W_l (or `weight` in its place) to h_{l-1}: [E, N, d_{l-1}]."""
         op, weight = self._ops[layer - 1], self.weight(layer) if weight is None else weight
         signal = op.transport(delta, weight)
@@ -315,14 +316,14 @@ class Network:
             check_op(op, signal, [*delta.shape[:2], math.prod(op.shape.input)], delta, what="transport")
         return signal
 
-    def _weight_op(self, layer: int, h: Tensor) -> Tensor:
+    def _weight_op(self, layer: int, h: Inputs) -> Delta:
         op = self._ops[layer - 1]
         z = op.forward(h, self.weight(layer), self.parameters.views[layer, "bias"])
         if op.shape.own:
             check_op(op, z, [*h.shape[:2], op.shape.size], h, what="forward")
         return z
 
-    def gates(self, layer: int, forward_pass: Pass) -> Tensor | None:
+    def gates(self, layer: int, forward_pass: Pass) -> Signal | None:
         """The derivative of h_l by z_l, unit by unit, [E, N, d]; None where a stage mixes units or samples."""
         if not all(
             isinstance(stage, Activation | Dropout) or (isinstance(stage, Norm) and stage.is_elementwise(cache))
@@ -333,7 +334,7 @@ class Network:
             layer, torch.ones_like(forward_pass.hidden[layer - 1]), forward_pass, may_overwrite=True
         ).flatten(2)
 
-    def weight_gradient(self, layer: int, delta: Tensor, forward_pass: Pass) -> Tensor:
+    def weight_gradient(self, layer: int, delta: Delta, forward_pass: Pass) -> Weight:
         """The gradient of W_l, of the weights' shape, summed over the batch, from a delta at z_l."""
         op = self._ops[layer - 1]
         gradient = op.weight_gradient(forward_pass.inputs[layer - 1], delta)
@@ -341,7 +342,7 @@ class Network:
             check_op(op, gradient, [len(delta), *op.shape.weight], delta, what="weight_gradient")
         return gradient
 
-    def _write_gradients(self, layer: int, delta: Tensor, forward_pass: Pass, gradients: Parameters) -> None:
+    def _write_gradients(self, layer: int, delta: Delta, forward_pass: Pass, gradients: Parameters) -> None:
         op, views = self._ops[layer - 1], gradients.of_layer(layer)
         op.write_gradient(views["weight"], forward_pass.inputs[layer - 1], delta)
         views["bias"].copy_(op.bias_gradient(delta))
@@ -353,7 +354,7 @@ class Network:
         for name, change in changes.items():
             self.parameters.views[layer, name].sub_(change)
 
-    def _descend_layer(self, layer: int, delta: Tensor, forward_pass: Pass) -> None:
+    def _descend_layer(self, layer: int, delta: Delta, forward_pass: Pass) -> None:
         op, views = self._ops[layer - 1], self.parameters.of_layer(layer)
         if forward_pass.masks is not None and layer in forward_pass.masks.trained:
             gradients = {"weight": self.weight_gradient(layer, delta, forward_pass), "bias": op.bias_gradient(delta)}
@@ -368,6 +369,6 @@ def _times(values: Tensor, rate: Tensor | None) -> Tensor:
     return values if rate is None else values * rate.view(-1, *(1 for _ in values.shape[1:]))
 
 
-def _first_sample(values: Tensor) -> Tensor:
+def _first_sample(values: Inputs) -> PerMember:
     """The sum over each member's first sample, [E]."""
     return values[:, 0].sum(tuple(range(1, values.dim() - 1)))

@@ -21,7 +21,17 @@ from torch import Tensor
 
 from alignkit.numerics import streams
 from alignkit.numerics.channels_last import channels_last
+from alignkit.numerics.kinds import Float, Int
 from alignkit.numerics.products import constant, elementwise, in_whole_vectors
+from alignkit.numerics.tensors import PerMember
+
+Values = Float[Tensor, "E N *d"]
+"""What a stage maps: [E, N, d] after a fully connected op, [E, N, c, H, W] after a convolution."""
+Images = Float[Tensor, "E N c H W"]
+Pooled = Float[Tensor, "E N c H_out W_out"]
+PerUnit = Float[Tensor, "E d"]
+Elements = Float[Tensor, "E count"]
+Seeds = Int[Tensor, "E"]
 
 NORM_EPSILON = 1e-5
 RUNNING_MOMENTUM = 0.1
@@ -133,18 +143,18 @@ ACTIVATIONS = {
 class Activation:
     """An elementwise activation; `slopes` [E] belong to leaky ReLU alone."""
 
-    def __init__(self, name: str, slopes: Tensor) -> None:
+    def __init__(self, name: str, slopes: PerMember) -> None:
         self._function = ACTIVATIONS[name]
         self._slopes = slopes
 
-    def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
+    def forward(self, x: Values, mode: Mode) -> tuple[Values, Any]:
         """May work in the memory of `x`: nothing else needs what a weight op or another stage has just made."""
         value = self._function.value(x, self._slopes)
         return value, x if self._function.needs_input else value
 
     def pull_back(
-        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
-    ) -> Tensor:
+        self, signal: Values, cache: Any, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
+    ) -> Values:
         overwriting = self._function.pull_back_in_place
         if may_overwrite and overwriting is not None and in_whole_vectors(signal, cache):
             return overwriting(signal, cache)
@@ -169,7 +179,7 @@ class Norm:
     work in the memory of its input.
     """
 
-    def __init__(self, kind: str, gain: Tensor, shift: Tensor, *, positions: int, comes_first: bool = False) -> None:
+    def __init__(self, kind: str, gain: PerUnit, shift: PerUnit, *, positions: int, comes_first: bool = False) -> None:
         self._kind, self._comes_first = kind, comes_first
         self.gain, self.shift = gain, shift
         self.running_mean = torch.zeros_like(gain)
@@ -184,7 +194,7 @@ class Norm:
             running.view(aligned) for running in (self.running_mean, self.running_variance)
         )
 
-    def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
+    def forward(self, x: Values, mode: Mode) -> tuple[Values, Any]:
         own_statistics = self._kind == "layer" or mode.batch_statistics
         mean = _mean(x, self._axes) if own_statistics else self._running_mean
         centred = x.sub_(mean) if self._comes_first else x - mean
@@ -204,8 +214,8 @@ class Norm:
         return value, _Normalised(centred, inverse_sd, scale, own_statistics)
 
     def pull_back(
-        self, signal: Tensor, cache: _Normalised, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
-    ) -> Tensor:
+        self, signal: Values, cache: _Normalised, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
+    ) -> Values:
         """With u the normalised input and s the signal times the gain, (s - mean s - u mean(s u)) / sd; the
         means are over what shares its statistics, and absent where those are constants."""
         centred, inverse_sd, scale = cache.centred, cache.inverse_sd, cache.scale
@@ -226,8 +236,8 @@ class Norm:
         return torch.sub(signal, along, out=along).mul_(scale)
 
     def _pull_back_layer(
-        self, signal: Tensor, normalised: Tensor, inverse_sd: Tensor, gradients: dict[str, Tensor] | None
-    ) -> Tensor:
+        self, signal: Values, normalised: Values, inverse_sd: Tensor, gradients: dict[str, Tensor] | None
+    ) -> Values:
         if gradients is not None:
             gradients["gain"].copy_((signal * normalised).sum(self._over_samples))
             gradients["shift"].copy_(signal.sum(self._over_samples))
@@ -255,7 +265,7 @@ class Dropout:
     `rates` holds each member's rate. Members compare the same uniforms with their own rates.
     """
 
-    def __init__(self, rates: list[float], seeds: Tensor, *, layer: int, dtype: torch.dtype) -> None:
+    def __init__(self, rates: list[float], seeds: Seeds, *, layer: int, dtype: torch.dtype) -> None:
         self._uniforms = streams.DropoutUniforms(seeds, layer=layer)
         dropped = [streams.last_dropped(rate) for rate in rates]
         kept = [(32767 - last) / 65536 for last in dropped]
@@ -264,13 +274,13 @@ class Dropout:
         self._ahead: dict[int, tuple[int, Tensor]] = {}
         """By elements a member (of a batch, of the probe): a step, and the masks from it on."""
 
-    def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
+    def forward(self, x: Values, mode: Mode) -> tuple[Values, Any]:
         if mode.dropout_step is None:
             return x, None
         mask = self._mask(mode.dropout_step, x.shape[1] * x.shape[2]).view(*x.shape[:3], *(1 for _ in x.shape[3:]))
         return x * mask, mask
 
-    def _mask(self, step: int | Tensor, count: int) -> Tensor:
+    def _mask(self, step: int | Tensor, count: int) -> Elements:
         """The mask of a step, `count` elements a member: [E, count]. Where it is small, those of a few steps are made
         at once: the calls cost as much as the arithmetic."""
         if isinstance(step, Tensor):
@@ -289,8 +299,8 @@ class Dropout:
         return streams.dropout_mask(uniforms, last_dropped=self._dropped, scales=self._scales)
 
     def pull_back(
-        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
-    ) -> Tensor:
+        self, signal: Values, cache: Any, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
+    ) -> Values:
         if cache is None:
             return signal
         return signal.mul_(cache) if may_overwrite else signal * cache
@@ -302,14 +312,14 @@ class MaxPool:
     def __init__(self, size: int, stride: int) -> None:
         self._size, self._stride = size, stride
 
-    def forward(self, x: Tensor, mode: Mode) -> tuple[Tensor, Any]:
+    def forward(self, x: Images, mode: Mode) -> tuple[Pooled, Any]:
         images = channels_last(x.flatten(0, 1))
         value, indices = F.max_pool2d(images, self._size, self._stride, return_indices=True)
         return value.view(*x.shape[:2], *value.shape[1:]), (images, indices)
 
     def pull_back(
-        self, signal: Tensor, cache: Any, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
-    ) -> Tensor:
+        self, signal: Pooled, cache: Any, gradients: dict[str, Tensor] | None, *, may_overwrite: bool = False
+    ) -> Images:
         images, indices = cache
         size, stride, padding, dilation = [self._size] * 2, [self._stride] * 2, [0, 0], [1, 1]
         back = torch.ops.aten.max_pool2d_with_indices_backward(

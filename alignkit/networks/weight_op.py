@@ -11,7 +11,11 @@ from torch import Tensor
 
 from alignkit.errors import StudyError
 from alignkit.networks.shapes import LayerShape
+from alignkit.numerics.kinds import Float
+from alignkit.numerics.tensors import Delta, Inputs, Signal, Weight
 from alignkit.settings.modules import import_class
+
+Biases = Float[Tensor, "E _"]
 
 
 class WeightOp(ABC):
@@ -36,26 +40,26 @@ class WeightOp(ABC):
         return values
 
     @abstractmethod
-    def forward(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, h: Inputs, weight: Weight, bias: Biases) -> Delta:
         """z_l, [E, N, d_l] (or [E, N, c, H, W]), of h_{l-1}; nothing else keeps it, so stages may work in it."""
 
     @abstractmethod
-    def transport(self, delta: Tensor, weight: Tensor) -> Tensor:
+    def transport(self, delta: Delta, weight: Weight) -> Signal:
         """A delta at z_l carried back to h_{l-1}: [E, N, d_{l-1}]. `weight` may be feedback of the weights' shape."""
 
     @abstractmethod
-    def weight_gradient(self, h: Tensor, delta: Tensor) -> Tensor:
+    def weight_gradient(self, h: Inputs, delta: Delta) -> Weight:
         """The gradient of the weights, [E, …] of their shape, summed over samples, from a delta at z_l."""
 
-    def bias_gradient(self, delta: Tensor) -> Tensor:
+    def bias_gradient(self, delta: Delta) -> Biases:
         """That of the biases: the delta's sum over samples, and over a channel's positions."""
         return delta.sum((1, *range(3, delta.dim())))  # [E, d_l]
 
-    def write_gradient(self, out: Tensor, h: Tensor, delta: Tensor) -> None:
+    def write_gradient(self, out: Weight, h: Inputs, delta: Delta) -> None:
         """The weights' gradient into memory that lies as the weights do."""
         out.copy_(self.weight_gradient(h, delta))
 
-    def subtract_gradient(self, weight: Tensor, h: Tensor, delta: Tensor) -> None:
+    def subtract_gradient(self, weight: Weight, h: Inputs, delta: Delta) -> None:
         """weight -= gradient, in place."""
         weight.sub_(self.weight_gradient(h, delta))
 

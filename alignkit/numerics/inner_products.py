@@ -10,6 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignkit.numerics.kinds import Float
+from alignkit.numerics.tensors import Broadcast, Numbers, Signal, Vectors
+
+Sums = Float[Tensor, "E d"]
+ThreeSums = Float[Tensor, "3 E"]
+
 LONGEST_DOT = 2**13
 """Elements up to which numpy takes an inner product in one piece, on one thread."""
 BLOCK = 2**16
@@ -22,7 +28,7 @@ FIRST_WITH_LAST: Products = ((slice(1), slice(-1, None)), *SQUARES)
 WITH_IMAGES: Products = ((slice(1), slice(-1, None)), (slice(2), slice(2, None)))
 
 
-def cosine_and_lengths(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def cosine_and_lengths(u: Broadcast, v: Broadcast) -> tuple[Numbers, Numbers, Numbers]:
     """cos(u, v), |u| and |v| along the last axis, [...] in float64, of tensors [..., d]; NaN where one is zero."""
     if not _in_blocks(u, v):
         u, v = u.double(), v.double()
@@ -37,7 +43,7 @@ def cosine_and_lengths(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return cosine, own, other
 
 
-def length(vectors: Tensor) -> Tensor:
+def length(vectors: Vectors) -> Numbers:
     """Euclidean lengths along the last axis, [...] in float64, of float32 or float64."""
     if not _in_blocks(vectors):
         return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
@@ -45,7 +51,7 @@ def length(vectors: Tensor) -> Tensor:
         return torch.from_numpy(np.sqrt(_products_of_rows((vectors,), SQUARES)[0]))
 
 
-def update_products(new: Tensor, old: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def update_products(new: Broadcast, old: Broadcast, gradient: Broadcast) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     """(new - old)·gradient, |new - old|, |old| and |gradient| along the last axis, [...] in float64.
 
     Squares are taken as they are, so that a float64 update below 1e-154 counts as none.
@@ -60,7 +66,7 @@ def update_products(new: Tensor, old: Tensor, gradient: Tensor) -> tuple[Tensor,
     return inner, update, before, steepest
 
 
-def products_with_images(u: Tensor, v: Tensor, image_of_u: Tensor, image_of_v: Tensor) -> Tensor:
+def products_with_images(u: Signal, v: Signal, image_of_u: Signal, image_of_v: Signal) -> ThreeSums:
     """Of u, v and their images Mu, Mv under some map, all [E, N, d], the sums over samples of u·Mv, u·Mu and v·Mv,
     [3, E] in float64: on a CPU."""
     with np.errstate(all="ignore"):
@@ -68,7 +74,7 @@ def products_with_images(u: Tensor, v: Tensor, image_of_u: Tensor, image_of_v: T
         return torch.from_numpy(found.sum(-1))
 
 
-def sums_of_samples(values: Tensor) -> Tensor:
+def sums_of_samples(values: Signal) -> Sums:
     """The sum over the second axis of [E, N, d], [E, d] in float64."""
     if not _in_blocks(values):
         return values.sum(1, dtype=torch.float64)
@@ -76,7 +82,7 @@ def sums_of_samples(values: Tensor) -> Tensor:
         return torch.from_numpy(np.add.reduce(values.numpy(), axis=1, dtype=np.float64))
 
 
-def centred(values: Tensor) -> Tensor:
+def centred(values: Signal) -> Signal:
     """[E, N, d] less the mean over its second axis, worked out in float64 and then rounded to the values' own type: a
     mean that is rounded first would leave the same rest in every sample. What is the same in all samples becomes 0."""
     if not _in_blocks(values):

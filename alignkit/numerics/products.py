@@ -17,6 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignkit.numerics.kinds import Float
+from alignkit.numerics.tensors import Numbers
+
+Left = Float[Tensor, "E n k"]
+Right = Float[Tensor, "E k m"]
+Product = Float[Tensor, "E n m"]
+Bias = Float[Tensor, "E #n #m"]
+
 CACHE_LINE = 64
 SMALL_PRODUCT = 2**20
 """Multiplications below which a batch of one may take a kernel of its own."""
@@ -25,7 +33,7 @@ VECTOR_LOOP = 32
 """Elements that every vectorised loop's stride divides."""
 
 
-def matmul_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+def matmul_into(out: Product, a: Left, b: Right) -> None:
     """out [E, n, m] = a [E, n, k] @ b [E, k, m], without a copy where the product may be written in place."""
     if (a.is_cuda or _aligned(a, b)) and not _has_kernels_of_its_own(a, b):
         torch.bmm(a, b, out=out)
@@ -33,7 +41,7 @@ def matmul_into(out: Tensor, a: Tensor, b: Tensor) -> None:
         out.copy_(matmul(a, b))
 
 
-def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None) -> Tensor:
+def matmul(a: Left, b: Right, *, bias: Bias | None = None) -> Product:
     """a [E, n, k] @ b [E, k, m], plus a bias [E, 1, m] or [E, n, 1]."""
     if not (a.is_cuda or _aligned(a, b)):
         pairs = [(_from_start(a[e]), _from_start(b[e])) for e in range(a.shape[0])]
@@ -47,7 +55,7 @@ def matmul(a: Tensor, b: Tensor, *, bias: Tensor | None = None) -> Tensor:
     return torch.bmm(a, b) if bias is None else torch.baddbmm(bias, a, b)
 
 
-def subtract_product(target: Tensor, a: Tensor, b: Tensor) -> None:
+def subtract_product(target: Product, a: Left, b: Right) -> None:
     """target [E, n, m] -= a [E, n, k] @ b [E, k, m], in place and in one pass over the target."""
     if not (a.is_cuda or _aligned(a, b)):
         for e in range(a.shape[0]):
@@ -72,7 +80,7 @@ def _doubled(operand: Tensor) -> Tensor:
     return operand.expand(2, *operand.shape[1:])
 
 
-def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+def elementwise(function: Callable[..., Tensor], *operands: Numbers) -> Numbers:
     """`function` of operands of one shape, every element taking the same code path."""
     if in_whole_vectors(*operands):
         return function(*operands)
@@ -81,7 +89,7 @@ def elementwise(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
     return function(*padded)[:count].view_as(operands[0])
 
 
-def in_whole_vectors(*operands: Tensor) -> bool:
+def in_whole_vectors(*operands: Numbers) -> bool:
     """Whether vectorised loops over operands of one shape have no remainder: each lies in one piece, all in the same
     order."""
     if operands[0].numel() % VECTOR_LOOP:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,11 +14,13 @@ from alignkit.errors import StudyError
 from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
 from alignkit.networks.shapes import LayerShape
+from alignkit.numerics.tensors import Delta, Signal, Weight
 from alignkit.rules.feedback import Projection
 from alignkit.settings.rules import RuleOptions
 from alignkit.settings.types import Section
 
 
+@runtime_checkable
 class TaughtNetwork(Protocol):
     """What a rule may ask of a network. Layers count from 1; the hidden ones are 1 to `len(hidden_sizes)`."""
 
@@ -30,13 +32,13 @@ class TaughtNetwork(Protocol):
     def like(self) -> Tensor:
         """A tensor of the type and on the device of all that is computed."""
 
-    def weight(self, layer: int) -> Tensor:
+    def weight(self, layer: int) -> Weight:
         """W_l, [E, out, in] or [E, out, in, k, k]."""
 
-    def transport(self, layer: int, delta: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def transport(self, layer: int, delta: Delta, *, weight: Weight | None = None) -> Signal:
         """A delta at z_l carried back through W_l (or `weight` in its place) to h_{l-1}: [E, N, d_{l-1}]."""
 
-    def weight_gradient(self, layer: int, delta: Tensor, forward_pass: Pass) -> Tensor:
+    def weight_gradient(self, layer: int, delta: Delta, forward_pass: Pass) -> Weight:
         """The gradient of W_l, of the weights' shape, summed over the batch, from a delta at z_l."""
 
 
@@ -119,14 +121,14 @@ class Rule(ABC):
         return None if delta_above is None else self.network.transport(layer + 1, delta_above)
 
     @abstractmethod
-    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Delta | None) -> Signal | None:
         """t_l [E, N, d_l] where feedback enters, in the place of dL/dh_l of each sample; None stands for zero.
 
         `layer` counts hidden layers from 1. `delta_above` is this rule's own delta at z_{l+1}, the
         output error for the last hidden layer. Nothing of the pass may be changed.
         """
 
-    def applied_delta(self, layer: int, delta: Tensor) -> Tensor:
+    def applied_delta(self, layer: int, delta: Delta) -> Delta:
         """What updates layer l in the place of `delta`, t_l pulled back to z_l: the same unless the rule
         changes it there.
 
@@ -137,7 +139,7 @@ class Rule(ABC):
         """
         return delta
 
-    def own_gradients(self, layer: int, forward_pass: Pass, delta: Tensor | None) -> dict[str, Tensor] | None:
+    def own_gradients(self, layer: int, forward_pass: Pass, delta: Delta | None) -> dict[str, Tensor] | None:
         """What moves layer l's "weight" and "bias" in the place of δ̃_lᵀ h_{l-1} and δ̃_l, summed over the batch, of
         the parameters' shapes [E, …]; None (the default) where the delta's products do. The weights go against it, and
         `gradient_cosine` is that of it."""
@@ -174,6 +176,6 @@ class Rule(ABC):
         """The layer's feedback as one linear map, where it is one: for ceilings and weight cosines."""
         return None
 
-    def redrawn_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor | None:
+    def redrawn_signal(self, layer: int, forward_pass: Pass, delta_above: Delta | None, *, draw: int) -> Signal | None:
         """t_l had the layer's feedback been another draw (1, 2, …) of its law: for chance levels."""
         return None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from torch import Tensor
-
 from alignkit.networks.forward_pass import Pass
+from alignkit.numerics.tensors import Delta, Signal
 from alignkit.rules.base import Rule
 from alignkit.rules.dfa import DFA
 
@@ -22,5 +21,5 @@ class BP(Rule):
     def measured(self) -> Rule:
         return DFA(self.network, self.members)
 
-    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Delta | None) -> Signal | None:
         return None if delta_above is None else self.network.transport(layer + 1, delta_above)

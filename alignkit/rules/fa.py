@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
+from alignkit.numerics.tensors import Delta, Signal, Weight
 from alignkit.rules.base import Rule, TaughtNetwork
 from alignkit.rules.feedback import Projection, fa_matrix, stack
 
@@ -22,7 +21,7 @@ class FA(Rule):
         super().__init__(network, members)
         self.matrices = [self._draw(layer, 0) for layer in range(1, len(network.hidden_sizes) + 1)]
 
-    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Delta | None) -> Signal | None:
         return self._through(self.matrices[layer - 1], layer, delta_above)
 
     def projection(self, layer: int) -> Projection | None:
@@ -31,13 +30,13 @@ class FA(Rule):
             return None  # a convolution's kernel, say: no single matrix maps delta to signal
         return Projection(matrix, from_error=layer == len(self.matrices))
 
-    def redrawn_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None, *, draw: int) -> Tensor | None:
+    def redrawn_signal(self, layer: int, forward_pass: Pass, delta_above: Delta | None, *, draw: int) -> Signal | None:
         return self._through(self._draw(layer, draw), layer, delta_above)
 
-    def _through(self, matrix: Tensor, layer: int, delta_above: Tensor | None) -> Tensor | None:
+    def _through(self, matrix: Weight, layer: int, delta_above: Delta | None) -> Signal | None:
         return None if delta_above is None else self.network.transport(layer + 1, delta_above, weight=matrix)
 
-    def _draw(self, layer: int, draw: int) -> Tensor:
+    def _draw(self, layer: int, draw: int) -> Weight:
         shape = tuple(self.network.weight(layer + 1).shape[1:])
         matrices = [
             fa_matrix(m.settings.feedback, shape=shape, layer=layer + 1, seed=m.seed_of("feedback"), step=draw)

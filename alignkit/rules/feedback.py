@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from alignkit.numerics import streams
+from alignkit.numerics.kinds import Float
 from alignkit.numerics.streams import orthogonal
 from alignkit.settings.feedback import Feedback
+
+Matrix = Float[np.ndarray, "k d"]
+Matrices = Float[Tensor, "E k d"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,11 @@ class Projection:
     the delta of the layer above.
     """
 
-    matrix: Tensor
+    matrix: Matrices
     from_error: bool
 
 
-def draw(feedback: Feedback, shape: tuple[int, int], *, seed: int, layer: int = 0, step: int = 0) -> np.ndarray:
+def draw(feedback: Feedback, shape: tuple[int, int], *, seed: int, layer: int = 0, step: int = 0) -> Matrix:
     """A matrix of unit entry variance from the feedback's law, float64 [rows, columns].
 
     Every law starts from the same uniforms. An orthogonal matrix has orthogonal rows (orthogonal
@@ -39,7 +43,7 @@ def draw(feedback: Feedback, shape: tuple[int, int], *, seed: int, layer: int = 
     return orthogonal(matrix) * math.sqrt(max(shape)) if feedback.law == "orthogonal" else matrix
 
 
-def _limited(matrix: np.ndarray, rank: int | None, *, seed: int, layer: int, step: int) -> np.ndarray:
+def _limited(matrix: Matrix, rank: int | None, *, seed: int, layer: int, step: int) -> Matrix:
     """A matrix [k, d] whose rows are projected on a random subspace of `rank` of the k dimensions, and lengthened by
     sqrt(k / rank): the mean of |s B|^2 over subspaces stays, for every source s. Subspaces of lower rank lie within
     those of higher rank, and the full one changes nothing."""
@@ -52,7 +56,7 @@ def _limited(matrix: np.ndarray, rank: int | None, *, seed: int, layer: int, ste
 
 def dfa_matrix(
     feedback: Feedback, *, outputs: int, sizes: Sequence[int], layer: int, seed: int, step: int = 0
-) -> np.ndarray:
+) -> Matrix:
     """B_l of direct feedback alignment, float64 [C, d_l], for the 1-based hidden layer `layer`.
 
     Normalised entries have variance 1/(C d_l), so that E|e B_l|^2 = |e|^2 / C at every layer

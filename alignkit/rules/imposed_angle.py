@@ -12,10 +12,14 @@ from alignkit.errors import StudyError
 from alignkit.networks.forward_pass import Pass
 from alignkit.networks.members import Member
 from alignkit.numerics import streams
+from alignkit.numerics.kinds import Float
 from alignkit.numerics.products import matmul
 from alignkit.numerics.streams import orthogonal
+from alignkit.numerics.tensors import Delta, Signal
 from alignkit.rules.base import Rule, TaughtNetwork
 from alignkit.rules.feedback import stack
+
+Rotation = Float[Tensor, "E d d"]
 
 
 class ImposedAngle(Rule):
@@ -49,10 +53,10 @@ class ImposedAngle(Rule):
         super().__init__(network, members)
         self.rotations = [self._rotation(layer) for layer in range(1, len(network.layers))]
 
-    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> Tensor | None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Delta | None) -> Signal | None:
         return None if delta_above is None else self.network.transport(layer + 1, delta_above)
 
-    def applied_delta(self, layer: int, delta: Tensor) -> Tensor:
+    def applied_delta(self, layer: int, delta: Delta) -> Delta:
         rotation = self.rotations[layer - 1]
         if delta.dim() == 3:
             return matmul(delta, rotation)  # [E, N, d] @ [E, d, d]
@@ -60,7 +64,7 @@ class ImposedAngle(Rule):
         turned = matmul(channels, rotation).view(*delta.shape[:2], -1, delta.shape[2])
         return turned.transpose(2, 3).reshape(delta.shape)
 
-    def _rotation(self, layer: int) -> Tensor:
+    def _rotation(self, layer: int) -> Rotation:
         shape = self.network.layers[layer - 1]
         size = shape.channels
         if size % 2:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from alignkit.networks.forward_pass import Pass
+from alignkit.numerics.tensors import Delta
 from alignkit.rules.base import Rule
 
 
@@ -17,5 +16,5 @@ class Shallow(Rule):
     def enters(self, layer: int) -> bool:
         return True  # wherever feedback enters under other rules, there is none
 
-    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Tensor | None) -> None:
+    def teaching_signal(self, layer: int, forward_pass: Pass, delta_above: Delta | None) -> None:
         return None

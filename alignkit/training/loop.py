@@ -47,7 +47,7 @@ def train_cohort(
     bp = BP(network, members)
     if settings.network.initialisation == "pre_aligned":
         prealign(network, bp.measured, members, dataset.train)
-    x, targets = probe_batch(dataset, settings.probe)
+    x, targets = probe_batch(dataset, settings.probe)  # [N, *shape], [N] or [N, C]
     probe = Probe(network, rule, members, x, targets)
     update = Update(network, rule, bp, members)
     checkpoints = schedule(settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=training.epochs)
@@ -63,7 +63,7 @@ def train_cohort(
 
         batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.storage.device)
         for step in range(1, cohort.steps + 1):
-            batch, labels = gather(dataset.train, next(batches))
+            batch, labels = gather(dataset.train, next(batches))  # [E, N, *shape], [E, N] or [E, N, C]
             with multiplying_in(training.matmul_precision, str(device)):
                 forward_pass = network.forward(batch, labels, training_mode(step), watch=True)
             recorder.check(step - 1, forward_pass)
@@ -95,7 +95,7 @@ def _batches(members: list[Member], samples: int, batch_size: int, device: torch
     epoch = 0
     while True:
         orders = {seed: streams.permutation(seed, "order", count=samples, step=epoch) for seed in set(seeds)}
-        order = torch.from_numpy(np.stack([orders[seed] for seed in seeds])).to(device)
+        order = torch.from_numpy(np.stack([orders[seed] for seed in seeds])).to(device)  # [E, samples]
         for start in range(0, samples - batch_size + 1, batch_size):
             yield order[:, start : start + batch_size]
         epoch += 1
