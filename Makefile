@@ -2,13 +2,13 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test test-all test-processors test-notebooks lint notebooks clean
+.PHONY: reproduce test test-all test-processors test-notebooks test-shapes coverage lint notebooks clean
 
 reproduce: .venv/core
 	.venv/bin/alignkit reproduce
 
 # Tests start many processes: with bytecode kept, none compiles the package anew.
-test test-all test-processors test-notebooks: export PYTHONDONTWRITEBYTECODE =
+test test-all test-processors test-notebooks test-shapes coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/dev
 	.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow"
@@ -28,6 +28,15 @@ test-processors: .venv/dev
 
 test-notebooks: .venv/dev .venv/notebooks
 	.venv/bin/python -m pytest tests/test_notebooks.py
+
+# The engine's tests again, with the shapes of tensors checked at every call.
+test-shapes: .venv/dev
+	.venv/bin/python -m pytest --shapes -n auto --dist loadfile -m "not slow" \
+	  tests/networks tests/rules tests/measures tests/numerics tests/training
+
+# Which lines and branches the default tests reach, processes that they start included; below the floor it fails.
+coverage: .venv/dev
+	.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow" --cov
 
 lint: .venv/dev
 	.venv/bin/ruff check .
@@ -56,4 +65,4 @@ notebooks: .venv/notebooks
 	@touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
