@@ -11,7 +11,10 @@ from alignkit.measures.angles import frobenius_cosine
 from alignkit.measures.measure import Measure, OfLayer
 from alignkit.networks.forward_pass import Pass
 from alignkit.networks.network import Network
+from alignkit.numerics.kinds import Float
 from alignkit.numerics.products import matmul
+
+WeightProduct = Float[Tensor, "E C _"]
 
 
 class Weight(Measure):
@@ -31,7 +34,7 @@ class Weight(Measure):
         return frobenius_cosine(projection.matrix, product)
 
 
-def weight_products(network: Network) -> list[Tensor | None]:
+def weight_products(network: Network) -> list[WeightProduct | None]:
     """W_L … W_{l+1}, [E, C, d_l] for each hidden layer; None where another op lies between."""
     product: Tensor | None = network.weight(len(network.layers))
     found = [product]
