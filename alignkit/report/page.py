@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from alignkit.claims.analysis import IMPOSED, Analysis, analyse
+from alignkit.claims.revision import notice
 from alignkit.claims.verdicts import VERDICTS, Verdict
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing, to_json, to_markdown
 from alignkit.columns import GAP, label_of
@@ -21,7 +22,6 @@ from alignkit.report import method, results
 from alignkit.report.charts import charts
 from alignkit.report.contents import ALWAYS, FULL, answered
 from alignkit.report.results import bounds, known
-from alignkit.report.revision import notice
 from alignkit.report.section import Answer, Question
 from alignkit.report.svg import inline_svg
 from alignkit.report.tables import Table

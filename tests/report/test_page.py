@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from synthetic import full_study, grid, synthetic_records
 
+from alignkit.claims import revision
 from alignkit.claims.analysis import analyse
 from alignkit.claims.verdicts import evaluate
 from alignkit.columns import MEASURE_COLUMNS
 from alignkit.records.store import Records
-from alignkit.report import revision
 from alignkit.report.contents import ALWAYS
 from alignkit.report.method import facts
 from alignkit.report.page import write_report

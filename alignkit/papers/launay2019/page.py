@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from alignkit.claims.recommendations import recommendations
+from alignkit.claims.revision import notice
 from alignkit.claims.verdicts import evaluate
 from alignkit.claims.wording import to_json, to_markdown
 from alignkit.errors import RecordsError
@@ -22,7 +23,6 @@ from alignkit.papers.launay2019.markdown import rows_of, table_lines
 from alignkit.papers.launay2019.published import HYPOTHESES, STUDIES, Hypothesis
 from alignkit.records.files import write_bytes
 from alignkit.records.store import Records, load
-from alignkit.report.revision import notice
 from alignkit.settings.data import Images
 from alignkit.text import count, signed
 
