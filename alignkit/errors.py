@@ -45,6 +45,10 @@ def shown(value: Any) -> str:
     return repr(value)
 
 
+class ReportError(AlignkitError):
+    """A section or a figure from outside the package cannot be taken into a report."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A clause that names the closest valid spelling and lists the rest.
 

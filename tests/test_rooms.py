@@ -119,6 +119,14 @@ def test_a_study_is_read_without_its_rules_and_rules_are_not_measured() -> None:
     assert "rules" not in graph["study"] and "measures" not in graph["rules"]
 
 
+def test_sections_and_figures_ask_the_analysis_and_never_the_records() -> None:
+    made_of_it = [name for name in MODULES if name.startswith(("alignkit.figures.", "alignkit.report.sections."))]
+    assert len(made_of_it) > 20
+    for module in [*made_of_it, "alignkit.report.charts", "alignkit.report.method", "alignkit.report.results"]:
+        assert not any(name.startswith("alignkit.records") for name in imports_of(module)), module
+        assert ".records" not in MODULES[module].read_text(encoding="utf-8"), module
+
+
 def test_reading_and_judging_load_no_torch() -> None:
     script = (
         "import sys, alignkit; alignkit.load, alignkit.evaluate, alignkit.recommendations, alignkit.write_report, "

@@ -109,16 +109,24 @@ def report(
             "specification curves.",
         ),
     ] = False,
+    section: Annotated[
+        list[str] | None, typer.Option("--section", help="A section of your own, my_module:my_section. Repeatable.")
+    ] = None,
+    figure: Annotated[
+        list[str] | None, typer.Option("--figure", help="A figure of your own, my_module:my_figure. Repeatable.")
+    ] = None,
 ) -> None:
     """Analyse a study's records and write its report beside them."""
     from alignkit.claims.verdicts import evaluate
     from alignkit.records.store import load
     from alignkit.report.page import write_report
 
+    if (section or figure) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # modules of one's own may lie here
     records = load(directory)
     with console.status("Analysing and drawing…"):
         verdicts = evaluate(records)
-        page = write_report(records, directory, full=full)
+        page = write_report(records, directory, full=full, sections=section or (), figures=figure or ())
     print_verdicts(verdicts)
     for line in verdict_notes(records, verdicts):
         say(line)

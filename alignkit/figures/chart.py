@@ -34,3 +34,12 @@ class Drawing:
     title: str
     draw: Callable[..., Chart | None]
     each_rule: bool = False
+
+
+def drawing(title: str, *, each_rule: bool = False) -> Callable[[Callable[..., Chart | None]], Drawing]:
+    """Make a function of an `Analysis` (and a rule, with `each_rule`) a figure of the report, called by this title.
+
+    `write_report(records, out, figures=[...])` and `alignkit report DIR --figure my_module:my_figure` take what it
+    makes.
+    """
+    return lambda draw: Drawing(title, draw, each_rule)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from alignkit.figures.chart import Chart
 from alignkit.figures.style import save_figure
 from alignkit.records.files import write_bytes, writing
 from alignkit.records.store import Records
-from alignkit.report import method, results
+from alignkit.report import method, outside, results
 from alignkit.report.charts import charts
 from alignkit.report.contents import ALWAYS, FULL, answered
 from alignkit.report.results import bounds, known
@@ -51,7 +52,14 @@ OWN_NAMES = (
 BADGES = {"supported": "✓", "refuted": "✕", "equivalent": "≈", "undecided": "?", "no evidence": "?"}
 
 
-def write_report(records: Records, out_dir: str | Path, *, full: bool = False) -> Path:
+def write_report(
+    records: Records,
+    out_dir: str | Path,
+    *,
+    full: bool = False,
+    sections: Sequence[outside.OwnSection] = (),
+    figures: Sequence[outside.OwnFigure] = (),
+) -> Path:
     """Write a study's report below `out_dir` and return the path of its page, index.html.
 
     The page is one file: figures, styles and text, no script, nothing from a network. Beside it lie
@@ -59,37 +67,49 @@ def write_report(records: Records, out_dir: str | Path, *, full: bool = False) -
     give the same bytes. `full` adds what takes minutes rather than seconds. Sections that a study has no
     records for are left out, or say why in a line.
 
+    `sections` and `figures` of your own come after the report's: names as "my_module:my_section", or the functions
+    themselves. Each is a function of an `Analysis` that gives an `Answer` (see `question`), or a `Chart` (see
+    `drawing`). Raises `ReportError` where one cannot be imported, fails, or gives something else; nothing is written
+    then.
+
     >>> page = write_report(alignkit.load("reports/quick"), "reports/quick")
     >>> page.name
     'index.html'
     """
     out_dir = Path(out_dir)
+    own_figures = outside.drawings(figures)
+    own_sections = outside.questions(sections, taken=[question.name for question in (*ALWAYS, *FULL)])
     analysis = analyse(records)
-    drawn, absent = charts(analysis)
-    answers, unanswered = answered(analysis, full=full)
-    tables = _tables(analysis) | {table.name: table for _, section in answers for table in section.tables}
-    in_sections = [chart for _, section in answers for chart in section.charts]
+    drawn, absent = charts(analysis, own_figures)
+    answers, unanswered = answered(analysis, full=full, more=own_sections)
+    own_tables = _tables(analysis)
+    tables = [*own_tables, *(table for _, answer in answers for table in answer.tables)]
+    every_chart = [*drawn, *(chart for _, answer in answers for chart in answer.charts)]
+    if sections or figures:
+        outside.require_different("table", tables)
+        outside.require_different("chart", every_chart)
     files: dict[Path, bytes] = {}
     inline: dict[str, dict[str, Any]] = {}
-    for chart in (*drawn, *in_sections):
+    for chart in every_chart:
         svg, pdf = save_figure(chart.figure, name=chart.name)
         files[out_dir / "figures" / f"{chart.name}.svg"] = svg
         files[out_dir / "figures" / f"{chart.name}.pdf"] = pdf
         inline[chart.name] = _chart_context(chart, len(inline) + 1, svg)
-    for table in tables.values():
+    for table in tables:
         files[out_dir / "tables" / f"{table.name}.csv"] = table.to_csv().encode()
         files[out_dir / "tables" / f"{table.name}.tex"] = table.to_latex().encode()
     files[out_dir / "recommendations.json"] = to_json(analysis.recommendations).encode()
     if analysis.recommendations:
         files[out_dir / "recommendations.md"] = to_markdown(analysis.recommendations).encode()
     page = out_dir / "index.html"
-    figures = [inline[chart.name] for chart in drawn]
+    shown = [inline[chart.name] for chart in drawn]
     parts = [_section_context(question, section, inline) for question, section in answers]
-    content = render(analysis, figures, [*absent, *unanswered], tables, parts).encode()
+    own = {table.name: table for table in own_tables}
+    content = render(analysis, shown, [*absent, *unanswered], own, parts).encode()
     for path, written in files.items():  # only now: what fails above leaves an earlier report as it was
         write_bytes(path, written)
     _remove_stale(out_dir / "figures", set(inline), (".svg", ".pdf"))
-    _remove_stale(out_dir / "tables", set(tables), (".csv", ".tex"))
+    _remove_stale(out_dir / "tables", {table.name for table in tables}, (".csv", ".tex"))
     write_bytes(page, content)
     return page
 
@@ -251,7 +271,7 @@ def declaration(records: Records | Analysis) -> list[str]:
     return notes
 
 
-def _tables(analysis: Analysis) -> dict[str, Table]:
+def _tables(analysis: Analysis) -> list[Table]:
     found = [
         *([results.verdict_table(analysis.verdicts)] if analysis.verdicts else []),
         *([results.recommendation_table(analysis.recommendations)] if analysis.recommendations else []),
@@ -259,7 +279,7 @@ def _tables(analysis: Analysis) -> dict[str, Table]:
         results.final_table(analysis),
         results.diverged_table(analysis),
     ]
-    return {table.name: table for table in found if table is not None}
+    return [table for table in found if table is not None]
 
 
 def _verdict_context(verdict: Verdict) -> dict[str, Any]:

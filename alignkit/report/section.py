@@ -35,3 +35,12 @@ class Question:
     name: str
     title: str
     answer: Callable[[Analysis], Answer | None]
+
+
+def question(title: str, *, name: str = "") -> Callable[[Callable[[Analysis], Answer | None]], Question]:
+    """Make a function of an `Analysis` a section of the report, under this title.
+
+    `name` is its anchor, the function's own unless another is given. `write_report(records, out, sections=[...])` and
+    `alignkit report DIR --section my_module:my_section` take what it makes.
+    """
+    return lambda answer: Question(name or answer.__name__, title, answer)

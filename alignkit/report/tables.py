@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from alignkit.text import ABSENT, number
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -27,6 +32,18 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     data: pd.DataFrame
     numeric: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, data: pd.DataFrame, *, name: str, caption: str, digits: int = 3) -> Table:
+        """A table as it stands: fractions to so many digits, what is missing as a dash, columns in words.
+
+        >>> Table.of(pd.DataFrame({"rule": ["dfa"], "mean_angle": [60.127]}), name="t", caption="").rows
+        (('dfa', '60.127'),)
+        """
+        columns = tuple(str(column).replace("_", " ") for column in data)
+        rows = tuple(tuple(_cell(value, digits) for value in row) for row in data.itertuples(index=False, name=None))
+        kinds = zip(columns, data.dtypes, strict=True)
+        return cls(name, caption, columns, rows, data, frozenset(c for c, kind in kinds if is_numeric_dtype(kind)))
 
     def to_csv(self) -> str:
         """Six significant digits; what is missing is empty."""
@@ -51,6 +68,12 @@ class Table:
             r"\end{table}",
         ]
         return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any, digits: int) -> str:
+    if pd.isna(value):
+        return ABSENT
+    return number(float(value), digits) if isinstance(value, float | np.floating) else str(value)
 
 
 def latex_text(text: str) -> str:

@@ -59,18 +59,18 @@ def code_identity(name: str) -> str:
     return f"{name}@{hashlib.blake2b(code, digest_size=8).hexdigest()}"
 
 
-def import_class(name: str, *, what: str) -> Any:
-    """What "module:Class" names; `what` introduces it in errors.
+def import_class(name: str, *, what: str, where: str = _WHERE, error: type[AlignkitError] = StudyError) -> Any:
+    """What "module:Class" names; `what` introduces it in errors, `where` says where it is looked for.
 
     Raises
     ------
-    StudyError : the module cannot be imported, or does not define the name.
+    StudyError, or another `error` : the module cannot be imported, or does not define the name.
     """
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a user's module may fail in any way
-        raise StudyError(f"{what}: cannot be imported ({type(error).__name__}: {error}). {_WHERE}") from None
+    except Exception as failure:  # a user's module may fail in any way
+        raise error(f"{what}: cannot be imported ({type(failure).__name__}: {failure}). {where}") from None
 
 
 @contextlib.contextmanager

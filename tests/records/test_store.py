@@ -555,7 +555,7 @@ def analysis(small):
 def light(monkeypatch, analysis):
     """Analysing and drawing take seconds, and it is not what is tested here."""
     monkeypatch.setattr(page, "analyse", lambda records: analysis)
-    monkeypatch.setattr(page, "charts", lambda analysis: ([], []))
+    monkeypatch.setattr(page, "charts", lambda analysis, more: ([], []))
 
 
 def test_a_report_that_cannot_be_written_says_where(small, light, tmp_path):
