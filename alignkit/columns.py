@@ -159,8 +159,8 @@ MEASURES: dict[str, tuple[Column, ...]] = {
     "common_mode": (Column("common_mode", "share of the teaching signal that is the same for every sample"),),
     "rank": (Column("effective_rank", "(tr G)^2 / tr G^2 of the centred Gram matrix of h_l"),),
 }
-"""Groups of columns of `layers` that `probe.measures` chooses from, a group is computed together: by the class that
-`measures/measure.py` names."""
+"""Groups of columns of `layers` that `probe.measures` chooses from. The class that `measures/measure.py` names for a
+group computes its columns together."""
 ANGLES = ("signal", "delta", "gradient")
 
 _LAST = ("update_ratio", "effective_rank", "undefined")  # in the files, whatever their group
@@ -190,6 +190,12 @@ def show_columns(own: Iterable[Column]) -> None:
 def declared(name: str) -> Column | None:
     """The declaration of a column of measures; None where it is not known."""
     return _DECLARED.get(name) or _OWN.get(name)
+
+
+def meaning_of(name: str) -> str:
+    """The definition of a column of measures, as far as it is known."""
+    column = declared(name)
+    return column.meaning if column else "a measure of the study's own"
 
 
 GAP = "accuracy_gap"

@@ -71,6 +71,8 @@ class Probe:
 
     def measure_step(self, before: Parameters, bp_gradient: Parameters) -> Measures:
         """Measures of the last update, from the parameters before it and the BP gradient of its batch."""
+        if not self.needs_step:
+            return {}
         found = [measure.of_step(LastStep(before, bp_gradient)) for measure in self._of_step]
         return columns([_merged(layer) for layer in zip(*found, strict=True)], self._of_step)
 

@@ -14,17 +14,17 @@ import re
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alignkit.columns import FORMAT_VERSION, FROM_PLAN, RUNS
+from alignkit.columns import FROM_PLAN, RUNS, Column, show_columns
 from alignkit.display import block, head_html, pairs_html, table_html
 from alignkit.errors import RecordsError, StudyError
 from alignkit.records import registration
 from alignkit.records.files import TABLES, joined, read_object, read_table, sha256, to_parquet, unreadable, writing
+from alignkit.records.plan_file import read_plan
 from alignkit.records.registration import Registration
 from alignkit.settings.rules import WITHOUT_FEEDBACK
 from alignkit.study.study import Study
@@ -32,7 +32,6 @@ from alignkit.text import count, listed, show_rules
 
 _COHORT = re.compile(r"[0-9a-f]{16}")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.([0-9]+)")
-_TO_PLAN_ANEW = "Run the study again into the same directory: it writes this file anew and repeats no finished run"
 _TO_STUDY = "Restore the file, or run the study in a new directory"
 
 
@@ -124,6 +123,7 @@ def load(directory: str | Path) -> Records:
             f'"{plan["study"]}". Restore the one that is not its own'
         )
     show_rules(plan["rules"])
+    show_columns(Column(**column) for column in plan["columns"])
     order = {run["run_id"]: position for position, run in enumerate(plan["runs"])}
     holder: dict[str, Path] = {}
     parts: dict[str, list[pd.DataFrame]] = {table: [] for table in TABLES}
@@ -235,62 +235,6 @@ def read_study(directory: Path) -> Study:
         return Study.parse(read_object(path, _TO_STUDY), source=str(path), own_modules=False)
     except StudyError as error:
         raise RecordsError(f"{error}. {_TO_STUDY}") from None
-
-
-class _PlannedRun(BaseModel):
-    model_config = ConfigDict(strict=True)
-    run_id: str
-    rule: str
-    cell: str
-    designs: str
-    bp_run_id: str
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
-    levels: dict[str, str | bool | int | float | None]
-
-
-class _PlanFile(BaseModel):
-    """What plan.json holds."""
-
-    model_config = ConfigDict(strict=True)
-    format: int
-    study: str | None = None
-    factors: list[str]
-    runs: Annotated[list[_PlannedRun], Field(min_length=1)]
-    rules: dict[str, dict[str, str]] = {}
-    """How rules of the user's own call and colour themselves."""
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> _PlanFile:
-        names = list(RUNS)
-        if (
-            len({*self.factors, *names[: names.index("held_out") + 1]})
-            != len(self.factors) + names.index("held_out") + 1
-        ):
-            raise ValueError(f"expected factors with different names of their own; got {self.factors}")
-        seen: set[str] = set()
-        for run in self.runs:
-            if run.run_id in seen:
-                raise ValueError(f"expected every run once; got {run.run_id} twice")
-            if run.levels.keys() != set(self.factors):
-                raise ValueError(f"run {run.run_id}: expected levels of {self.factors}; got {list(run.levels)}")
-            seen.add(run.run_id)
-        return self
-
-
-def read_plan(directory: Path) -> dict[str, Any]:
-    path = directory / "plan.json"
-    plan = read_object(path, _TO_PLAN_ANEW)
-    if plan.get("format") != FORMAT_VERSION:
-        raise RecordsError(
-            f"{path}: expected records of format {FORMAT_VERSION}; got {plan.get('format')!r}. "
-            "Read them with the alignkit that wrote them, or run the study again in a new directory"
-        )
-    try:
-        return _PlanFile.model_validate(plan).model_dump()
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise RecordsError(f"{path}: {place + ': ' if place else ''}{first['msg']}. {_TO_PLAN_ANEW}") from None
 
 
 def finished_cohorts(directory: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from alignkit import __version__
 from alignkit.claims.analysis import Analysis
-from alignkit.columns import GAP, LAYERS, label_of
+from alignkit.columns import GAP, LAYERS, label_of, meaning_of
 from alignkit.settings.data import Images
 from alignkit.settings.study_options import Settings
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO
@@ -57,8 +57,7 @@ def definitions(analysis: Analysis) -> list[tuple[str, str]]:
     """The recorded measures and their definitions."""
     kinds = [name for name in LAYERS if LAYERS[name][0] == "float64" and name != "epoch"]
     own = [name for name in analysis.measures if name not in LAYERS]
-    meanings = {name: LAYERS[name][1] for name in kinds} | dict.fromkeys(own, "a measure of the study's own")
-    return [(name, meaning) for name, meaning in meanings.items() if analysis.recorded(name)]
+    return [(name, meaning_of(name)) for name in (*kinds, *own) if analysis.recorded(name)]
 
 
 def diagnostics(analysis: Analysis) -> list[str]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, FROM_PLAN, LAYERS, RUNS
 from alignkit.records.files import read_object, read_table, to_parquet, write_bytes, write_text
-from alignkit.records.store import load, read_plan, write_cohort
+from alignkit.records.plan_file import read_plan
+from alignkit.records.store import load, write_cohort
 
 UNICODE = st.text(st.characters(codec="utf-8"), max_size=8)
 ODD_FLOATS = st.sampled_from([0.0, -0.0, 5e-324, -2.2250738585072014e-308, 1.7976931348623157e308, 0.1])

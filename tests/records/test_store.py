@@ -20,8 +20,9 @@ from synthetic import grid, synthetic_records
 from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, LAYERS, RUNS
 from alignkit.errors import AnalysisError, RecordsError
 from alignkit.records.files import TABLES, read_table, write_bytes, write_text
+from alignkit.records.plan_file import read_plan
 from alignkit.records.rows import curves, final_values
-from alignkit.records.store import clear_unfinished, finished_cohorts, finished_run_ids, load, read_plan, write_cohort
+from alignkit.records.store import clear_unfinished, finished_cohorts, finished_run_ids, load, write_cohort
 from alignkit.records.summaries import run_summaries
 from alignkit.report import page
 
