@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from engine import cohort_of, members_of
 
@@ -82,6 +83,8 @@ def test_it_runs_through_a_whole_study(tmp_path, without_pdf):
     assert "fraction of the activations h_l that are zero" in page and "the same of the worst sample" in page
     assert f"{abs(verdict.estimate):.4f}" in page  # the digits that it asks for
     assert "raction of silent units" in page
+    final = pd.read_csv(next(out.rglob("final_measures.csv")))
+    assert set(own) <= set(final.columns)
 
 
 def test_records_are_read_without_its_module(tmp_path):
