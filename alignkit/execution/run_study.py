@@ -108,7 +108,7 @@ def _made(study: Study | Mapping[str, Any], profile: str | None) -> Study:
         )
     stated = study.options() if isinstance(study, Study) else study
     label = str(stated.get("name") or "study")
-    find_modules_beside(Path(label), plain_values(stated))
+    find_modules_beside(Path("study"), plain_values(stated))  # in the current folder
     if isinstance(study, Study) and profile is None:
         return study
     return Study.parse(stated if profile is None else with_profile(stated, profile, source=label), source=label)

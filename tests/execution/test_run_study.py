@@ -135,6 +135,14 @@ def test_rules_and_rates_of_one_s_own_lie_in_the_current_folder(tmp_path, monkey
     }
 
 
+def test_a_name_that_looks_like_a_path_finds_no_modules(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.path)
+    with pytest.raises(StudyError, match="name: expected letters"):
+        open_study({**SMALL, "name": "elsewhere/small", "rules": ["rules_of_mine:Mine"]})
+    assert set(sys.path) - before <= {str(Path.cwd())}
+
+
 def test_a_study_in_python_has_profiles_and_a_folder_of_data():
     study = Study(**SMALL, profiles={"cpu": {"seeds": 1, "levels": {"depth": [1]}}})
     for given in (study, study.options(), {**SMALL, "profiles": {"cpu": {"seeds": 1, "levels": {"depth": [1]}}}}):
