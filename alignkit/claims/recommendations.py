@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from alignkit.claims.responses import response_bounds
 from alignkit.claims.tables import claim_factors, claim_table
 from alignkit.claims.verdicts import ALPHA, Verdict, evaluate, without_each_seed
 from alignkit.claims.wording import (
@@ -24,7 +25,6 @@ from alignkit.claims.wording import (
 from alignkit.columns import label_of
 from alignkit.display import block, head_html, rows_html, tight
 from alignkit.errors import AnalysisError
-from alignkit.records.responses import response_bounds
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.choice import SURE, Choice, choose, confirm
 from alignkit.stats.contrasts.contrasts import Contrast, contrast, level_means

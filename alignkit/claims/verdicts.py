@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from alignkit.claims.responses import response_bounds
 from alignkit.claims.tables import UNFINISHED, claim_design, claim_factors, claim_table, planned_runs, planned_table
 from alignkit.columns import unit_of
 from alignkit.display import block, effect_words, head_html, p_words, rows_html, seeds_words, tight
 from alignkit.errors import AnalysisError, nearest
 from alignkit.records.confounding import rate_note, step_note
-from alignkit.records.responses import response_bounds
 from alignkit.records.rows import require_records
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import contrast

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from alignkit.claims.analysis import Analysis
+from alignkit.claims.responses import scales_of
 from alignkit.claims.verdicts import Verdict
 from alignkit.columns import EXCESS
 from alignkit.errors import AnalysisError
 from alignkit.figures.specifications import chart
-from alignkit.records.responses import scales_of
 from alignkit.report.section import Answer
 from alignkit.report.sections.attempts import ModelEffect, attempted, claim_effect, first_fit
 from alignkit.report.tables import Table

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from alignkit.claims.responses import alignment_scales
 from alignkit.errors import AnalysisError
-from alignkit.records.responses import alignment_scales
 from alignkit.stats.contrasts.contrasts import contrast
 from alignkit.stats.contrasts.location import SEED_MODELS
 from alignkit.stats.contrasts.paired import paired_test

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import special
 
+from alignkit.claims.responses import alignment_scales, log_odds, response_bounds, scales_of
 from alignkit.errors import AnalysisError
-from alignkit.records.responses import alignment_scales, log_odds, response_bounds, scales_of
 
 
 def test_ranges_of_responses() -> None:
