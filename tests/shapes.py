@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
@@ -13,5 +15,6 @@ check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, 
 
 
 def install() -> None:
+    typing.Protocol._is_runtime_protocol = True  # as @typing.runtime_checkable: an argument has the protocol's names
     kinds.Bool, kinds.Float, kinds.Int = jaxtyping.Bool, jaxtyping.Float, jaxtyping.Int
     jaxtyping.install_import_hook(CHECKED, "shapes.check")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -35,7 +35,6 @@ class Pass:
     """The number of the training step, from 1; 0 where the pass is no step."""
 
 
-@runtime_checkable
 class TeachingRule(Protocol):
     """What the way back asks of a rule."""
 

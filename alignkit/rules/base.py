@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from alignkit.settings.rules import RuleOptions
 from alignkit.settings.types import Section
 
 
-@runtime_checkable
 class TaughtNetwork(Protocol):
     """What a rule may ask of a network. Layers count from 1; the hidden ones are 1 to `len(hidden_sizes)`."""
 
