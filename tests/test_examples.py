@@ -85,6 +85,7 @@ def test_examples_of_docstrings(module: str) -> None:
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_of_the_readme(number: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from alignkit.report.section import Question
     from alignkit.rules.base import Rule
 
     code = blocks("python")[number]
@@ -99,6 +100,9 @@ def test_python_of_the_readme(number: int, folder: Path, capsys: pytest.CaptureF
             records = alignkit.run_study("mine.toml", "reports/mine", workers=1)
             taught = records.layers[records.layers["run_id"].isin(records.runs.query("rule != 'bp'")["run_id"])]
             assert taught["signal_cosine"].notna().any()
+        if isinstance(value, Question):
+            page = alignkit.write_report(alignkit.load("reports/quick"), "reports/own", sections=[value])
+            assert f"{value.title}</h2>" in page.read_text(encoding="utf-8")
 
 
 def test_the_study_of_the_readme_is_a_study() -> None:

@@ -348,16 +348,9 @@ def _confirmed(held_out: dict[str, Any], response: str) -> str:
 
 
 def _chart_context(chart: Chart, position: int, svg: bytes) -> dict[str, Any]:
-    description = f"{chart.title}. {chart.see}"
-    markup = Markup(inline_svg(svg, name=chart.name, description=description))
-    return {
-        "name": chart.name,
-        "number": position,
-        "title": chart.title,
-        "see": chart.see,
-        "how": chart.how,
-        "svg": markup,
-    }
+    markup = inline_svg(svg, name=chart.name, description=f"{chart.title}. {chart.see}")
+    shown = {"name": chart.name, "title": chart.title, "see": chart.see, "how": chart.how}
+    return {**shown, "number": position, "svg": Markup(markup)}
 
 
 def _section_context(question: Question, answer: Answer, inline: dict[str, dict[str, Any]]) -> dict[str, Any]:

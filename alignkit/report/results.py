@@ -42,20 +42,15 @@ SHORT = {
 
 
 def verdict_table(verdicts: list[Verdict]) -> Table:
-    rows = tuple(
-        (
-            verdict.claim.statement,
-            verdict.verdict,
-            change(verdict.estimate, verdict.claim.response),
-            change_interval(verdict.interval, verdict.claim.response),
-            deciding_p(verdict),
-            str(verdict.n_seeds) if verdict.n_seeds else ABSENT,
-        )
-        for verdict in verdicts
-    )
-    columns = ("claim", "verdict", "effect", "95% interval", "adjusted p", "seeds")
     caption = "The study's claims and their verdicts. Effects go from the first level to the second."
-    return Table("verdicts", caption, columns, rows, verdict_frame(verdicts), frozenset(columns[2:]))
+    return Table.each("verdicts", caption, verdicts, verdict_frame(verdicts), words=2, columns=[
+        ("claim", lambda verdict: verdict.claim.statement),
+        ("verdict", lambda verdict: verdict.verdict),
+        ("effect", lambda verdict: change(verdict.estimate, verdict.claim.response)),
+        ("95% interval", lambda verdict: change_interval(verdict.interval, verdict.claim.response)),
+        ("adjusted p", deciding_p),
+        ("seeds", lambda verdict: str(verdict.n_seeds) if verdict.n_seeds else ABSENT),
+    ])  # fmt: skip
 
 
 def recommendation_table(entries: list[dict[str, Any]]) -> Table:
@@ -200,14 +195,11 @@ def diverged_table(analysis: Analysis) -> Table | None:
     ).reset_index()
     rows = tuple(
         (
-            rule_name(str(row["rule"])),
-            str(row["cell"]) or "the study's options",
-            str(row["runs"]),
-            str(row["seeds"]),
-            _step(row["first_step"]),
+            rule_name(str(row["rule"])), str(row["cell"]) or "the study's options", str(row["runs"]),
+            str(row["seeds"]), _step(row["first_step"]),
         )
         for row in data.to_dict("records")
-    )
+    )  # fmt: skip
     columns = ("rule", "cell", "runs", "seeds", "first step")
     caption = "Runs that diverged: their measures are missing from the step on, and their pairs from every comparison."
     return Table("diverged", caption, columns, rows, data, frozenset({"runs", "first step"}))

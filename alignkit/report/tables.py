@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ _LATEX = {
 }  # fmt: skip
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Table:
     """What a reader sees (`columns`, `rows` of text) and what a machine reads (`data`).
@@ -32,6 +36,22 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     data: pd.DataFrame
     numeric: frozenset[str] = frozenset()
+
+    @classmethod
+    def each(
+        cls,
+        name: str,
+        caption: str,
+        things: Iterable[T],
+        data: pd.DataFrame,
+        *,
+        columns: Sequence[tuple[str, Callable[[T], str]]],
+        words: int = 1,
+    ) -> Table:
+        """A row for each thing, and a column for each head with what makes its cell; the first are `words`."""
+        heads = tuple(head for head, _ in columns)
+        rows = tuple(tuple(cell(thing) for _, cell in columns) for thing in things)
+        return cls(name, caption, heads, rows, data, frozenset(heads[words:]))
 
     @classmethod
     def of(cls, data: pd.DataFrame, *, name: str, caption: str, digits: int = 3) -> Table:

@@ -94,19 +94,14 @@ def _curved(result: DoseResponse) -> str:
 
 def _table(design: str, result: DoseResponse, at_loss: DoseAtLoss) -> Table:
     frame = result.to_frame()
-    rows = tuple(
-        (
-            f"{row[DOSE]:g}°",
-            reading(row["mean"], ACCURACY),
-            bare_change(row["difference"], ACCURACY),
-            change_interval((row["difference_low"], row["difference_high"]), ACCURACY),
-        )
-        for _, row in frame.iterrows()
-    )
-    columns = ("angle", "test accuracy", f"change from {result.doses[0]:g}°{in_unit(ACCURACY)}", "95% interval")
     caption = (
         f"Design {_name(design)}: test accuracy by imposed angle, {result.n_seeds} seeds. The best straight "
         f"line has a slope of {number(result.estimate, 3)} points a degree [{number(result.interval[0], 3)}, "
         f"{number(result.interval[1], 3)}]{_curved(result)}. The angle at which a point is lost: {at_loss.method}."
     )
-    return Table(f"dose_{design}", caption, columns, rows, frame, frozenset(columns))
+    return Table.each(f"dose_{design}", caption, frame.to_dict("records"), frame, words=0, columns=[
+        ("angle", lambda row: f"{row[DOSE]:g}°"),
+        ("test accuracy", lambda row: reading(row["mean"], ACCURACY)),
+        (f"change from {result.doses[0]:g}°{in_unit(ACCURACY)}", lambda row: bare_change(row["difference"], ACCURACY)),
+        ("95% interval", lambda row: change_interval((row["difference_low"], row["difference_high"]), ACCURACY)),
+    ])  # fmt: skip

@@ -122,28 +122,6 @@ def _verb(kind: str, n: int) -> str:
 
 
 def _table(found: Sequence[AtEqualLoss], name: str, where: str) -> Table:
-    columns = (
-        "claim", "change", "losses", "at equal loss", "95% interval", "at equal steps", "95% interval", "difference",
-        "95% interval", "p", "seeds", "runs", "left out",
-    )  # fmt: skip
-    rows = tuple(
-        (
-            made.claim.name,
-            row_label(made.claim.factor, made.result.levels),
-            f"{number(made.result.loss_range[0], 2)} to {number(made.result.loss_range[1], 2)}",
-            change(made.result.estimate, made.claim.response),
-            change_interval(made.result.interval, made.claim.response),
-            change(made.result.at_step.estimate, made.claim.response),
-            change_interval(made.result.at_step.interval, made.claim.response),
-            change(made.shift.estimate, made.claim.response),
-            change_interval(made.shift.interval, made.claim.response),
-            p_text(made.shift.p),
-            str(made.result.n_seeds),
-            f"{made.result.n_runs:,}",
-            f"{made.result.n_unmatched:,}",
-        )
-        for made in found
-    )
     caption = (
         f"Effects at equal training loss, {where}, beside those at the last common step over the same runs; a claim on "
         "an average over training is averaged over losses, or steps on a log scale. Losses: the median range matched "
@@ -151,7 +129,21 @@ def _table(found: Sequence[AtEqualLoss], name: str, where: str) -> Table:
         "counterparts' losses."
     )
     data = pd.concat([_frame(made) for made in found], ignore_index=True)
-    return Table(name, caption, columns, rows, data, frozenset(columns[3:]))
+    return Table.each(name, caption, found, data, words=3, columns=[
+        ("claim", lambda made: made.claim.name),
+        ("change", lambda made: row_label(made.claim.factor, made.result.levels)),
+        ("losses", lambda made: " to ".join(number(loss, 2) for loss in made.result.loss_range)),
+        ("at equal loss", lambda made: change(made.result.estimate, made.claim.response)),
+        ("95% interval", lambda made: change_interval(made.result.interval, made.claim.response)),
+        ("at equal steps", lambda made: change(made.result.at_step.estimate, made.claim.response)),
+        ("95% interval", lambda made: change_interval(made.result.at_step.interval, made.claim.response)),
+        ("difference", lambda made: change(made.shift.estimate, made.claim.response)),
+        ("95% interval", lambda made: change_interval(made.shift.interval, made.claim.response)),
+        ("p", lambda made: p_text(made.shift.p)),
+        ("seeds", lambda made: str(made.result.n_seeds)),
+        ("runs", lambda made: f"{made.result.n_runs:,}"),
+        ("left out", lambda made: f"{made.result.n_unmatched:,}"),
+    ])  # fmt: skip
 
 
 def _frame(made: AtEqualLoss) -> pd.DataFrame:

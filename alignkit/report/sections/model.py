@@ -100,19 +100,6 @@ def _answer(made: Model, anova: pd.DataFrame) -> str:
 
 
 def _anova_table(analysis: Analysis, made: Model, anova: pd.DataFrame) -> Table:
-    rows = tuple(
-        (
-            term_name(row["term"]),
-            f"{row['df']:g}, {row['df_error']:g}",
-            number(row["F"], 1),
-            p_text(row["p"]),
-            p_text(row["p_adjusted"]),
-            number(row["partial_r2"], 3),
-            number(row["generalised_r2"], 3),
-        )
-        for row in anova.head(SHOWN).to_dict("records")
-    )
-    columns = ("term", "df", "F", "p", "adjusted p", "partial R²", "generalised R²")
     more = f" The {SHOWN} largest of {len(anova)} terms." if len(anova) > SHOWN else ""
     caption = (
         f"{rule_name(made.rule)}: the {label_of(analysis.response)} at the end of training, by factors and pairs of "
@@ -121,7 +108,16 @@ def _anova_table(analysis: Analysis, made: Model, anova: pd.DataFrame) -> Table:
         "over the model's terms, which nobody declared. Partial R² says how repeatable a term is over seeds, "
         "generalised R² how much of all variation it explains."
     )
-    return Table(f"model{analysis.suffix(made.rule)}", caption + more, columns, rows, anova, frozenset(columns[1:]))
+    shown = anova.head(SHOWN).to_dict("records")
+    return Table.each(f"model{analysis.suffix(made.rule)}", caption + more, shown, anova, columns=[
+        ("term", lambda row: term_name(row["term"])),
+        ("df", lambda row: f"{row['df']:g}, {row['df_error']:g}"),
+        ("F", lambda row: number(row["F"], 1)),
+        ("p", lambda row: p_text(row["p"])),
+        ("adjusted p", lambda row: p_text(row["p_adjusted"])),
+        ("partial R²", lambda row: number(row["partial_r2"], 3)),
+        ("generalised R²", lambda row: number(row["generalised_r2"], 3)),
+    ])  # fmt: skip
 
 
 def _diagnosed(made: Model) -> str:

@@ -207,49 +207,39 @@ def _lag_sentence(fitted: PhaseSummary, lags: tuple[PhaseLag, ...]) -> str:
 
 def _tables(analysis: Analysis, made: Phases, suffix: str) -> list[Table]:
     name, measure = rule_name(made.rule), label_of(analysis.response)
-    columns: tuple[str, ...] = ("event", "median step", "95% interval", "seeds", "runs", "not by the end", "undefined")
-    rows: tuple[tuple[str, ...], ...] = tuple(
-        (
-            _name(result),
-            _when(result.estimate),
-            _span(result.interval),
-            str(result.n_seeds),
-            f"{result.n_runs:,}",
-            f"{result.n_censored:,}",
-            f"{result.n_undefined:,}",
-        )
-        for result in made.summaries
-    )
     caption = (
         f"{name}: when the {measure} of each layer begins to improve and when it saturates, in steps, and when the "
         "training loss has made nine tenths of its fall. A run without the event by the end is later than any with it."
     )
-    data = _times(made).drop(columns="rule")
-    found = [Table(f"phases{suffix}", caption, columns, rows, data, frozenset(columns[1:]))]
+    times = Table.each(f"phases{suffix}", caption, made.summaries, _times(made).drop(columns="rule"), columns=[
+        ("event", _name),
+        ("median step", lambda result: _when(result.estimate)),
+        ("95% interval", lambda result: _span(result.interval)),
+        ("seeds", lambda result: str(result.n_seeds)),
+        ("runs", lambda result: f"{result.n_runs:,}"),
+        ("not by the end", lambda result: f"{result.n_censored:,}"),
+        ("undefined", lambda result: f"{result.n_undefined:,}"),
+    ])  # fmt: skip
     pairs = [*(pair for order in made.orders.values() for pair in order.pairs), *made.lags]
     if not pairs:
-        return found
-    columns = ("comparison", "lag", "95% interval", "p", "Holm p", "seeds", "runs", "one censored", "both censored")
-    rows = tuple(
-        (
-            pair.comparison if pair in made.lags else f"{pair.event}: layer {pair.comparison}",
-            signed(pair.estimate, 2),
-            interval_text(pair.interval, 2),
-            p_text(pair.p) if pair.n_seeds > 1 else ABSENT,
-            p_text(pair.p_adjusted) if pair.n_seeds > 1 else ABSENT,
-            str(pair.n_seeds),
-            f"{pair.n_runs:,}",
-            f"{pair.n_censored:,}",
-            f"{pair.n_ties:,}",
-        )
-        for pair in pairs
-    )
+        return [times]
     caption = (
         f"{name}: how much later the first named comes than the second, in doublings of 1 + step (1: twice as late), "
         "within runs. p: exact sign-flip test over seeds; Holm among neighbouring layers."
     )
     data = pd.concat([pair.to_frame() for pair in pairs], ignore_index=True)
-    return [*found, Table(f"phases_order{suffix}", caption, columns, rows, data, frozenset(columns[1:]))]
+    order = Table.each(f"phases_order{suffix}", caption, pairs, data, columns=[
+        ("comparison", lambda pair: f"{'' if pair in made.lags else f'{pair.event}: layer '}{pair.comparison}"),
+        ("lag", lambda pair: signed(pair.estimate, 2)),
+        ("95% interval", lambda pair: interval_text(pair.interval, 2)),
+        ("p", lambda pair: p_text(pair.p) if pair.n_seeds > 1 else ABSENT),
+        ("Holm p", lambda pair: p_text(pair.p_adjusted) if pair.n_seeds > 1 else ABSENT),
+        ("seeds", lambda pair: str(pair.n_seeds)),
+        ("runs", lambda pair: f"{pair.n_runs:,}"),
+        ("one censored", lambda pair: f"{pair.n_censored:,}"),
+        ("both censored", lambda pair: f"{pair.n_ties:,}"),
+    ])  # fmt: skip
+    return [times, order]
 
 
 def _name(result: PhaseSummary) -> str:

@@ -23,48 +23,41 @@ def power(analysis: Analysis) -> Answer | None:
     tested = [verdict for verdict in analysis.verdicts if math.isfinite(verdict.p)]
     if not tested:
         return None
-    rows, data, weak, undecided = [], [], [], []
+    found: list[tuple[Verdict, dict[str, Any]]] = []
     for verdict in tested:
-        found = _power_of(verdict, analysis.family_size if verdict.claim.family == "confirmatory" else 1)
-        if found is None:
-            continue
-        data.append(found)
-        if found["power"] < CHANCE:
-            weak.append(verdict.claim.name)
-            if verdict.verdict == "undecided":
-                undecided.append(verdict.claim.name)
-        response = verdict.claim.response
-        rows.append(
-            (
-                verdict.claim.name,
-                row_label(verdict.claim.factor, verdict.levels),
-                level(verdict.claim.smallest_effect, response),
-                level(found["sd"], response),
-                str(verdict.n_seeds),
-                f"{found['power']:.0%}",
-                f"{found['power_equivalence']:.0%}",
-                level(found["detectable"], response),
-                str(found["seeds_needed"] or ABSENT),
-            )
-        )
-    if not rows:
+        powers = _power_of(verdict, analysis.family_size if verdict.claim.family == "confirmatory" else 1)
+        if powers is not None:
+            found.append((verdict, powers))
+    if not found:
         return None
-    columns = (
-        "claim", "change", "smallest effect", "sd over seeds", "seeds", "power", "power, no effect", "found with 80%",
-        "seeds for 80%",
-    )  # fmt: skip
+    weak = [verdict for verdict, powers in found if powers["power"] < CHANCE]
+    names, undecided = (
+        listed(verdict.claim.name for verdict in verdicts)
+        for verdicts in (weak, [verdict for verdict in weak if verdict.verdict == "undecided"])
+    )
     caption = (
         "Power of the exact test at the first step of its family, for the smallest effect that matters and for showing "
         "that there is none, by the sd of the contrast over seeds."
     )
     answer = (
-        f"For {count(len(weak), 'claim')} ({listed(weak)}), these seeds would find the smallest effect that matters in "
+        f"For {count(len(weak), 'claim')} ({names}), these seeds would find the smallest effect that matters in "
         "fewer than four cases of five."
-        + (f" The effect of {listed(undecided)}, undecided, may well be there." if undecided else "")
+        + (f" The effect of {undecided}, undecided, may well be there." if undecided else "")
         if weak
         else "Every tested claim has the seeds to find the smallest effect that matters in at least four cases of five."
     )
-    table = Table("power", caption, columns, tuple(rows), pd.DataFrame(data), frozenset(columns[2:]))
+    data = pd.DataFrame([powers for _, powers in found])
+    table = Table.each("power", caption, found, data, words=2, columns=[
+        ("claim", lambda of: of[0].claim.name),
+        ("change", lambda of: row_label(of[0].claim.factor, of[0].levels)),
+        ("smallest effect", lambda of: level(of[0].claim.smallest_effect, of[0].claim.response)),
+        ("sd over seeds", lambda of: level(of[1]["sd"], of[0].claim.response)),
+        ("seeds", lambda of: str(of[0].n_seeds)),
+        ("power", lambda of: f"{of[1]['power']:.0%}"),
+        ("power, no effect", lambda of: f"{of[1]['power_equivalence']:.0%}"),
+        ("found with 80%", lambda of: level(of[1]["detectable"], of[0].claim.response)),
+        ("seeds for 80%", lambda of: str(of[1]["seeds_needed"] or ABSENT)),
+    ])  # fmt: skip
     return Answer((answer,), (table,))
 
 

@@ -141,27 +141,23 @@ def specifications(analysis: Analysis) -> Answer | None:
         return None
     fits: dict[Any, LinearFit | str] = {}
     found, failed = attempted(verdicts, lambda verdict: (verdict, _specification_curve(analysis, verdict, fits)))
-    curves = {verdict.claim.name: (verdict, curve) for verdict, curve in found}
+    curves = {verdict.claim.name: curve for verdict, curve in found}
     notes = [f"{verdict.claim.name}: {why}." for verdict, why in failed]
     if not curves:
         return Answer((), notes=tuple(notes))
-    changes = {name: row_label(curve.factor, curve.levels) for name, (_, curve) in curves.items()}
+    changes = {name: row_label(curve.factor, curve.levels) for name, curve in curves.items()}
     labels = {  # claims on one change of different responses need their names
         name: label if list(changes.values()).count(label) == 1 else f"{label} ({name})"
         for name, label in changes.items()
     }
     rows = tuple(
         (
-            labels[name],
-            f"{len([one for one in curve.specifications if not one.reason])} of {len(curve.specifications)}",
-            f"{curve.sign_agreement:.0%}",
-            f"{curve.share_significant:.0%}",
-            p_text(curve.p_joint),
-            curve.conclusion,
+            labels[name], f"{sum(not one.reason for one in curve.specifications)} of {len(curve.specifications)}",
+            f"{curve.sign_agreement:.0%}", f"{curve.share_significant:.0%}", p_text(curve.p_joint), curve.conclusion,
         )
-        for name, (_, curve) in curves.items()
-    )
-    worst = any(isfinite(verdict.worst_case[0]) for verdict, _ in curves.values())
+        for name, curve in curves.items()
+    )  # fmt: skip
+    worst = any(isfinite(verdict.worst_case[0]) for verdict, _ in found)
     columns = ("claim", "estimable", "same sign", "p below .05", "joint p", "specifications")
     caption = (
         "Each claim under every combination of scale (as declared, Fisher's z of a cosine, log odds of an accuracy, a "
@@ -170,17 +166,18 @@ def specifications(analysis: Analysis) -> Answer | None:
         "An accuracy has neither summary nor checkpoint to choose. The first, as declared, alone decides"
         + (", on the worst case of runs without a value, which no specification takes." if worst else ".")
     )
-    data = pd.concat([curve.to_frame().assign(claim=name) for name, (_, curve) in curves.items()], ignore_index=True)
+    frames = {name: curve.to_frame() for name, curve in curves.items()}
+    data = pd.concat([frame.assign(claim=name) for name, frame in frames.items()], ignore_index=True)
     table = Table("specifications", caption, columns, rows, data, frozenset(columns[1:5]))
-    doubtful = [name for name, (_, curve) in curves.items() if curve.conclusion == "disagree"]
+    doubtful = [name for name, curve in curves.items() if curve.conclusion == "disagree"]
     answer = (
         f"The sign of {listed(doubtful)} depends on how it is analysed."
         if doubtful
         else f"The sign of {count(len(curves), 'claim')} is the same in every way to analyse the data."
     )
-    labelled = pd.concat([curve.to_frame().assign(label=labels[name]) for name, (_, curve) in curves.items()])
-    notes += [f"{name}: {curve.statement}." for name, (_, curve) in curves.items()]
-    return Answer((answer,), (table,), (chart(labelled, see=answer),), tuple(notes))
+    drawn = chart(pd.concat([frame.assign(label=labels[name]) for name, frame in frames.items()]), see=answer)
+    notes += [f"{name}: {curve.statement}." for name, curve in curves.items()]
+    return Answer((answer,), (table,), (drawn,), tuple(notes))
 
 
 def _specification_curve(analysis: Analysis, verdict: Verdict, fits: dict[Any, LinearFit | str]) -> SpecificationCurve:

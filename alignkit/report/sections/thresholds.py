@@ -138,70 +138,47 @@ def _tables(curves: list[WidthCurve], response: str, design: str) -> list[Table]
 
 
 def _bends(curves: list[WidthCurve], response: str, where: str) -> Table:
-    columns = ("rule", "verdict", "bend at", "95% interval", "slope below", "slope above", "sup-F", "p", "seeds")
-    rows = tuple(
-        (
-            rule_name(curve.rule),
-            curve.bend.verdict,
-            _units(curve.bend.estimate),
-            _span(curve.bend.interval) or ABSENT,
-            change(curve.bend.slopes[0], response),
-            change(curve.bend.slopes[1], response),
-            number(curve.bend.sup_f, 1),
-            p_text(curve.bend.p),
-            str(curve.bend.n_seeds),
-        )
-        for curve in curves
-    )
     caption = (
         f"Whether the {where} bends, and where; slopes are per doubling. p: the largest F over bends against a line, "
         "under random signs of whole seeds. The interval holds every bend that these seeds do not reject."
     )
     data = _by_rule([(curve, curve.bend.to_frame().assign(response=response)) for curve in curves])
-    return Table("thresholds", caption, columns, rows, data, frozenset(columns[2:]))
+    return Table.each("thresholds", caption, curves, data, words=2, columns=[
+        ("rule", lambda curve: rule_name(curve.rule)),
+        ("verdict", lambda curve: curve.bend.verdict),
+        ("bend at", lambda curve: _units(curve.bend.estimate)),
+        ("95% interval", lambda curve: _span(curve.bend.interval) or ABSENT),
+        ("slope below", lambda curve: change(curve.bend.slopes[0], response)),
+        ("slope above", lambda curve: change(curve.bend.slopes[1], response)),
+        ("sup-F", lambda curve: number(curve.bend.sup_f, 1)),
+        ("p", lambda curve: p_text(curve.bend.p)),
+        ("seeds", lambda curve: str(curve.bend.n_seeds)),
+    ])  # fmt: skip
 
 
 def _models(curves: list[WidthCurve], response: str, where: str) -> Table:
     square = f" ({unit_of(response)}\N{SUPERSCRIPT TWO})" if unit_of(response) else ""
-    columns = ("rule", "curve", f"held-out error{in_unit(response)}", f"gain of a bend{square}", "95% interval", "p")
-    rows = tuple(
-        (
-            rule_name(curve.rule),
-            model.model,
-            number(model.rmse, digits_of(response) + 1) + unit(response) * (unit_of(response) == "°"),
-            ABSENT if model.model == "segmented" else _significant(model.improvement),
-            _significant_span(model.interval),
-            p_text(model.p),
-        )
-        for curve in curves
-        for model in curve.bend.held_out
-    )
+    degrees = unit(response) * (unit_of(response) == "°")
     caption = (
         f"How well each curve through the {where}, fitted to the other seeds, predicts a seed that it has not seen: "
         "root mean squared error, and what the segmented line takes off the mean squared error (exact sign-flip test "
         "over seeds)."
     )
+    models = [(curve.rule, model) for curve in curves for model in curve.bend.held_out]
     data = _by_rule(
         [(curve, pd.DataFrame([_held_out_row(model) for model in curve.bend.held_out])) for curve in curves]
     )
-    return Table("thresholds_curves", caption, columns, rows, data, frozenset(columns[2:]))
+    return Table.each("thresholds_curves", caption, models, data, words=2, columns=[
+        ("rule", lambda of: rule_name(of[0])),
+        ("curve", lambda of: of[1].model),
+        (f"held-out error{in_unit(response)}", lambda of: number(of[1].rmse, digits_of(response) + 1) + degrees),
+        (f"gain of a bend{square}", lambda of: _gain(of[1])),
+        ("95% interval", lambda of: _significant_span(of[1].interval)),
+        ("p", lambda of: p_text(of[1].p)),
+    ])  # fmt: skip
 
 
 def _trends(curves: list[WidthCurve], response: str, where: str) -> Table:
-    columns = ("rule", "component", f"estimate{in_unit(response)}", "95% interval", "p", "Holm p", "share")
-    rows = tuple(
-        (
-            rule_name(curve.rule),
-            DEGREES[part.degree],
-            change(part.estimate, response),
-            change_interval(part.interval, response),
-            p_text(part.p),
-            p_text(part.p_adjusted),
-            _share(part),
-        )
-        for curve in curves
-        for part in curve.trend.polynomial
-    )
     pages = listed(
         f"{rule_name(curve.rule)} L {curve.trend.page_l:g}, p {p_text(curve.trend.p_page)}" for curve in curves
     )
@@ -209,8 +186,17 @@ def _trends(curves: list[WidthCurve], response: str, where: str) -> Table:
         f"Orthogonal polynomial contrasts of the {where} on log2 width, one coefficient a seed; share: of the means' "
         f"sum of squares over widths. Page's test of a monotone trend, two-sided: {pages}."
     )
+    parts = [(curve.rule, part) for curve in curves for part in curve.trend.polynomial]
     data = _by_rule([(curve, curve.trend.polynomial_frame()) for curve in curves])
-    return Table("thresholds_trend", caption, columns, rows, data, frozenset(columns[2:]))
+    return Table.each("thresholds_trend", caption, parts, data, words=2, columns=[
+        ("rule", lambda of: rule_name(of[0])),
+        ("component", lambda of: DEGREES[of[1].degree]),
+        (f"estimate{in_unit(response)}", lambda of: change(of[1].estimate, response)),
+        ("95% interval", lambda of: change_interval(of[1].interval, response)),
+        ("p", lambda of: p_text(of[1].p)),
+        ("Holm p", lambda of: p_text(of[1].p_adjusted)),
+        ("share", lambda of: _share(of[1])),
+    ])  # fmt: skip
 
 
 def _by_rule(frames: list[tuple[WidthCurve, pd.DataFrame]]) -> pd.DataFrame:
@@ -239,6 +225,10 @@ def _units(width: float) -> str:
 
 def _span(interval: tuple[float, float]) -> str:
     return "" if math.isnan(interval[0]) else f"[{_units(interval[0])}, {_units(interval[1])}]"
+
+
+def _gain(model: HeldOut) -> str:
+    return ABSENT if model.model == "segmented" else _significant(model.improvement)
 
 
 def _significant(value: float) -> str:

@@ -69,26 +69,21 @@ def _answer(rule: str, response: str, result: VarianceDecomposition) -> str:
 
 
 def _table(rule: str, response: str, result: VarianceDecomposition) -> Table:
-    rows = tuple(
-        (
-            _in_words(part.source),
-            " x ".join(map(str, part.n_levels)),
-            _short(part.estimate),
-            f"[{_short(part.interval[0])}, {_short(part.interval[1])}]",
-            _short(part.sd),
-            f"{part.share:.0%}",
-            f"[{part.share_interval[0]:.0%}, {part.share_interval[1]:.0%}]",
-            p_text(part.p),
-        )
-        for part in result.components
-    )
-    columns = ("source", "draws", "variance", "95% interval", "sd", "share", "95% interval of share", "p")
     caption = (
         f"{rule_name(rule)}: variance components of the {label_of(response)} at the end of training"
         f"{f', in {unit_of(response)} squared' if unit_of(response) else ''}. Mean {reading(result.mean, response)}."
     )
     name = f"variance_{slug(rule)}_{slug(response)}"
-    return Table(name, caption, columns, rows, result.to_frame(), frozenset(columns[1:]))
+    return Table.each(name, caption, result.components, result.to_frame(), columns=[
+        ("source", lambda part: _in_words(part.source)),
+        ("draws", lambda part: " x ".join(map(str, part.n_levels))),
+        ("variance", lambda part: _short(part.estimate)),
+        ("95% interval", lambda part: f"[{_short(part.interval[0])}, {_short(part.interval[1])}]"),
+        ("sd", lambda part: _short(part.sd)),
+        ("share", lambda part: f"{part.share:.0%}"),
+        ("95% interval of share", lambda part: f"[{part.share_interval[0]:.0%}, {part.share_interval[1]:.0%}]"),
+        ("p", lambda part: p_text(part.p)),
+    ])  # fmt: skip
 
 
 def _short(value: float) -> str:
