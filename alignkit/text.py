@@ -24,6 +24,16 @@ def p_text(p: float) -> str:
     return "1" if p >= 0.9995 else f"{p:.3f}"[1:]
 
 
+def p_relation(p: float) -> str:
+    """A p-value as it follows the letter.
+
+    >>> f"p {p_relation(0.0312)}", f"p {p_relation(0.0002)}"
+    ('p = .031', 'p < .001')
+    """
+    text = p_text(p)
+    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
+
+
 def number(value: float, digits: int) -> str:
     """A number with a true minus, zero without one; a dash where it is missing."""
     if not math.isfinite(value):
@@ -87,15 +97,44 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def axis_unit(response: str) -> str:
+    """The unit in brackets, for an axis: as `in_unit`, but degrees are said."""
+    return " (degrees)" if unit_of(response) == "°" else in_unit(response)
+
+
 def unit(response: str) -> str:
     """The unit as it follows a number."""
-    found = unit_of(response)
-    return found if found in ("", "°") else f" {found}"
+    return after_number(unit_of(response))
 
 
-def count(n: int, noun: str, plural: str = "") -> str:
+def after_number(unit: str) -> str:
+    """A unit as it follows a number: degrees stand close."""
+    return unit if unit in ("", "°") else f" {unit}"
+
+
+def sized(value: float, unit: str) -> str:
+    """A size with its unit.
+
+    >>> sized(2.0, "°"), sized(1.0, "points"), sized(0.5, "points")
+    ('2°', '1 point', '0.5 points')
+    """
+    return "1 point" if unit == "points" and value == 1 else f"{value:g}{after_number(unit)}"
+
+
+def plural(n: int, noun: str, many: str = "") -> str:
+    """A noun as a count has it."""
+    return noun if n == 1 else many or f"{noun}s"
+
+
+def count(n: int, noun: str, many: str = "") -> str:
     """A count with its noun: "1 run", "1,370 runs"."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+    return f"{n:,} {plural(n, noun, many)}"
+
+
+def named(noun: str, names: Iterable[str]) -> str:
+    """Things by name: "rule dfa", "rules bp, dfa and fa"."""
+    each = list(names)
+    return f"{plural(len(each), noun)} {listed(each)}"
 
 
 def listed(items: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ from alignkit.stats.sensitivity.attrition import worst_case_bounds
 from alignkit.stats.tables.checks import require_alpha
 from alignkit.stats.tables.levels import in_design, level_text
 from alignkit.study.claim import Claim
-from alignkit.text import ABSENT, count, p_text
+from alignkit.text import ABSENT, count, p_relation, p_text, plural, sized
 
 ALPHA = 0.05
 NAN = float("nan")
@@ -108,7 +108,7 @@ def _html(verdicts: Sequence[Verdict]) -> str:
     columns = ("claim", "verdict", "effect [95%]", "adjusted p", "seeds", "reason")
     table = rows_html(rows, head=columns, right=("adjusted p", "seeds"), badge="verdict")
     notes = [f"{verdict.claim.name}: {note}" for verdict in verdicts for note in verdict.warnings]
-    return block(head_html(f"Verdict{'s' * (len(verdicts) != 1)}", count(len(verdicts), "claim")), table, notes=notes)
+    return block(head_html(plural(len(verdicts), "Verdict"), count(len(verdicts), "claim")), table, notes=notes)
 
 
 class Verdicts(list[Verdict]):
@@ -291,7 +291,7 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
     notes = [*_step_length(records, claim), *result.warnings, *missing]
     if records.missing:
         notes.append(
-            f"preliminary: {_runs(records.missing, 'planned run')} without records yet; verdicts take the worst case "
+            f"preliminary: {count(records.missing, 'planned run')} without records yet; verdicts take the worst case "
             "over what is still missing"
         )
     measured = replace(
@@ -325,7 +325,7 @@ def _measure(records: Records, claim: Claim, *, family_size: int, alpha: float) 
         reason = str(error)
         if waiting:
             reason = (
-                f"too early to tell: {waiting:,} of its {_runs(len(table))} have no records yet, and of the "
+                f"too early to tell: {waiting:,} of its {count(len(table), 'run')} have no records yet, and of the "
                 f"{minimum_seeds(size, alpha)} seeds that the exact test needs, {result.n_seeds} can be compared"
             )
         return replace(measured, reason=reason, p=NAN, p_equivalence=NAN)
@@ -350,7 +350,7 @@ def _worst_case(
         table, factor=claim.factor, levels=claim.levels, bounds=response_bounds(claim.response), within=within,
         margin=claim.smallest_effect, alpha=alpha,
     )  # fmt: skip
-    lowest, highest = (_sized(float(f"{bound:.3g}"), measured.unit) for bound in (bounds.lowest, bounds.highest))
+    lowest, highest = (sized(float(f"{bound:.3g}"), measured.unit) for bound in (bounds.lowest, bounds.highest))
     note = (
         f"whatever the runs without a value could show, the effect lies between {lowest} and {highest}; the "
         "p-values are the largest over all of that"
@@ -370,10 +370,12 @@ def _judge(verdict: Verdict, p: float, p_equivalence: float, alpha: float) -> Ve
     verdict = replace(verdict, p_adjusted=p, p_equivalence_adjusted=p_equivalence)
     if verdict.reason:
         return verdict
-    claim, margin = verdict.claim, _sized(verdict.claim.smallest_effect, verdict.unit)
+    claim, margin = verdict.claim, sized(verdict.claim.smallest_effect, verdict.unit)
     claimed = verdict.estimate > 0 if claim.direction == "increase" else verdict.estimate < 0
     if p_equivalence < alpha:
-        reason = f"smaller than {margin}, the smallest effect that matters (p {_p(p_equivalence)} for equivalence)"
+        reason = (
+            f"smaller than {margin}, the smallest effect that matters (p {p_relation(p_equivalence)} for equivalence)"
+        )
         return replace(verdict, verdict="equivalent", reason=reason)
     if p < alpha:
         low, high = verdict.worst_case if isfinite(verdict.worst_case[0]) else verdict.interval
@@ -405,22 +407,7 @@ def _missing(table: pd.DataFrame, claim: Claim, levels: tuple[str, str]) -> list
         for reason in sorted(absent["missing"].unique())
     }
     return [
-        f"{reason}: {_runs(before)} at {levels[0]}, {after} at {levels[1]}"
+        f"{reason}: {count(before, 'run')} at {levels[0]}, {after} at {levels[1]}"
         for reason, (before, after) in counts.items()
         if before or after
     ]
-
-
-def _runs(n: int, noun: str = "run") -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
-
-
-def _p(p: float) -> str:
-    return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
-
-
-def _sized(value: float, unit: str) -> str:
-    """A size with its unit: 2°, 1 point, 0.5 points."""
-    if unit == "points" and value == 1:
-        return "1 point"
-    return f"{value:g}" + (f" {unit}" if unit and unit != "°" else unit)

@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 from alignkit.claims.verdicts import Verdict
-from alignkit.columns import digits_of, label_of, unit_of
+from alignkit.columns import digits_of, label_of
 from alignkit.stats.contrasts.contrasts import Contrast
-from alignkit.text import p_text
+from alignkit.text import number, p_text, sizes, unit
 
 NO_EVIDENCE = "no evidence"
 ACCURACY = "test_accuracy"
@@ -38,7 +38,7 @@ def to_markdown(entries: list[dict[str, Any]]) -> str:
         if response != ACCURACY:
             accuracy = effect_text(entry["accuracy_effect"], entry["accuracy_interval"], ACCURACY)
             p = entry["accuracy_p_adjusted"]
-            effects.append(f"test accuracy {accuracy}" + ("" if p is None else f", adjusted p {p:.3f}"))
+            effects.append(f"test accuracy {accuracy}" + ("" if p is None else f", adjusted p {number(p, 3)}"))
         sure = []
         if entry["p_better"] is not None:
             pair = " against ".join(reversed(entry["levels"]))
@@ -77,7 +77,7 @@ def scope_text(scope: dict[str, Any]) -> str:
     """Where a recommendation was seen, in words."""
     hidden = ""
     if scope["widths"]:
-        hidden = f"{_sizes(scope['depths'])} hidden layers of {_sizes(scope['widths'])} units"
+        hidden = f"{sizes(scope['depths'])} hidden layers of {sizes(scope['widths'])} units"
     seeds = f"{scope['seeds']} seeds" if scope["seeds"] else ""
     parts = (
         scope["data"],
@@ -97,13 +97,6 @@ def chance_text(p: float) -> str:
     ('0.97', '>0.99', '<0.01')
     """
     return ">0.99" if p > 0.99 else "<0.01" if p < 0.01 else f"{p:.2f}"
-
-
-def _sizes(values: list[int]) -> str:
-    if len(values) > 4:
-        return f"{values[0]} to {values[-1]}"
-    *others, last = map(str, values)
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def advice(verdict: Verdict, found: str, accuracy: Contrast | None, *, changes: bool) -> str:
@@ -176,10 +169,10 @@ def unconfirmed(held_out: dict[str, Any], response: str) -> list[str]:
 def effect_text(effect: float | None, interval: list[float | None], response: str) -> str:
     if effect is None:
         return "not measured"
-    digits, unit = digits_of(response), _after(response)
+    digits = digits_of(response)
     low, high = interval
     bounds = "" if low is None or high is None else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
-    return f"{effect:+.{digits}f}{unit}{bounds}".replace("-", "\N{MINUS SIGN}")
+    return f"{effect:+.{digits}f}{unit(response)}{bounds}".replace("-", "\N{MINUS SIGN}")
 
 
 def _perhaps_small(verdict: Verdict) -> str:
@@ -188,8 +181,7 @@ def _perhaps_small(verdict: Verdict) -> str:
     smallest = verdict.claim.smallest_effect
     if low >= smallest or high <= -smallest:
         return ""
-    unit = _after(verdict.claim.response)
-    return f" (perhaps by less than {smallest:g}{unit}, the smallest effect that matters)"
+    return f" (perhaps by less than {smallest:g}{unit(verdict.claim.response)}, the smallest effect that matters)"
 
 
 def _moves(change: float, response: str) -> str:
@@ -197,12 +189,7 @@ def _moves(change: float, response: str) -> str:
 
 
 def _size(value: float, response: str) -> str:
-    return f"{value:.{digits_of(response)}f}{_after(response)}"
-
-
-def _after(response: str) -> str:
-    unit = unit_of(response)
-    return unit if unit in ("", "°") else f" {unit}"
+    return f"{value:.{digits_of(response)}f}{unit(response)}"
 
 
 def deciding_p(verdict: Verdict) -> str:

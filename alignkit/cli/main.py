@@ -218,6 +218,7 @@ def plan(
     from alignkit.execution.run_study import known_rates, open_study, study_plan
     from alignkit.study.defects import defects
     from alignkit.study.seed_notes import seed_notes
+    from alignkit.text import count
 
     if effect is not None and pilot_records is None:
         raise AlignkitError("--effect: needs a pilot's records to be judged by. Add --from DIR")
@@ -243,7 +244,7 @@ def plan(
         "cohorts",
         "largest cohort",
         "data",
-        f"time with {workers} worker{'s' * (workers > 1)}",
+        f"time with {count(workers, 'worker')}",
         title=escape(source.study.title or source.study.name),
     )
     for name, stage in stages:

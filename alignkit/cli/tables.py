@@ -48,7 +48,7 @@ def print_power(planned: Any, directory: Path, effect: float | None) -> None:
     from alignkit.claims.power import claim_power
     from alignkit.columns import digits_of
     from alignkit.records.store import load
-    from alignkit.text import number
+    from alignkit.text import after_number, number
 
     if not planned.study.claims:
         raise AlignkitError(f"{planned.source}: declares no claims, so no number of seeds can be told. Add [[claims]]")
@@ -70,7 +70,7 @@ def print_power(planned: Any, directory: Path, effect: float | None) -> None:
             table.add_row(name, "", "", "", "", "", "")
             continue
         digits = digits_of(result.claim.response)
-        unit = result.unit if result.unit in ("", "°") else f" {result.unit}"
+        unit = after_number(result.unit)
         table.add_row(
             name, f"{result.effect:g}{unit}",
             f"{number(result.sd, digits)} ({number(result.sd_upper, digits)}){unit}", f"{result.power:.0%}",

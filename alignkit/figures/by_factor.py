@@ -15,9 +15,19 @@ from alignkit.columns import digits_of, label_of
 from alignkit.errors import AnalysisError
 from alignkit.figures import captions
 from alignkit.figures.chart import Chart
-from alignkit.figures.style import STYLE, axis_label, finish, panels_of, rule_colour, unit_after
+from alignkit.figures.style import STYLE, axis_label, finish, panels_of, rule_colour
 from alignkit.stats.contrasts.contrasts import Contrast, contrast_frame, level_means
-from alignkit.text import change, change_interval, count, interval_text, row_label, rule_name, signed, with_interval
+from alignkit.text import (
+    change,
+    change_interval,
+    count,
+    interval_text,
+    row_label,
+    rule_name,
+    signed,
+    unit,
+    with_interval,
+)
 
 MOST_LABEL_CHARACTERS = 26
 """What fits below a small panel side by side; longer labels are turned."""
@@ -53,7 +63,7 @@ def alignment_by_factor(
         axes.set_xlim(-0.35, len(levels) - 0.65)
         axes.xaxis.grid(False)
         effect = effects[effects["factor"] == factor].iloc[-1]
-        text, interval = f"{signed(effect['estimate'], digits)}{unit_after(response)}", (effect["low"], effect["high"])
+        text, interval = f"{signed(effect['estimate'], digits)}{unit(response)}", (effect["low"], effect["high"])
         if np.isfinite(interval).all():
             text += f" {interval_text(interval, digits)}"
         which = f"\n{levels[-1]} less {levels[0]}" if len(levels) > 2 else ""

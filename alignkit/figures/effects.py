@@ -17,9 +17,9 @@ from alignkit.columns import GAP, label_of
 from alignkit.errors import AnalysisError
 from alignkit.figures import captions
 from alignkit.figures.chart import Chart
-from alignkit.figures.style import FAINT, INK, RULE_COLOURS, STYLE, WIDTH, finish, in_unit
+from alignkit.figures.style import FAINT, INK, RULE_COLOURS, STYLE, WIDTH, finish
 from alignkit.stats.contrasts.contrasts import contrast_frame
-from alignkit.text import row_label, rule_name
+from alignkit.text import axis_unit, row_label, rule_name
 
 
 @mpl.rc_context(STYLE)
@@ -59,7 +59,7 @@ def forest(
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_locator(NullLocator())
         axes.spines["left"].set_visible(False)
-        axes.set_title(textwrap.fill(f"{label_of(str(response))}{in_unit(str(response))}", 28), loc="left")
+        axes.set_title(textwrap.fill(f"{label_of(str(response))}{axis_unit(str(response))}", 28), loc="left")
         axes.set_xlabel("change")
     # A row's name stands above its line: beside it, names would take half of a phone's width.
     for y, text in enumerate(rows):

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from alignkit.columns import GAP, label_of, unit_of
-from alignkit.text import own_colour
+from alignkit.text import axis_unit, own_colour
 
 WIDTH = 4.8
 INK, FAINT, GRID = "#1f2328", "#8a9099", "#e3e5e8"
@@ -156,19 +156,9 @@ def mark_chance(axes: Axes, response: str) -> None:
                   ha="right", fontsize=8, color=INK)  # fmt: skip
 
 
-def unit_after(response: str) -> str:
-    unit = unit_of(response)
-    return unit if unit in ("", "°") else f" {unit}"
-
-
-def in_unit(response: str) -> str:
-    unit = unit_of(response)
-    return f" ({'degrees' if unit == '°' else unit})" if unit else ""
-
-
 def axis_label(response: str, *, short: bool = False) -> str:
-    """The label of an axis of levels: accuracies are in %, their differences (`in_unit`) in points."""
+    """The label of an axis of levels: accuracies are in %, their differences (`axis_unit`) in points."""
     if short and unit_of(response) == "°":
         return "angle (degrees)"
     is_level = unit_of(response) == "points" and response != GAP
-    return label_of(response) + (" (%)" if is_level else in_unit(response))
+    return label_of(response) + (" (%)" if is_level else axis_unit(response))

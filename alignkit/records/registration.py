@@ -20,6 +20,7 @@ from alignkit.records.files import read_object, write_text
 from alignkit.settings.study_options import SECTIONS
 from alignkit.study.claim import Claim
 from alignkit.study.study import Study
+from alignkit.text import listed
 
 FILE = "analysis_plan.json"
 PLAN_FORMAT = 2
@@ -120,7 +121,7 @@ class Registration:
                 before, value = ({arm: rates[arm] for arm in before.keys() & value.keys()} for rates in (before, value))
             if value != before:
                 found.append(name + (f" (from {len(before)} to {len(value)})" if name == "the seeds" else ""))
-        return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+        return listed(found)
 
     def undeclared(self, study: Study, claim: Claim) -> str:
         """Why a claim of the study does not count as declared before the runs; "" where it does."""

@@ -28,7 +28,7 @@ from alignkit.records.plan_file import read_plan
 from alignkit.records.registration import Registration
 from alignkit.settings.rules import WITHOUT_FEEDBACK
 from alignkit.study.study import Study
-from alignkit.text import count, listed, show_rules
+from alignkit.text import count, named, show_rules
 
 _COHORT = re.compile(r"[0-9a-f]{16}")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.([0-9]+)")
@@ -74,7 +74,7 @@ def _words(records: Records) -> str:
         count(len(runs), "run"),
         count((fed if len(fed) else runs["cell"]).nunique(), "cell"),
         count(runs["seed"].nunique(), "seed") + (f" and {apart} held out" if apart else ""),
-        f"rule{'s' * (runs['rule'].nunique() > 1)} {listed(list(dict.fromkeys(runs['rule'])))}",
+        named("rule", dict.fromkeys(runs["rule"])),
         *([f"{diverged:,} diverged"] if diverged else []),
         f"{count(records.missing, 'run')} missing" if records.missing else "complete",
     ]

@@ -36,6 +36,7 @@ from alignkit.text import (
     level,
     level_interval,
     listed,
+    named,
     number,
     p_text,
     row_label,
@@ -232,7 +233,7 @@ def _on_runs(analysis: Analysis) -> str:
     cells = int(runs.groupby("rule")["cell"].nunique().max())
     text = (
         f"{count(len(runs), 'run')}: {count(cells, 'cell')}, {count(seeds, 'seed')}, "
-        f"{'rules' if len(rules) > 1 else 'rule'} {listed(map(rule_name, rules))}."
+        f"{named('rule', map(rule_name, rules))}."
     )
     if seeds < 2 and any(_crosses_draws(analysis, rule) for rule in rules):
         text += " All runs share one seed: what replicates are the draws of each stream of randomness."

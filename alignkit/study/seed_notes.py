@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alignkit.stats.contrasts.paired import minimum_seeds
 from alignkit.study.study import Study
+from alignkit.text import count
 
 
 def seed_notes(study: Study) -> tuple[str, ...]:
@@ -14,6 +15,6 @@ def seed_notes(study: Study) -> tuple[str, ...]:
         return ()
     family = f"a family of {confirmatory} claims" if confirmatory > 1 else "one claim"
     return (
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'}: too few for the exact test of {family}, which takes {least} to "
+        f"{count(seeds, 'seed')}: too few for the exact test of {family}, which takes {least} to "
         "reach p < .05. Those claims stay undecided whatever the runs show: plan more seeds, or fewer claims",
     )

@@ -20,7 +20,7 @@ from alignkit.settings.types import Count, Name, Positive, Section, Seed
 from alignkit.settings.validation import built, plain_values, validated
 from alignkit.study.claim import Claim
 from alignkit.study.toml_text import toml_text
-from alignkit.text import count, listed
+from alignkit.text import count, named
 
 
 @built
@@ -236,7 +236,7 @@ def _words(study: Study) -> str:
     parts = [
         count(len(study.designs), "design") if study.designs else "one cell",
         *([count(len(study.claims), "claim")] if study.claims else []),
-        f"rule{'s' * (len(study.rules) > 1)} {listed(study.rules)}",
+        named("rule", study.rules),
         count(len(study.seed_list), "seed"),
         *([f"{len(study.held_out_seeds)} held out"] if study.held_out_seeds else []),
         *([f"profile {study.profile}"] if study.profile else []),

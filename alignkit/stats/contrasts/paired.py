@@ -12,7 +12,8 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.arrays import DRAWS, EXACT_UP_TO, moments, sign_flip_p_values, t_interval, t_p
 from alignkit.stats.tables.checks import differences_of, require_alpha, require_count, require_level
-from alignkit.stats.tables.frames import counted, one_row
+from alignkit.stats.tables.frames import one_row
+from alignkit.text import count
 
 
 @shown()
@@ -65,7 +66,7 @@ def paired_test(
     warnings = []
     missing = np.isnan(values)
     if missing.any():
-        warnings.append(f"{counted(int(missing.sum()), 'missing difference')} left out")
+        warnings.append(f"{count(int(missing.sum()), 'missing difference')} left out")
         values = values[~missing]
     n = len(values)
     if alpha is not None:

@@ -18,14 +18,14 @@ from alignkit.display import shown
 from alignkit.errors import AliasedError, AnalysisError
 from alignkit.stats.contrasts.arrays import matched_differences, mean_of_present
 from alignkit.stats.tables.checks import levels_given, names_of, number_column, require_columns, require_seed_column
-from alignkit.stats.tables.frames import counted
 from alignkit.stats.tables.levels import level_column, level_order, level_text
+from alignkit.text import count
 
 
 def _words(contrasts: SeedContrasts) -> str:
     low, high = contrasts.levels
     of = f"{contrasts.factor} {low} to {high}, {contrasts.response}"
-    return f"{of}: {counted(len(contrasts.differences), 'seed')}, {counted(contrasts.n_cells, 'cell')}"
+    return f"{of}: {count(len(contrasts.differences), 'seed')}, {count(contrasts.n_cells, 'cell')}"
 
 
 @shown(words=_words)
@@ -136,7 +136,7 @@ def seed_contrasts(
     index = pd.Index(seeds, name=seed)
     kept = ~np.isnan(differences)
     if not kept.all():
-        warnings.append(f"{counted(int((~kept).sum()), 'seed')} left out: no comparison remains there")
+        warnings.append(f"{count(int((~kept).sum()), 'seed')} left out: no comparison remains there")
     means = pd.DataFrame({low: mean_of_present(before), high: mean_of_present(after)}, index=index)
     return SeedContrasts(
         factor, (low, high), response, pd.Series(differences, index=index)[kept], means[kept], n_cells, method,
@@ -166,8 +166,8 @@ def _matched(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, str, li
     lost, total = int(np.isnan(after - before).sum()), before.size
     warnings = []
     if lost:
-        warnings.append(f"{lost} of {counted(total, 'pair')} of runs left out: one or both values are missing")
-    method = f"per-seed mean over {counted(before.shape[1], 'pair')} of matched cells"
+        warnings.append(f"{lost} of {count(total, 'pair')} of runs left out: one or both values are missing")
+    method = f"per-seed mean over {count(before.shape[1], 'pair')} of matched cells"
     return matched_differences(before, after), method, warnings
 
 
@@ -182,10 +182,10 @@ def _without_counterpart(
         levels = level_order(itertools.compress(texts, compared))
         absent += [f"{name} = {level}" for level in level_order(texts) if level not in levels]
     shown = ", ".join(absent[:6]) + (f" and {len(absent) - 6} more levels" if len(absent) > 6 else "")
-    lone = counted(len(set(itertools.compress(cell, ~compared))), "cell")
+    lone = count(len(set(itertools.compress(cell, ~compared))), "cell")
     return [
         f"{lone} without a counterpart at the other level left aside: the effect is averaged over "
-        f"{counted(pairs, 'pair')} of cells" + (f", none at {shown}" if absent else "")
+        f"{count(pairs, 'pair')} of cells" + (f", none at {shown}" if absent else "")
     ]
 
 

@@ -25,6 +25,7 @@ from alignkit.stats.tables.checks import (
     without_index_names,
 )
 from alignkit.stats.tables.levels import level_column
+from alignkit.text import count
 
 NAN = float("nan")
 OBSERVED, CENSORED, UNDEFINED = "observed", "censored", "undefined"
@@ -196,7 +197,7 @@ def phase_summaries(
         interval, attained = _median_interval(seeds, level)
         if np.isnan(attained):
             warnings.append(
-                f"no {level:.0%} interval from {n} seed{'s' * (n > 1)}: it needs {minimum_seeds(alpha=1 - level)}"
+                f"no {level:.0%} interval from {count(n, 'seed')}: it needs {minimum_seeds(alpha=1 - level)}"
             )
         if interval[1] == np.inf:
             warnings.append("the interval has no upper bound: too many seeds are censored")

@@ -15,6 +15,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.tables.checks import float_column, without_index_names
 from alignkit.stats.tables.levels import level_column, level_order
+from alignkit.text import count
 
 DRAWS = 20_000
 RESIDUAL = "residual"
@@ -250,11 +251,11 @@ def _array(table: pd.DataFrame, factors: tuple[str, ...], response: str) -> np.n
     replicates = int(counts.max())
     short = counts[counts < replicates]
     if len(short):
-        named = "; ".join(_cell(factors, cell) for cell in short.index[:5])
+        cells = "; ".join(_cell(factors, cell) for cell in short.index[:5])
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         raise AnalysisError(
             f"expected {replicates} runs at every combination of {', '.join(factors)} ({len(every)} combinations); "
-            f"{len(short)} have fewer: {named}{more}. Add those runs, or leave out a level"
+            f"{len(short)} have fewer: {cells}{more}. Add those runs, or leave out a level"
         )
     index = pd.MultiIndex.from_frame(at)
     by_cell = np.argsort(every.get_indexer(index), kind="stable")
@@ -314,8 +315,8 @@ def _p(coefficients: np.ndarray, squares: np.ndarray, df: np.ndarray, simulated:
 
 
 def _method(levels: dict[str, int], replicates: int, draws: int) -> str:
-    crossed = " x ".join(f"{count} {name}" for name, count in levels.items())
-    runs = "1 run" if replicates == 1 else f"{replicates} runs"
+    crossed = " x ".join(f"{n} {name}" for name, n in levels.items())
+    runs = count(replicates, "run")
     return f"expected mean squares, {crossed}, {runs} per combination; generalised intervals, {draws:,} draws"
 
 

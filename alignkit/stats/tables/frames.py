@@ -1,4 +1,4 @@
-"""How a result becomes a row of a table, and a number of things a text."""
+"""How a result becomes a row of a table."""
 
 from __future__ import annotations
 
@@ -27,12 +27,3 @@ def one_row(result: Any, *names: str, **instead: Any) -> pd.DataFrame:
         else:
             row[name] = "; ".join(value) if name == "warnings" else value
     return pd.DataFrame([row])
-
-
-def counted(n: int, noun: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "seed"), counted(1200, "cell")
-    ('1 seed', '1,200 cells')
-    """
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -218,14 +218,17 @@ def test_whole_numbers_of_any_length_are_levels() -> None:
     assert stats.level_text(str(HUGE)) == stats.level_text(HUGE)
 
 
+ANGLE: dict[str, Any] = {"response": "signal_angle_deg", "better": "lower", "chance": 90.0, "margin": 2.0}
+
+
 def test_an_index_that_is_called_like_a_column_changes_nothing() -> None:
     runs, layers = RECORDS.runs, RECORDS.layers
     checkpoints = RECORDS.checkpoints.assign(train_loss=lambda table: 1 / (1 + table["step"]))
     calls: list[Callable[..., Any]] = [
         lambda named: run_summaries(named(runs), named(layers), "signal_angle_deg")["value"],
-        lambda named: phase_times(named(runs), named(layers))["time"],
+        lambda named: phase_times(named(runs), named(layers), **ANGLE)["time"],
         lambda named: memorisation_times(named(runs), named(checkpoints))["time"],
-        lambda named: layer_order(named(phase_times(runs, layers))).to_frame()["estimate"],
+        lambda named: layer_order(named(phase_times(runs, layers, **ANGLE))).to_frame()["estimate"],
         lambda named: matched_loss_table(
             named(runs), named(checkpoints), named(layers), factor="norm", levels=("none", "batch"),
             response="signal_angle_deg",
