@@ -17,7 +17,7 @@ _HOMES = {
     "Claim": "alignkit.study.claim",
     "Design": "alignkit.study.study",
     "Records": "alignkit.records.store",
-    "Verdict": "alignkit.claims.verdicts",
+    "Verdict": "alignkit.claims.verdict",
     "AlignkitError": "alignkit.errors",
     "run_study": "alignkit.execution.run_study",
     "open_study": "alignkit.execution.run_study",

@@ -13,9 +13,9 @@ from alignkit.calibration.paired import known_power
 from alignkit.calibration.rates import Tally, tally
 from alignkit.calibration.scenarios import Scenario, factorial_runs, layered_runs, run_table
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import LinearFit
 from alignkit.stats.models.factorial import FactorialFit, fit_factorial
 from alignkit.stats.models.gee import fit_gee
+from alignkit.stats.models.linear import LinearFit
 from alignkit.stats.models.mixed import fit_mixed
 
 ALPHA = 0.05

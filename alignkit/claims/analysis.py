@@ -15,7 +15,8 @@ from alignkit.claims.effects import DesignEffects, crossed_streams, design_effec
 from alignkit.claims.fit import Method, fit
 from alignkit.claims.recommendations import recommendations
 from alignkit.claims.tables import claim_factors, claim_table
-from alignkit.claims.verdicts import Verdict, evaluate, family_size, without_each_seed
+from alignkit.claims.verdict import Verdict
+from alignkit.claims.verdicts import evaluate, family_size, without_each_seed
 from alignkit.errors import AnalysisError
 from alignkit.records.registration import Registration
 from alignkit.records.rows import at_the_end, curves, final_by_layer, rows_of, summarised, until
@@ -23,7 +24,7 @@ from alignkit.records.store import Records
 from alignkit.records.summaries import measures_of, own_signal, run_summaries
 from alignkit.stats.contrasts.contrasts import Contrast
 from alignkit.stats.contrasts.paired import PairedResult, paired_test
-from alignkit.stats.models.design import LinearFit
+from alignkit.stats.models.linear import LinearFit
 from alignkit.stats.tables.levels import in_design, level_order, numeric_levels
 from alignkit.study.claim import Claim
 from alignkit.study.study import Study

@@ -18,8 +18,8 @@ from alignkit.records.rows import AnalysisRows, analysis_rows
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import ADJUSTMENTS, Contrast, contrast, contrast_frame, level_means
 from alignkit.stats.contrasts.paired import minimum_seeds, paired_test
-from alignkit.stats.models.design import FTest
 from alignkit.stats.models.factorial import repeated_measures_f
+from alignkit.stats.models.linear import FTest
 from alignkit.stats.tables.checks import levels_given, names_of, require_choice, require_columns
 from alignkit.stats.tables.levels import level_column, level_order, level_text
 from alignkit.text import count

@@ -11,9 +11,9 @@ import pandas as pd
 from alignkit.errors import AnalysisError
 from alignkit.records.rows import analysis_rows, require_records_or_table
 from alignkit.records.store import Records
-from alignkit.stats.models.design import LinearFit
 from alignkit.stats.models.factorial import fit_factorial
 from alignkit.stats.models.formula import formula_text, left_hand_side, parse_formula, predictor
+from alignkit.stats.models.linear import LinearFit
 from alignkit.stats.tables.checks import require_choice
 
 Method = Literal["seed", "pooled", "robust", "mixed", "gee"]

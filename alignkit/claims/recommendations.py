@@ -11,7 +11,8 @@ import pandas as pd
 
 from alignkit.claims.responses import response_bounds
 from alignkit.claims.tables import claim_factors, claim_table
-from alignkit.claims.verdicts import ALPHA, Verdict, evaluate, without_each_seed
+from alignkit.claims.verdict import Verdict
+from alignkit.claims.verdicts import ALPHA, evaluate, without_each_seed
 from alignkit.claims.wording import (
     ACCURACY,
     NO_EVIDENCE,

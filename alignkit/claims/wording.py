@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from alignkit.claims.verdicts import Verdict
+from alignkit.claims.verdict import Verdict
 from alignkit.columns import digits_of, label_of
 from alignkit.stats.contrasts.contrasts import Contrast
 from alignkit.text import number, p_text, sizes, unit

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from alignkit.claims.analysis import IMPOSED, Analysis, analyse
 from alignkit.claims.revision import notice
-from alignkit.claims.verdicts import VERDICTS, Verdict
+from alignkit.claims.verdict import VERDICTS, Verdict
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing, to_json, to_markdown
 from alignkit.columns import GAP, label_of
 from alignkit.figures.chart import Chart

@@ -9,7 +9,7 @@ import pandas as pd
 
 from alignkit.claims.analysis import Analysis
 from alignkit.claims.effects import DesignEffects
-from alignkit.claims.verdicts import Verdict, verdict_frame
+from alignkit.claims.verdict import Verdict, verdict_frame
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing
 from alignkit.columns import LAYERS, label_of
 from alignkit.report.tables import Table

@@ -43,9 +43,9 @@ from alignkit.errors import AlignkitError, AnalysisError
 from alignkit.stats.contrasts.paired import minimum_seeds
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.curves.thresholds import Threshold, threshold
-from alignkit.stats.models.design import f_p
 from alignkit.stats.models.factorial import fit_factorial
 from alignkit.stats.models.gee import fit_gee
+from alignkit.stats.models.linear import f_p
 from alignkit.stats.models.mixed import fit_mixed
 
 EVERY_KIND = tuple(scenario for scenario in GRID if scenario.n_seeds < 20)

@@ -19,7 +19,8 @@ from synthetic import (
 )
 
 from alignkit.claims.tables import claim_table
-from alignkit.claims.verdicts import Verdict, _judge, evaluate, verdict_frame, without_seed
+from alignkit.claims.verdict import Verdict, verdict_frame
+from alignkit.claims.verdicts import _judge, evaluate, without_seed
 from alignkit.records.registration import Entry, Registration, analysis_plan
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import contrast

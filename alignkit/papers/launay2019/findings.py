@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from alignkit.claims.verdicts import Verdict, evaluate
+from alignkit.claims.verdict import Verdict
+from alignkit.claims.verdicts import evaluate
 from alignkit.errors import AnalysisError
 from alignkit.papers.launay2019.published import BOTTLENECK, Bottleneck, Hypothesis
 from alignkit.papers.single_seed import single_seed

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from alignkit.claims.verdicts import Verdict
+from alignkit.claims.verdict import Verdict
 from alignkit.claims.wording import deciding_p
 from alignkit.papers.launay2019 import findings
 from alignkit.papers.launay2019.figures import bottleneck_figure, ceiling_figure

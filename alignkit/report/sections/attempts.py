@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import LinearFit
+from alignkit.stats.models.linear import LinearFit
 from alignkit.stats.models.margins import marginal_contrasts
 from alignkit.stats.tables.levels import level_text
 from alignkit.study.claim import Claim

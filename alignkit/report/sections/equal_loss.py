@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from alignkit.claims.analysis import Analysis
-from alignkit.claims.verdicts import Verdict
+from alignkit.claims.verdict import Verdict
 from alignkit.errors import AnalysisError
 from alignkit.report.section import Answer
 from alignkit.report.sections.attempts import attempted, said_once

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from alignkit.claims.analysis import RESPONSES, Analysis
-from alignkit.claims.verdicts import Verdict
+from alignkit.claims.verdict import Verdict
 from alignkit.columns import EXCESS, label_of, unit_of
 from alignkit.errors import AnalysisError
 from alignkit.report.section import Answer

@@ -10,13 +10,13 @@ import pandas as pd
 
 from alignkit.claims.analysis import Analysis
 from alignkit.claims.fit import Method
-from alignkit.claims.verdicts import Verdict
+from alignkit.claims.verdict import Verdict
 from alignkit.errors import AnalysisError
 from alignkit.report.section import Answer
 from alignkit.report.sections.attempts import ModelEffect, claim_effect, first_fit
 from alignkit.report.sections.model import alignment_model
 from alignkit.report.tables import Table
-from alignkit.stats.models.design import LinearFit
+from alignkit.stats.models.linear import LinearFit
 from alignkit.stats.models.prediction import Held, prediction_error
 from alignkit.stats.tables.levels import level_order
 from alignkit.text import ABSENT, change, change_interval, count, level, listed, number, p_text, sentence

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from alignkit.claims.analysis import Analysis
-from alignkit.claims.verdicts import Verdict
+from alignkit.claims.verdict import Verdict
 from alignkit.errors import AnalysisError
 from alignkit.report.section import Answer
 from alignkit.report.tables import Table

@@ -11,7 +11,7 @@ import pandas as pd
 
 from alignkit.claims.analysis import Analysis
 from alignkit.claims.responses import scales_of
-from alignkit.claims.verdicts import Verdict
+from alignkit.claims.verdict import Verdict
 from alignkit.columns import EXCESS
 from alignkit.errors import AnalysisError
 from alignkit.figures.specifications import chart
@@ -20,8 +20,8 @@ from alignkit.report.sections.attempts import ModelEffect, attempted, claim_effe
 from alignkit.report.tables import Table
 from alignkit.stats.contrasts.influence import leave_one_seed_out
 from alignkit.stats.contrasts.per_seed import seed_contrasts
-from alignkit.stats.models.design import LinearFit
 from alignkit.stats.models.gee import fit_gee
+from alignkit.stats.models.linear import LinearFit
 from alignkit.stats.models.mixed import fit_mixed
 from alignkit.stats.sensitivity.failures import failure_contrast
 from alignkit.stats.sensitivity.scales import bound_note

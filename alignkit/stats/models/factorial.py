@@ -11,9 +11,10 @@ import pandas as pd
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import ROUNDING, Design, FTest, LinearFit, f_p, fit_words, require_rank
+from alignkit.stats.models.design import Design, require_rank
 from alignkit.stats.models.diagnostics import Diagnostics, breusch_pagan
 from alignkit.stats.models.formula import Interactions
+from alignkit.stats.models.linear import ROUNDING, FTest, LinearFit, f_p, fit_words
 from alignkit.stats.tables.checks import require_choice, require_columns, require_seed_column
 
 Errors = Literal["seed", "pooled", "robust"]

@@ -14,8 +14,9 @@ from statsmodels.genmod.generalized_estimating_equations import GEE
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import Design, FTest, LinearFit, f_p, fit_words
+from alignkit.stats.models.design import Design
 from alignkit.stats.models.factorial import seed_codes
+from alignkit.stats.models.linear import FTest, LinearFit, f_p, fit_words
 
 FEWEST_SEEDS = 6
 

@@ -16,7 +16,7 @@ import pandas as pd
 from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.contrasts.contrasts import ADJUSTMENTS
-from alignkit.stats.models.design import LinearFit, t_columns
+from alignkit.stats.models.linear import LinearFit, t_columns
 from alignkit.stats.tables.checks import names_of, require_choice, require_number
 from alignkit.stats.tables.levels import level_text
 from alignkit.text import count

@@ -16,8 +16,9 @@ import pandas as pd
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import Design, FTest, LinearFit, f_p, fit_words
+from alignkit.stats.models.design import Design
 from alignkit.stats.models.factorial import seed_codes
+from alignkit.stats.models.linear import FTest, LinearFit, f_p, fit_words
 from alignkit.stats.models.random_effects import is_constant, run_codes, seed_terms
 from alignkit.stats.models.reml import (
     FIXED,

@@ -12,9 +12,10 @@ from scipy import stats
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import ROUNDING, Design
+from alignkit.stats.models.design import Design
 from alignkit.stats.models.factorial import seed_codes
 from alignkit.stats.models.formula import Interactions
+from alignkit.stats.models.linear import ROUNDING
 from alignkit.stats.tables.frames import one_row
 
 Held = Literal["seed", "cells"]

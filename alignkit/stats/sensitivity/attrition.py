@@ -89,7 +89,7 @@ def worst_case_bounds(
     """Whether a contrast's verdict holds whatever the values of the runs that have none.
 
     Every missing value is put at either end of `bounds`, the range that the response can have
-    (for alignkit's own, `records.responses.response_bounds`): against the effect, and for it. No assumption is made
+    (for alignkit's own, `claims.responses.response_bounds`): against the effect, and for it. No assumption is made
     on why values are missing (Manski 1990; Horowitz and Manski 2000), so the bounds are wide; where they
     are too wide to tell, the data do not tell without an assumption.
 

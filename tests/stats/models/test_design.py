@@ -11,7 +11,8 @@ import pytest
 import statsmodels.formula.api as smf
 
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import Design, LinearFit, independent_columns
+from alignkit.stats.models.design import Design, independent_columns
+from alignkit.stats.models.linear import LinearFit
 
 
 def grid_table(seeds: int = 3) -> pd.DataFrame:
