@@ -365,7 +365,7 @@ DAMAGE = {
     "truncated table": (_truncate, "layers.parquet: damaged"),
     "lost table": (lambda d: (_cohort(d) / "checkpoints.parquet").unlink(), "checkpoints.parquet: missing"),
     "other format": (_other_version, "runs.parquet: expected records of format 1; got 99"),
-    "lost column": (_lose_a_column, "runs.parquet: lacks the column test_loss"),
+    "lost column": (_lose_a_column, "runs.parquet: damaged (its checksum"),
     "lost study": (lambda d: (d / "study.json").unlink(), "not a records directory (it has no study.json)"),
     "torn plan": (lambda d: (d / "plan.json").write_text('{"for'), "plan.json: expected JSON"),
     "old plan": (lambda d: (d / "plan.json").write_text('{"format": 0}'), "expected records of format 1; got 0"),
