@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from alignkit.stats.tables.checks import float_column, require_columns
-from alignkit.stats.tables.levels import level_column, level_text
+from alignkit.stats.tables.levels import cell_column, level_column, level_text
 
 
 def rate_note(
@@ -35,8 +35,7 @@ def rate_note(
     require_columns(table, factor)
     at = level_column(table[factor])
     low, high = (str(level_text(level)) for level in levels)
-    others = [level_column(table[name]).map(str) for name in within if name != factor]
-    cell = ["\x1f".join(texts) for texts in zip(*others, strict=True)] if others else [""] * len(table)
+    cell = cell_column(table, [name for name in within if name != factor])
     parts = []
     for rate in rates:
         if rate == factor or rate not in table.columns:

@@ -118,6 +118,14 @@ def _all_signs(n: int) -> Iterator[np.ndarray]:
         yield 1.0 - 2.0 * (pattern >> np.arange(n)[:, None] & 1)[::-1]
 
 
+def sign_patterns(n: int, *, seed: int, draws: int = 9_999) -> np.ndarray:
+    """Signs of n seeds [patterns, n], the observed ones first: every pattern up to 16 seeds, `draws` more beyond."""
+    if n <= EXACT_UP_TO:
+        return np.ascontiguousarray(np.hstack(list(_all_signs(n))).T)
+    drawn = np.random.default_rng(seed).integers(0, 2, size=(draws, n)) * 2.0 - 1.0
+    return np.vstack([np.ones(n), drawn])
+
+
 def _drawn_signs(n: int, seed: int, draws: int) -> Iterator[np.ndarray]:
     signs = _drawn(n, seed, draws)
     for start in range(0, draws, _DRAWN):

@@ -18,7 +18,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.tables.frames import one_row
-from alignkit.stats.tables.levels import level_column
+from alignkit.stats.tables.levels import cell_column, level_column
 
 NAN = float("nan")
 
@@ -133,9 +133,8 @@ def contrast_variance(
     contrasts = seed_contrasts(table, factor=factor, levels=levels, response=response, seed=seed, within=within)
     within = [name for name in within if name != factor]
     rows = pd.DataFrame({name: level_column(table[name]).map(str) for name in (factor, *within)})
-    rows = rows.assign(seed=table[seed], value=table[response].astype(float)).dropna(subset=["seed", "value"])
-    rows = rows[rows[factor].isin(contrasts.levels)]
-    rows["cell"] = ["\x1f".join(cell) for cell in rows[within].to_numpy(dtype=str)]
+    rows = rows.assign(cell=cell_column(table, within), seed=table[seed], value=table[response].astype(float))
+    rows = rows[rows[factor].isin(contrasts.levels)].dropna(subset=["seed", "value"])
     wide = rows.pivot(index=["seed", "cell"], columns=factor, values="value").reindex(columns=list(contrasts.levels))
     if (wide.notna().all(axis="columns")).any():
         pairs = (wide[contrasts.levels[1]] - wide[contrasts.levels[0]]).dropna()

@@ -14,7 +14,7 @@ from alignkit.stats.contrasts.multiplicity import benjamini_hochberg, holm
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.tables.checks import float_column, names_of, require_choice, require_columns, without_index_names
-from alignkit.stats.tables.levels import level_column, level_order, level_text
+from alignkit.stats.tables.levels import cell_column, level_column, level_order, level_text
 from alignkit.text import count
 
 NAN = float("nan")
@@ -156,8 +156,7 @@ def level_means(
     rows = pd.DataFrame(
         {"seed": table[seed], "at": level_column(table[factor]), "value": float_column(table[response], response)}
     )
-    others = [level_column(table[name]).map(str) for name in within if name != factor]
-    rows["cell"] = ["\x1f".join(cell) for cell in zip(*others, strict=True)] if others else ""
+    rows["cell"] = cell_column(table, [name for name in within if name != factor])
     rows = without_index_names(rows[rows["at"].isin(levels)])
     seeds = pd.Index(sorted(rows["seed"].unique()), name=seed)
     tried = rows.groupby("cell")["at"].transform("nunique")

@@ -5,6 +5,7 @@ Sensitivity analyses of the paired test: the mean is the primary estimate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -103,6 +104,17 @@ def trimmed_mean(differences: Differences, *, level: float = 0.95, share: float 
         half = float(special.stdtrit(df, (1 + level) / 2)) * error
         interval, p = (estimate - half, estimate + half), float(2 * special.stdtr(df, -abs(estimate) / error))
     return LocationResult(estimate, interval, p, df, n, f"mean trimmed by {cut} at each end; t interval", warnings)
+
+
+def median_interval(ordered: np.ndarray, level: float) -> tuple[tuple[float, float], float]:
+    """Order statistics k and n + 1 - k with the largest k that covers the median with `level`, and their coverage."""
+    n = len(ordered)
+    coverage = 1 - 2 * stats.binom.cdf(np.arange(n // 2), n, 0.5)
+    enough = np.flatnonzero(coverage >= level)
+    if not len(enough):
+        return (math.nan, math.nan), math.nan
+    k = int(enough[-1])
+    return (float(ordered[k]), float(ordered[n - 1 - k])), float(coverage[k])
 
 
 SEED_MODELS: dict[str, Callable[[Differences], LocationResult]] = {

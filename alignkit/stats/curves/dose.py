@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.optimize import isotonic_regression
 
 from alignkit.display import shown
-from alignkit.errors import AnalysisError, nearest
+from alignkit.errors import AnalysisError
+from alignkit.stats.contrasts.location import median_interval
 from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.curves.page import page_trend
-from alignkit.stats.tables.checks import float_column, require_seed_column
+from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column
 from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column, level_order, numeric_levels
 
@@ -230,14 +230,8 @@ def dose_at_loss(result: DoseResponse, *, loss: float, level: float = 0.95) -> D
     warnings = []
     if censored:
         warnings.append(f"{censored} of {n} seeds never lose {loss:g}: their dose is beyond {result.doses[-1]:g}")
-    # The largest k with P(B <= k - 1) <= (1 - level) / 2 for B ~ Binomial(n, 1/2).
-    k = int(stats.binom.ppf((1 - level) / 2, n, 0.5))
-    k += stats.binom.cdf(k, n, 0.5) <= (1 - level) / 2
-    interval, coverage = (float("nan"), float("nan")), float("nan")
-    if k >= 1:
-        interval = (float(ordered[k - 1]), float(ordered[n - k]))
-        coverage = 1 - 2 * float(stats.binom.cdf(k - 1, n, 0.5))
-    else:
+    interval, coverage = median_interval(ordered, level)
+    if np.isnan(coverage):
         warnings.append(f"{n} seeds are too few for a {level:.0%} interval of a median")
     return DoseAtLoss(
         loss=loss,
@@ -275,9 +269,7 @@ def orthogonal_polynomials(x: Sequence[float] | np.ndarray, *, degree: int) -> n
 
 def _curves(table: pd.DataFrame, *, dose: str, response: str, seed: str) -> tuple[pd.DataFrame, list[str]]:
     """The responses of every complete seed, [seed, dose], doses ascending; what was left out, in words."""
-    for name in (dose, response, seed):
-        if name not in table.columns:
-            raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')
+    require_columns(table, dose, response, seed)
     at = level_column(table[dose])
     without = int(at.isna().sum())
     warnings = [f"{without} rows without a {dose} left out"] if without else []

@@ -16,9 +16,9 @@ import pandas as pd
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.contrasts import Contrast, contrast, contrast_frame
-from alignkit.stats.curves.rows import curve_rows, require_columns
-from alignkit.stats.tables.checks import float_column, require_seed_column
-from alignkit.stats.tables.levels import level_column, level_text
+from alignkit.stats.curves.rows import curve_rows
+from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column
+from alignkit.stats.tables.levels import cell_column, level_column, level_text
 
 NAN = float("nan")
 UNMATCHED = "does not reach the losses of its counterparts"
@@ -245,8 +245,7 @@ def _joined(
 def _counterparts(runs: pd.DataFrame, factor: str, run: str, seed: str, within: Sequence[str]) -> list[list[Any]]:
     """Groups of run ids to be matched: pairs that differ in the factor alone, or all runs of a seed."""
     at = level_column(runs[factor])
-    others = pd.DataFrame({name: level_column(runs[name]) for name in within}, index=runs.index)
-    cell = pd.Series(["\x1f".join(map(str, row)) for row in others.itertuples(index=False, name=None)], runs.index)
+    cell = cell_column(runs, within)
     paired = at.groupby(cell).transform("nunique") == 2
     key = [runs[seed], cell] if paired.any() else [runs[seed]]
     return [list(names) for _, names in runs[run].groupby(key, sort=False)]

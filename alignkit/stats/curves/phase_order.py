@@ -18,8 +18,7 @@ from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.curves.page import page_trend
 from alignkit.stats.curves.phases import CENSORED
-from alignkit.stats.curves.rows import require_columns
-from alignkit.stats.tables.checks import float_column, require_seed_column, without_index_names
+from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column, without_index_names
 
 NAN = float("nan")
 

@@ -11,15 +11,16 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
+from alignkit.stats.contrasts.location import median_interval
 from alignkit.stats.contrasts.paired import minimum_seeds
-from alignkit.stats.curves.rows import curve_rows, require_columns
+from alignkit.stats.curves.rows import curve_rows
 from alignkit.stats.tables.checks import (
     float_column,
     require_choice,
+    require_columns,
     require_number,
     require_seed_column,
     without_index_names,
@@ -194,7 +195,7 @@ def phase_summaries(
         undefined = len(part) - len(defined)
         if undefined:
             warnings.append(f"{undefined} of {len(part)} runs left out: their curve has missing values")
-        interval, attained = _median_interval(seeds, level)
+        interval, attained = median_interval(seeds, level)
         if np.isnan(attained):
             warnings.append(
                 f"no {level:.0%} interval from {count(n, 'seed')}: it needs {minimum_seeds(alpha=1 - level)}"
@@ -267,14 +268,3 @@ def _median(values: np.ndarray) -> float:
     ordered = np.sort(values)
     middle = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
     return float(middle[0] if middle[0] == middle[1] else sum(middle) / 2)
-
-
-def _median_interval(ordered: np.ndarray, level: float) -> tuple[tuple[float, float], float]:
-    """Order statistics k and n + 1 - k with the largest k that covers the median with `level`, and their coverage."""
-    n = len(ordered)
-    coverage = 1 - 2 * stats.binom.cdf(np.arange(n // 2), n, 0.5)
-    enough = np.flatnonzero(coverage >= level)
-    if not len(enough):
-        return (NAN, NAN), NAN
-    k = int(enough[-1])
-    return (float(ordered[k]), float(ordered[n - 1 - k])), float(coverage[k])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from alignkit.errors import AnalysisError, nearest
+from alignkit.errors import AnalysisError
 from alignkit.stats.tables.checks import float_column, without_index_names
 
 
@@ -37,10 +37,3 @@ def curve_rows(runs: pd.DataFrame, rows: pd.DataFrame, keys: list[str], time: st
         if chosen[name].dtype == object:
             chosen = chosen.assign(**{name: float_column(chosen[name], name)})
     return chosen.sort_values(time, kind="stable")
-
-
-def require_columns(table: pd.DataFrame, *columns: str) -> None:
-    """Raise `AnalysisError` for the first of the columns that a table does not have."""
-    for name in columns:
-        if name not in table.columns:
-            raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')

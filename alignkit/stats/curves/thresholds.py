@@ -17,15 +17,13 @@ from scipy import special
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
+from alignkit.stats.contrasts.arrays import EXACT_UP_TO, sign_patterns
 from alignkit.stats.contrasts.paired import paired_test, require_seeds
-from alignkit.stats.curves.rows import require_columns
-from alignkit.stats.tables.checks import float_column, require_seed_column
+from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column
 from alignkit.stats.tables.frames import one_row
-from alignkit.stats.tables.levels import level_column, level_order, level_text, numeric_levels
+from alignkit.stats.tables.levels import cell_column, level_column, level_order, level_text, numeric_levels
 
 NAN = float("nan")
-EXACT_UP_TO = 16
-DRAWS = 9_999
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def threshold(
     knots = np.interp(np.arange(per_gap * (len(x) - 3) + 1) / per_gap, np.arange(len(x) - 2), x[1:-1])
     hinges = np.maximum(x[None, :] - knots[:, None], 0.0)
     line = np.stack([np.ones_like(x), x])
-    signs = _signs(len(y), draw_seed)
+    signs = sign_patterns(len(y), seed=draw_seed)
 
     p, statistic, best = _bend_test(y, line, hinges, signs)
     bent = np.array([_bend_test(y, np.vstack([line, hinge]), hinges, signs)[0] for hinge in hinges])
@@ -182,11 +180,10 @@ def _seed_vectors(
         )
     require_seed_column(table[seed])
     rows = table[table[factor].map(level_text).notna()]
-    cell = pd.DataFrame({name: level_column(rows[name]) for name in within}, index=rows.index)
     frame = pd.DataFrame(
         {
             "seed": rows[seed],
-            "cell": ["\x1f".join(map(str, row)) for row in cell.itertuples(index=False, name=None)],
+            "cell": cell_column(rows, within),
             "at": level_column(rows[factor]),
             "value": float_column(rows[response], response),
         }
@@ -212,15 +209,6 @@ def _seed_vectors(
             f"{len(wide) - len(whole)} of {len(wide)} curves left out: a value is missing at one level or more"
         )
     return whole.groupby(level="seed").mean().to_numpy(float), numbers, int(planned.sum()), warnings
-
-
-def _signs(n: int, draw_seed: int) -> np.ndarray:
-    """Sign patterns of n seeds, the first sign kept (statistics are even); the observed one comes first."""
-    if n <= EXACT_UP_TO:
-        bits = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1
-        return 1.0 - 2.0 * bits
-    drawn = np.random.default_rng(draw_seed).integers(0, 2, size=(DRAWS, n)) * 2.0 - 1.0
-    return np.vstack([np.ones(n), drawn])
 
 
 def _projected(y: np.ndarray, span: np.ndarray) -> np.ndarray:

@@ -12,9 +12,8 @@ from scipy import stats
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import require_seeds
-from alignkit.stats.curves.rows import require_columns
-from alignkit.stats.tables.checks import float_column, require_seed_column
-from alignkit.stats.tables.levels import level_column
+from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column
+from alignkit.stats.tables.levels import cell_column
 
 NAN = float("nan")
 
@@ -115,8 +114,7 @@ class WithinRuns:
         require_columns(table, mediator, outcome, seed, *within)
         require_seed_column(table[seed])
         table = table[table[mediator].notna()]
-        levels = pd.DataFrame({name: level_column(table[name]) for name in within}, index=table.index)
-        cells = ["\x1f".join(map(str, row)) for row in levels.itertuples(index=False, name=None)]
+        cells = list(cell_column(table, within))
         dummies = np.hstack([pd.get_dummies(pd.Series(codes)).to_numpy(float) for codes in (list(table[seed]), cells)])
         n_cells, n_seeds = len(set(cells)), table[seed].nunique()
         m, y = (float_column(table[name], name) for name in (mediator, outcome))

@@ -16,7 +16,7 @@ from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.tables.frames import one_row
-from alignkit.stats.tables.levels import level_column
+from alignkit.stats.tables.levels import cell_column, level_column
 
 
 @shown()
@@ -121,8 +121,8 @@ def _compared(
     names = [name for name in within if name != factor]
     rows = pd.DataFrame({name: level_column(table[name]).map(str) for name in names}, index=table.index)
     rows = rows.assign(_at=level_column(table[factor]), _seed=table[seed], _value=table[response].astype(float))
+    rows = rows.assign(_cell=cell_column(table, names))
     rows = rows[rows["_at"].isin(levels)].dropna(subset=["_value", "_seed"])
-    rows["_cell"] = ["\x1f".join(cell) for cell in rows[names].to_numpy(dtype=str)]
     matched = rows.groupby(["_seed", "_cell"])["_at"].transform("size") == 2
     if matched.any():
         return rows.rename(columns={"_cell": "_other"})[matched]

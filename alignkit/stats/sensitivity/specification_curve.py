@@ -13,7 +13,7 @@ import pandas as pd
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.contrasts.arrays import EXACT_UP_TO
+from alignkit.stats.contrasts.arrays import sign_patterns
 from alignkit.stats.contrasts.location import SEED_MODELS
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.models.beta import beta_contrast
@@ -21,7 +21,6 @@ from alignkit.stats.sensitivity.scales import Scale
 from alignkit.stats.tables.levels import level_text
 
 NAN = float("nan")
-DRAWS = 9_999
 
 
 class Effect(Protocol):
@@ -267,12 +266,6 @@ def _joint_p(effects: Sequence[pd.Series], draw_seed: int) -> float:
     n = len(values)
     if n < 2 or not values.size:
         return NAN
-    if n <= EXACT_UP_TO:
-        # A pattern and its mirror image have the same size, so the first sign stays.
-        signs = np.array([(1, *rest) for rest in itertools.product((1, -1), repeat=n - 1)], dtype=float)
-    else:
-        drawn = np.random.default_rng(draw_seed).integers(0, 2, size=(DRAWS, n)) * 2.0 - 1.0
-        signs = np.vstack([np.ones(n), drawn])
-    sizes = np.abs(np.median(signs @ values, axis=1))
+    sizes = np.abs(np.median(sign_patterns(n, seed=draw_seed) @ values, axis=1))
     # The first pattern is the observed one; rounding must not undo a tie.
     return float(np.mean(sizes >= sizes[0] * (1 - 1e-12)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,17 @@ def level_text(value: Any) -> str | None:
 def level_column(column: pd.Series) -> pd.Series:
     """A column of levels as text, with None where a run does not have the factor."""
     return pd.Series(_spelled(column.array), index=column.index, dtype=object, name=column.name)
+
+
+def cell_column(table: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+    """Each row's combination of levels as one text; the same for all rows where no factor is named.
+
+    >>> cell_column(pd.DataFrame({"norm": ["none", "batch"], "width": [8, 8.0]}), ["norm", "width"]).nunique()
+    2
+    """
+    texts = [level_column(table[name]).map(str) for name in names]
+    cells = ["\x1f".join(levels) for levels in zip(*texts, strict=True)] if texts else [""] * len(table)
+    return pd.Series(cells, index=table.index, dtype=object)
 
 
 def level_order(values: Iterable[Any]) -> list[str]:
