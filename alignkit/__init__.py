@@ -34,7 +34,7 @@ _HOMES = {
     "evaluate": "alignkit.claims.verdicts",
     "recommendations": "alignkit.claims.recommendations",
     "write_report": "alignkit.report",
-    "single_seed": "alignkit.papers.single_seed",
+    "published_summary": "alignkit.papers.published_summary",
 }
 
 __all__ = ["__version__", *_HOMES]

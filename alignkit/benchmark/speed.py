@@ -25,7 +25,7 @@ from alignkit.execution.checks import plan_cohorts
 from alignkit.execution.estimate import estimate
 from alignkit.execution.run_study import known_rates, open_study, study_plan
 from alignkit.measures.schedule import schedule
-from alignkit.numerics.precision import precisions_had
+from alignkit.numerics.precision import supported_precisions
 from alignkit.settings.probe import ProbeOptions
 from alignkit.settings.training import MatmulPrecision
 
@@ -126,7 +126,7 @@ def measure_speed(
         on_progress("the protocol's convolutional network")
         rows.append(_cnn_row(device, seconds))
         on_progress("lower precision")
-        for precision in precisions_had(device)[1:]:
+        for precision in supported_precisions(device)[1:]:
             rows += [_precision_row(case, precision, device, seconds) for case in (NETWORKS[-1][0], PROTOCOL)]
         on_progress("measuring")
         rows += [*_measuring_rows(checkouts, device, seconds), _share_row(device, seconds), _quick_row(device)]

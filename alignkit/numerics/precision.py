@@ -45,22 +45,22 @@ def multiplying_in(precision: MatmulPrecision, device: str) -> contextlib.Abstra
 def check_precisions(precisions: Iterable[MatmulPrecision], device: str) -> None:
     """Raise `StudyError` where products on this device would take their factors in another precision than asked."""
     for precision in dict.fromkeys(precisions):
-        if not _is_had(precision, device):
-            had = [f'"{other}"' for other in precisions_had(device)]
+        if not _supports(precision, device):
+            names = [f'"{other}"' for other in supported_precisions(device)]
             raise StudyError(
-                f"training.matmul_precision: expected {' or '.join(had)}, in which the {_kind(device)} here "
+                f"training.matmul_precision: expected {' or '.join(names)}, in which the {_kind(device)} here "
                 f'multiplies; got "{precision}". Take one of those, or another device ("tf32": a GPU of 2020 or later; '
                 '"bf16": a processor with AMX)'
             )
 
 
-def precisions_had(device: str) -> list[MatmulPrecision]:
-    """Those that products on this device can be taken in, float32 first."""
-    return [precision for precision in get_args(MatmulPrecision) if _is_had(precision, device)]
+def supported_precisions(device: str) -> list[MatmulPrecision]:
+    """The matmul precisions that this device supports, float32 first."""
+    return [precision for precision in get_args(MatmulPrecision) if _supports(precision, device)]
 
 
-def _is_had(precision: MatmulPrecision, device: str) -> bool:
-    """Tried out: a product of numbers that need 7, 9 and 12 bits after the point shows how many are kept."""
+def _supports(precision: MatmulPrecision, device: str) -> bool:
+    """Whether products on the device keep the bits of a precision: numbers that need 7, 9 and 12 of them show it."""
     bits = torch.tensor([7.0, 9.0, 12.0], device=device)
     factor = (1.0 + 2.0**-bits).repeat_interleave(64).view(3, 1, 64).expand(3, 64, 64)
     try:

@@ -19,7 +19,7 @@ from alignkit.benchmark.report import row_text, to_markdown, write_speed
 from alignkit.benchmark.speed import Row, Speed
 from alignkit.benchmark.timing import Crew, Timing, interleaved
 from alignkit.cli.main import app
-from alignkit.numerics.precision import precisions_had
+from alignkit.numerics.precision import supported_precisions
 
 TINY = Case((8, 6, 6, 4), 8, members=2)
 
@@ -167,7 +167,7 @@ def test_profiles_are_shares():
     assert all(0 <= share <= 1 for _, share in shares)
 
 
-@pytest.mark.skipif("bf16" not in precisions_had("cpu"), reason="this processor has no products of bf16 factors")
+@pytest.mark.skipif("bf16" not in supported_precisions("cpu"), reason="this processor has no products of bf16 factors")
 def test_a_step_in_less_precision_is_timed_against_float32():
     row = speed._precision_row(TINY, "bf16", "cpu", 0.01)
     assert row.ratios == {"precision": row.timings["float32"].median / row.timings["bf16"].median}

@@ -14,7 +14,7 @@ from alignkit.execution.run_study import run_study
 from alignkit.networks.members import Member
 from alignkit.networks.network import Network
 from alignkit.networks.stages import EVALUATION
-from alignkit.numerics.precision import check_precisions, multiplying_in, precisions_had, reproducible
+from alignkit.numerics.precision import check_precisions, multiplying_in, reproducible, supported_precisions
 from alignkit.settings.study_options import Settings
 from alignkit.settings.validation import validated, with_tags
 from alignkit.study.plan import expand
@@ -26,7 +26,7 @@ from alignkit.training.memory import DataShape
 DIGITS = loading.load(Study.parse({"name": "t"}).data)
 
 
-HAS_BF16 = "bf16" in precisions_had("cpu")
+HAS_BF16 = "bf16" in supported_precisions("cpu")
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no products of bf16 factors")
 
 

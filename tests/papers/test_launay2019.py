@@ -14,7 +14,7 @@ from alignkit.execution.run_study import open_study, run_study, shipped_studies
 from alignkit.papers.launay2019 import findings
 from alignkit.papers.launay2019.page import write_paper_report
 from alignkit.papers.launay2019.published import HYPOTHESES, STUDIES
-from alignkit.papers.single_seed import single_seed
+from alignkit.papers.published_summary import published_summary
 from alignkit.records.store import load
 from alignkit.study.study import Study
 
@@ -144,9 +144,9 @@ def test_ceilings_fall_with_the_rank_and_shares_are_shares(paper):
     assert row["ceiling_cosine"] == pytest.approx(by_hand[2] - by_hand[10], abs=1e-5)
 
 
-def test_single_seed_takes_the_best_one_and_its_spread_over_samples(paper):
+def test_a_published_summary_takes_the_best_one_and_its_spread_over_samples(paper):
     records = load(paper / "as_published_fc")
-    table = single_seed(records)
+    table = published_summary(records)
     runs, layers = records.runs, records.layers
     for (rule, cell), own in table.groupby(["rule", "cell"]):
         arm = runs[(runs["rule"] == rule) & (runs["cell"] == cell)]
@@ -160,7 +160,7 @@ def test_single_seed_takes_the_best_one_and_its_spread_over_samples(paper):
 def test_a_reading_compares_arms_that_differ_in_nothing_else(paper):
     """The base network's cosine stands on one side of every practice that starts or ends there."""
     records = {"as_published_fc": load(paper / "as_published_fc")}
-    runs = single_seed(records["as_published_fc"])
+    runs = published_summary(records["as_published_fc"])
     plain = (runs["norm"] == "none") & runs["feedback_normalised"] & (runs["unit"] == "tanh")
     base = runs[plain & (runs["dropout_rates"] == "none")]["signal_cosine"].mean()
     found = {h.corrected[1]: findings.reading(records, h) for h in HYPOTHESES if h.corrected[0] == "corrected_fc"}

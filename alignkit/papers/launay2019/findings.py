@@ -12,7 +12,7 @@ from alignkit.claims.verdict import Verdict
 from alignkit.claims.verdicts import evaluate
 from alignkit.errors import AnalysisError
 from alignkit.papers.launay2019.published import BOTTLENECK, Bottleneck, Hypothesis
-from alignkit.papers.single_seed import single_seed
+from alignkit.papers.published_summary import published_summary
 from alignkit.records.rows import summarised
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import Contrast, contrast
@@ -38,7 +38,7 @@ def reading(found: All, hypothesis: Hypothesis) -> Reading | None:
         return None
     study, factor, levels = hypothesis.published
     records = found[study]
-    table = _with_initialisation(single_seed(records), records)
+    table = _with_initialisation(published_summary(records), records)
     if factor not in table:
         return None
     table = table[table["initialisation"] == "pytorch"]
@@ -69,7 +69,7 @@ def verdict_on(found: All, hypothesis: Hypothesis) -> Verdict | None:
 
 def bottleneck(records: Records) -> pd.DataFrame:
     """A row per size and initialisation: accuracies in % and the cosine at each layer, as published and here."""
-    table = _with_initialisation(single_seed(records), records)
+    table = _with_initialisation(published_summary(records), records)
     rows = []
     for _, own in table.dropna(subset=["bottleneck"]).groupby(["initialisation", "bottleneck"]):
         first = own.iloc[0]
@@ -201,6 +201,6 @@ def accuracy_association(records: Records, *, within_cells: bool) -> Association
 
 def spreads(records: Records) -> tuple[float, float]:
     """The median over arms and layers of the cosine's sd over samples (of one seed), and of that over seeds."""
-    table = single_seed(records)
+    table = published_summary(records)
     table = table[table["rule"] == "dfa"]
     return float(table["samples_sd"].median()), float(table["seeds_sd"].median())

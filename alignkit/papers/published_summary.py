@@ -8,7 +8,7 @@ from alignkit.records.rows import require_records
 from alignkit.records.store import Records
 
 
-def single_seed(records: Records, *, best_by: str = "train_accuracy") -> pd.DataFrame:
+def published_summary(records: Records, *, best_by: str = "train_accuracy") -> pd.DataFrame:
     """What a paper that reports one seed would print: a row per arm and hidden layer.
 
     Of each arm's seeds the one with the highest `best_by` (a column of `runs`) is taken: `signal_cosine` and
