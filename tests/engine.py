@@ -43,7 +43,7 @@ def cohort_of(
 
 def hidden_and_output(parameters: Parameters) -> tuple[Tensor, Tensor]:
     """The hidden layers' and the output layer's part of all members' parameters."""
-    split = parameters.members * parameters.layout.split
+    split = parameters.n_members * parameters.layout.split
     return parameters.storage[:split], parameters.storage[split:]
 
 

@@ -44,7 +44,7 @@ def convolve(h: Images, weight: Kernels, bias: Biases, *, padding: int) -> Maps:
         return _split(merged, len(weight))
     members = range(len(weight))
     each = (F.conv2d(channels_last(h[e]), weight[e], bias[e], padding=padding) for e in members)
-    return stack_channels_last(each, members=len(members))
+    return stack_channels_last(each, n_members=len(members))
 
 
 def convolve_back(delta: Maps, weight: Kernels, *, padding: int) -> Images:
@@ -54,17 +54,17 @@ def convolve_back(delta: Maps, weight: Kernels, *, padding: int) -> Images:
         return _split(merged, len(weight))
     members = range(len(weight))
     each = (F.conv_transpose2d(channels_last(delta[e]), weight[e], padding=padding) for e in members)
-    return stack_channels_last(each, members=len(members))
+    return stack_channels_last(each, n_members=len(members))
 
 
 def kernel_gradient(h: Images, delta: Maps, shape: Sequence[int], *, padding: int) -> Kernels:
     """The gradient of the kernels, [E, *shape], summed over samples and positions."""
-    members = len(h)
+    n_members = len(h)
     if _in_groups(h):
-        merged_shape = [members * shape[0], *shape[1:]]
-        merged = conv2d_weight(_merge(h), merged_shape, _merge(delta), padding=padding, groups=members)
-        return merged.view(members, *shape)
-    pairs = [(channels_last(h[e]), channels_last(delta[e])) for e in range(members)]
+        merged_shape = [n_members * shape[0], *shape[1:]]
+        merged = conv2d_weight(_merge(h), merged_shape, _merge(delta), padding=padding, groups=n_members)
+        return merged.view(n_members, *shape)
+    pairs = [(channels_last(h[e]), channels_last(delta[e])) for e in range(n_members)]
     return torch.stack([conv2d_weight(images, list(shape), there, padding=padding) for images, there in pairs])
 
 
@@ -77,5 +77,5 @@ def _merge(x: Tensor) -> Tensor:
     return x.transpose(0, 1).flatten(1, 2)
 
 
-def _split(x: Tensor, members: int) -> Tensor:
-    return x.view(x.shape[0], members, -1, *x.shape[2:]).transpose(0, 1).contiguous()
+def _split(x: Tensor, n_members: int) -> Tensor:
+    return x.view(x.shape[0], n_members, -1, *x.shape[2:]).transpose(0, 1).contiguous()

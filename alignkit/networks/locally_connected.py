@@ -47,7 +47,7 @@ def connect_locally(h: Images, weight: Kernels, bias: Biases, *, padding: int) -
     """z [E, N, out, H', W'] of h [E, N, in, H, W]."""
     members = range(len(weight))
     each = (_connect_locally(h[e], weight[e], bias[e], padding) for e in members)
-    return stack_channels_last(each, members=len(members))
+    return stack_channels_last(each, n_members=len(members))
 
 
 def _connect_locally(h: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:

@@ -48,7 +48,7 @@ class Network:
         first_of_output = len(self.layers) + 1 - first.training.output_layers
         transposed = frozenset((index, "weight") for index, layer in enumerate(self.layers, 1) if layer.input_major)
         layout = Layout.of(parameter_shapes(self.layers), output_layer=first_of_output, transposed=transposed)
-        self.parameters = Parameters.zeros(layout, members=len(members), device=torch.device(device), dtype=dtype)
+        self.parameters = Parameters.zeros(layout, n_members=len(members), device=torch.device(device), dtype=dtype)
         self._ops = ops_of(self.layers)
         self._initialise(members)
         self.stages: list[Stages] = [self._stages_of(index, members) for index in range(1, len(self.layers))]

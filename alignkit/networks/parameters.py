@@ -58,7 +58,7 @@ class Parameters:
 
     def __init__(self, layout: Layout, storage: Tensor) -> None:
         self.layout, self.storage = layout, storage
-        self.members = len(storage) // layout.size
+        self.n_members = len(storage) // layout.size
         self.blocks = {key: self._block(key) for key in layout.shapes}
         self.views = {key: self._view(key) for key in layout.shapes}
         self._of_layer: dict[int, dict[str, Tensor]] = {}
@@ -66,8 +66,8 @@ class Parameters:
             self._of_layer.setdefault(layer, {})[name] = view
 
     @classmethod
-    def zeros(cls, layout: Layout, *, members: int, device: torch.device, dtype: torch.dtype) -> Parameters:
-        return cls(layout, torch.zeros(members * layout.size, device=device, dtype=dtype))
+    def zeros(cls, layout: Layout, *, n_members: int, device: torch.device, dtype: torch.dtype) -> Parameters:
+        return cls(layout, torch.zeros(n_members * layout.size, device=device, dtype=dtype))
 
     def like(self) -> Parameters:
         return Parameters(self.layout, torch.zeros_like(self.storage))
@@ -86,7 +86,7 @@ class Parameters:
 
     def _block(self, key: Key) -> Tensor:
         start, count = self.layout.starts[key], _padded(math.prod(self.layout.shapes[key]))
-        return self.storage[self.members * start : self.members * (start + count)].view(self.members, count)
+        return self.storage[self.n_members * start : self.n_members * (start + count)].view(self.n_members, count)
 
     def _view(self, key: Key) -> Tensor:
         shape, block = self.layout.shapes[key], self.blocks[key]
@@ -94,7 +94,7 @@ class Parameters:
         if key in self.layout.transposed:
             strides = [1, shape[0]]
         # Not view(): for one member that would forget the row's length, which tells how members are aligned.
-        return block.as_strided((self.members, *shape), (block.shape[1], *strides), block.storage_offset())
+        return block.as_strided((self.n_members, *shape), (block.shape[1], *strides), block.storage_offset())
 
 
 def per_member(values: Sequence[float], like: Tensor) -> Tensor:

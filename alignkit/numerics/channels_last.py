@@ -16,15 +16,15 @@ def channels_last(images: Tensor) -> Tensor:
     return images if images.is_cuda else images.contiguous(memory_format=torch.channels_last)
 
 
-def stack_channels_last(each: Iterable[Tensor], *, members: int) -> Tensor:
+def stack_channels_last(each: Iterable[Tensor], *, n_members: int) -> Tensor:
     """The members' images [N, c, H, W], one after another, as [E, N, c, H, W]."""
     stacked: Tensor | None = None
     for e, images in enumerate(each):
-        if members == 1:
+        if n_members == 1:
             return channels_last(images)[None]
         if stacked is None:
             samples, channels, height, width = images.shape
-            stacked = images.new_empty(members, samples, height, width, channels).permute(0, 1, 4, 2, 3)
+            stacked = images.new_empty(n_members, samples, height, width, channels).permute(0, 1, 4, 2, 3)
         stacked[e] = images
     assert stacked is not None, "a cohort has members"
     return stacked

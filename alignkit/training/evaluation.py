@@ -18,16 +18,16 @@ def evaluate(network: Network, split: Split, *, samples: int = 0) -> tuple[np.nd
 
     Accuracies are NaN for regression.
     """
-    members = network.parameters.members
+    n_members = network.parameters.n_members
     count = min(samples, len(split)) or len(split)
-    loss = torch.zeros(members, dtype=torch.float64, device=split.inputs.device)
+    loss = torch.zeros(n_members, dtype=torch.float64, device=split.inputs.device)
     correct = torch.zeros_like(loss)
     classes = not split.targets.is_floating_point()
     for start in range(0, count, EVALUATION_CHUNK):
         x = split.inputs[start : min(start + EVALUATION_CHUNK, count)]
         wanted = split.targets[start : min(start + EVALUATION_CHUNK, count)]
-        output = network.predict(x.expand(members, *x.shape))
-        wanted = wanted.expand(members, *wanted.shape)
+        output = network.predict(x.expand(n_members, *x.shape))
+        wanted = wanted.expand(n_members, *wanted.shape)
         loss += sample_losses(network.loss, output, wanted).double().sum(1)
         if classes:
             correct += is_right(output, wanted).sum(1)

@@ -108,14 +108,14 @@ class Recorder:
         )
 
     def _checkpoints(self) -> pd.DataFrame:
-        members, steps = len(self._cohort.runs), self._steps
+        n_members, steps = len(self._cohort.runs), self._steps
         evaluated = {
             name: np.concatenate([row.evaluated[name] for row in self._rows]) for name in self._rows[0].evaluated
         }
         columns = {
             "run_id": [run.run_id for run in self._cohort.runs] * len(steps),
-            "step": np.repeat(steps, members),
-            "epoch": np.repeat(steps / self._cohort.steps_per_epoch, members),
+            "step": np.repeat(steps, n_members),
+            "epoch": np.repeat(steps / self._cohort.steps_per_epoch, n_members),
             "mode": self._cohort.settings.probe.mode,
             "output_cosine": np.concatenate([row.output_cosine for row in self._rows]),
             **evaluated,
@@ -124,15 +124,15 @@ class Recorder:
 
     def _layers(self) -> pd.DataFrame:
         shapes = self._network.layers[:-1]
-        members, layers, steps = len(self._cohort.runs), len(shapes), self._steps
-        shape = (members, layers)
+        n_members, layers, steps = len(self._cohort.runs), len(shapes), self._steps
+        shape = (n_members, layers)
         columns: dict[str, Any] = {
             "run_id": np.tile(np.repeat([run.run_id for run in self._cohort.runs], layers), len(steps)),
-            "step": np.repeat(steps, members * layers),
-            "epoch": np.repeat(steps / self._cohort.steps_per_epoch, members * layers),
-            "layer": np.tile(np.arange(1, layers + 1), members * len(steps)),
-            "layer_name": np.tile([shape.name for shape in shapes], members * len(steps)),
-            "width": np.tile([shape.size for shape in shapes], members * len(steps)),
+            "step": np.repeat(steps, n_members * layers),
+            "epoch": np.repeat(steps / self._cohort.steps_per_epoch, n_members * layers),
+            "layer": np.tile(np.arange(1, layers + 1), n_members * len(steps)),
+            "layer_name": np.tile([shape.name for shape in shapes], n_members * len(steps)),
+            "width": np.tile([shape.size for shape in shapes], n_members * len(steps)),
             "signal": self._signal,
         }
         declared = own_columns(self._cohort.settings.probe.own_measures)

@@ -45,7 +45,7 @@ def _probe(rule="dfa", network=None, *, count=2, mode="batch", **probe):
 def _oracle(net, rule, member, x, targets, *, mode):
     """All measures of one member, by autograd and loops over samples."""
     forward_pass = net.forward(
-        x.expand(net.parameters.members, *x.shape), targets.expand(net.parameters.members, -1), mode
+        x.expand(net.parameters.n_members, *x.shape), targets.expand(net.parameters.n_members, -1), mode
     )
     reference = Reference(net, member, forward_pass, train=mode.batch_statistics)
     output = reference(x)

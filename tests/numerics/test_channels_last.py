@@ -19,14 +19,14 @@ def images(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("turned", [False, True])
 def test_members_are_stacked_channels_last(members, turned):
     each = [images(5, 3, 4, 6, seed=seed) for seed in range(members)]
-    found = stack_channels_last((channels_last(one) if turned else one for one in each), members=members)
+    found = stack_channels_last((channels_last(one) if turned else one for one in each), n_members=members)
     assert torch.equal(found, torch.stack(each))
     assert found.permute(0, 1, 3, 4, 2).is_contiguous()
 
 
 def test_inner_products_are_those_of_any_order_and_nothing_is_copied():
     each = [images(5, 3, 4, 6, seed=seed) for seed in range(4)]
-    a, b = (stack_channels_last(pair, members=2).double() for pair in (each[:2], each[2:]))
+    a, b = (stack_channels_last(pair, n_members=2).double() for pair in (each[:2], each[2:]))
     found, wanted = (in_memory_order(a) * in_memory_order(b)).sum(-1), (a * b).flatten(2).sum(-1)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
     assert in_memory_order(a).data_ptr() == a.data_ptr()
@@ -43,7 +43,7 @@ def test_pooling_is_torch_s_ties_and_nans_included(channels, size, stride):
     pool, own = MaxPool(size, stride), x.clone().requires_grad_()
     wanted = F.max_pool2d(own.flatten(0, 1), size, stride)
     wanted.backward(signal.flatten(0, 1))
-    for given in (x, stack_channels_last(list(x), members=2)):
+    for given in (x, stack_channels_last(list(x), n_members=2)):
         value, cache = pool.forward(given, EVALUATION)
         torch.testing.assert_close(value.flatten(0, 1), wanted, rtol=0, atol=0, equal_nan=True)
         assert torch.equal(pool.pull_back(signal, cache, None), own.grad)

@@ -21,7 +21,7 @@ def layouts(draw: st.DrawFn) -> Layout:
 
 
 def parameters(layout: Layout, members: int) -> Parameters:
-    return Parameters.zeros(layout, members=members, device=torch.device("cpu"), dtype=torch.float64)
+    return Parameters.zeros(layout, n_members=members, device=torch.device("cpu"), dtype=torch.float64)
 
 
 @given(layouts(), st.integers(1, 3))
