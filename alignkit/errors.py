@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
 _LONG = 10**40
+_MOST_SHOWN = 300
 
 
 class AlignkitError(Exception):
@@ -26,6 +28,10 @@ class RecordsError(AlignkitError):
     """A records directory is missing, damaged or of another format."""
 
 
+class OutOfMemory(AlignkitError):
+    """There is too little memory for what was asked; nothing that was read is at fault."""
+
+
 class AnalysisError(AlignkitError):
     """The records cannot answer the question that was asked of them."""
 
@@ -35,14 +41,44 @@ class AliasedError(AnalysisError):
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: `repr`, but for whole numbers of more digits than anyone reads.
+    """A value as a message shows it: `repr`, cut where nobody reads on.
 
     >>> shown("a"), shown(12), shown(-(10**400))
     ("'a'", '12', 'a whole number of about 401 digits')
     """
     if isinstance(value, int) and abs(value) > _LONG:
         return f"a whole number of about {int(math.log10(abs(value))) + 1:,} digits"
-    return repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # a list of numbers with more digits than Python writes
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""What a terminal obeys and XML forbids: control characters but for tabs and ends of lines, and halves of pairs."""
+
+
+def printable(text: str) -> str:
+    """A text in which control characters are written and not obeyed.
+
+    >>> printable("red: \x1b[31m")
+    'red: \\\\x1b[31m'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def has_control_characters(text: str) -> bool:
+    return _CONTROL.search(text) is not None
+
+
+def without_control_characters(value: Any) -> Any:
+    """What a JSON file says, control characters in its texts written out."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): without_control_characters(part) for key, part in value.items()}
+    return [without_control_characters(part) for part in value] if isinstance(value, list) else value
 
 
 class ReportError(AlignkitError):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alignkit.columns import GAP, digits_of, unit_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def p_text(p: float) -> str:
@@ -219,3 +223,42 @@ def show_rules(own: Mapping[str, Mapping[str, str]]) -> None:
 def own_colour(rule: str) -> str | None:
     """The colour that a rule of the user's own asks for."""
     return _OWN_RULES.get(rule, {}).get("colour")
+
+
+def for_spreadsheets(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table for a CSV file: an apostrophe in front of each text that a spreadsheet would run as a formula.
+
+    >>> import pandas as pd
+    >>> for_spreadsheets(pd.DataFrame({"norm": ["=1+1", "-0.5", "batch"]}))["norm"].tolist()
+    ["'=1+1", '-0.5', 'batch']
+    """
+    safe = frame.copy(deep=False)
+    for place in range(len(frame.columns)):
+        column = frame.iloc[:, place]
+        if column.dtype.kind in "biufcmM":
+            continue
+        marked = {text: _as_text(text) for text in column.unique().tolist() if _as_text(text) != text}
+        if marked:
+            safe.isetitem(place, [marked.get(text, text) for text in column.tolist()])
+    safe.columns = [_as_text(name) for name in frame.columns]
+    return safe
+
+
+def _as_text(value: Any) -> Any:
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def in_markdown(text: str) -> str:
+    """A text of somebody's within a line of Markdown: no tag, no link and no line of its own.
+
+    >>> print(in_markdown("ReLU [0.1, 0.4], p <.001 <script>: [here](javascript:x)"))
+    ReLU [0.1, 0.4], p <.001 \\<script>: [here\\](javascript:x)
+    """
+    line = re.sub(r"\s*[\r\n]+\s*", " ", text.replace("\\", r"\\"))
+    return re.sub(r"<(?=[A-Za-z/!?])|\](?=\()", r"\\\g<0>", line)

@@ -22,6 +22,7 @@ import alignkit.claims
 import alignkit.stats
 from alignkit.display import MOST_ROWS, digits_for, effect_words, shown, table_html
 from alignkit.execution.notebook import cell_progress, in_notebook
+from alignkit.execution.progress import Status
 
 CLAIM = {
     "name": "batch-norm", "statement": "Batch norm <script>helps</script> & aligns", "practice": "Use batch <i>norm</i>",
@@ -244,13 +245,18 @@ def test_progress_below_a_cell(monkeypatch):
     monkeypatch.setattr("alignkit.execution.notebook._SECONDS", 0.0)
 
     def status(done):
-        return SimpleNamespace(runs_done=done, runs=1200, share=done / 1200)
+        return Status(done, 1200, done / 1200, (), ("a worker is silent",) if done == 7 else ())
 
     with cell_progress("quick") as begin:
         show = begin("training")
         show(status(0))
+        show(status(7))
         show(status(1200))
-    assert written == ["quick: training: 0 of 1,200 runs, 1,200 left", "quick: training: 1,200 of 1,200 runs"]
+    assert written == [
+        "quick: training: 0 of 1,200 runs, 1,200 left",
+        "quick: training: 7 of 1,200 runs, 1,193 left. a worker is silent",
+        "quick: training: 1,200 of 1,200 runs",
+    ]
     with pytest.raises(KeyboardInterrupt), cell_progress("quick") as begin:
         begin("training")(status(100))
         raise KeyboardInterrupt

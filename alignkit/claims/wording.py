@@ -9,7 +9,7 @@ from typing import Any
 from alignkit.claims.verdict import Verdict
 from alignkit.columns import digits_of, label_of
 from alignkit.stats.contrasts.contrasts import Contrast
-from alignkit.text import number, p_text, sizes, unit
+from alignkit.text import in_markdown, number, p_text, sizes, unit
 
 NO_EVIDENCE = "no evidence"
 ACCURACY = "test_accuracy"
@@ -58,7 +58,7 @@ def to_markdown(entries: list[dict[str, Any]]) -> str:
         lines += [f"  {'; '.join(effects)}."] + ([f"  {'; '.join(sure)}."] if sure else [])
         lines += [f"  Scope: {scope_text(entry['scope'])}."]
         lines += [f"  {caveat[0].upper()}{caveat[1:]}." for caveat in entry["caveats"]]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(in_markdown, lines)) + "\n"
 
 
 def standing(entry: dict[str, Any]) -> str:

@@ -1,29 +1,45 @@
-"""The command line. Exit status 0; 2 where the input is at fault, with one message; 130 after Ctrl-C."""
+"""The command line. Exit status 0; 2 where the input is at fault, with one message; 130 after Ctrl-C, 143 after
+SIGTERM."""
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from alignkit.cli.bench import bench
 from alignkit.cli.tables import print_power, print_verdicts, verdict_notes
-from alignkit.cli.terminal import console, duration, errors, say, size, study_progress
+from alignkit.cli.terminal import complain, console, duration, escape, planning, say, size, study_progress
 from alignkit.errors import AlignkitError
+from alignkit.memory import free_bytes, in_words, is_shortage
+from alignkit.paths import given_path
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def path_of(what: str) -> Callable[[str], Path]:
+    """The parser of an argument that is a path."""
+    return lambda text: given_path(text, what=what)
+
+
 StudyArgument = Annotated[str, typer.Argument(help="A study file (TOML), or the name of a shipped study.")]
-DirectoryArgument = Annotated[Path, typer.Argument(help="A directory that `alignkit run` wrote.")]
+DirectoryArgument = Annotated[
+    Path,
+    typer.Argument(parser=path_of("DIRECTORY"), metavar="DIRECTORY", help="A directory that `alignkit run` wrote."),
+]
 DataOption = Annotated[
     str | None, typer.Option("--data", help="A folder of image Parquet files, in place of the study's data.")
 ]
@@ -53,7 +69,9 @@ def options(
 
 @app.command()
 def reproduce(
-    out: Annotated[Path, typer.Option(help="Where the records and the report go.")] = Path("reports/quick"),
+    out: Annotated[
+        Path, typer.Option(parser=path_of("--out"), metavar="DIRECTORY", help="Where the records and the report go.")
+    ] = Path("reports/quick"),
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -62,10 +80,24 @@ def reproduce(
     report(out)
 
 
+def data_of(runs: Iterable[Any]) -> list[Any]:
+    """The different data that runs train on."""
+    return list({run.settings.data.model_dump_json(): run.settings.data for run in runs}.values())
+
+
+def data_notes(sections: Iterable[Any]) -> tuple[str, ...]:
+    """What is odd about the data, though they can be used."""
+    from alignkit.data.loading import notes
+
+    return tuple(note for section in sections for note in notes(section))
+
+
 @app.command()
 def run(
     study: StudyArgument,
-    out: Annotated[Path, typer.Option(help="The directory for the records.")],
+    out: Annotated[
+        Path, typer.Option(parser=path_of("--out"), metavar="DIRECTORY", help="The directory for the records.")
+    ],
     data: DataOption = None,
     profile: ProfileOption = None,
     workers: WorkersOption = None,
@@ -77,20 +109,19 @@ def run(
     from alignkit.study.defects import defects
     from alignkit.study.seed_notes import seed_notes
 
-    source = open_study(study, data_path=data, profile=profile)
-    for note in (*defects(source.study, source=str(source.path)).values(), *seed_notes(source.study)):
-        say(note)
-    with study_progress(f"{source.study.name}") as begin:
-        try:
-            records = run_study(source, out, workers=workers, device=device, on_stage=begin)
-        except KeyboardInterrupt:
-            errors.print(
-                f"Stopped. What had finished is kept in {out}; the same command goes on from there.",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-            raise typer.Exit(130) from None
+    with planning():
+        source = open_study(study, data_path=data, profile=profile)
+        notes = (*defects(source.study, source=str(source.path)).values(), *seed_notes(source.study))
+        for note in (*notes, *data_notes([source.study.data])):
+            say(note)
+        with study_progress(f"{source.study.name}") as begin:
+            try:
+                records = run_study(source, out, workers=workers, device=device, on_stage=begin)
+            except (KeyboardInterrupt, Stopped) as stop:
+                status = stop.status if isinstance(stop, Stopped) else 130
+                raise Stopped(
+                    f"Stopped. What had finished is kept in {out}; the same command goes on from there.", status
+                ) from None
     diverged = int(records.runs["diverged"].sum())
     say(f"{len(records.runs)} runs in {out}" + (f", {diverged} of them diverged" if diverged else ""))
     held_out = 0 if records.held_out is None else len(records.held_out.runs)
@@ -135,7 +166,12 @@ def report(
 
 @app.command()
 def paper(
-    directory: Annotated[Path, typer.Argument(help="Where the paper's studies ran: DIRECTORY/<study>.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            parser=path_of("DIRECTORY"), metavar="DIRECTORY", help="Where the paper's studies ran: DIRECTORY/<study>."
+        ),
+    ],
 ) -> None:
     """Write the report on Launay, Poli and Krzakala (2019) from the records of its studies (launay2019/…)."""
     from alignkit.papers.launay2019.page import write_paper_report
@@ -150,12 +186,16 @@ def records(
     directory: DirectoryArgument,
     table: Annotated[str, typer.Option(help="runs, checkpoints or layers.")] = "runs",
     format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
-    output: Annotated[Path | None, typer.Option(help="A file; by default the terminal (CSV alone).")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(parser=path_of("--output"), metavar="FILE", help="A file; by default the terminal (CSV alone)."),
+    ] = None,
 ) -> None:
     """Write one of the three tables as CSV or Parquet."""
     from alignkit.errors import nearest
     from alignkit.records.files import TABLES, writing
     from alignkit.records.store import load, whole_table
+    from alignkit.text import for_spreadsheets
 
     if table not in TABLES:
         raise AlignkitError(f'--table: no table is called "{table}"; {nearest(table, TABLES)}')
@@ -164,6 +204,8 @@ def records(
     if format == "parquet" and output is None:
         raise AlignkitError("--format parquet: Parquet is no text for a terminal. Name a file with --output")
     frame = whole_table(load(directory), table)
+    if format == "csv":
+        frame = for_spreadsheets(frame)
     if output is None:
         try:
             frame.to_csv(sys.stdout, index=False, lineterminator="\n")
@@ -178,21 +220,46 @@ def records(
 
 
 @app.command()
-def validate(study: StudyArgument, data: DataOption = None, profile: ProfileOption = None) -> None:
-    """Check a study and its data without running anything."""
+def validate(
+    study: StudyArgument,
+    data: DataOption = None,
+    profile: ProfileOption = None,
+    no_import: Annotated[
+        bool, typer.Option("--no-import", help="Import no module of the study's: its own rules stay unchecked.")
+    ] = False,
+) -> None:
+    """Check a study and its data, without training anything.
+
+    Where the study names rules of its own ("module:Class"), their modules are imported, which runs their code. Give
+    --no-import for a study that you do not trust.
+    """
     from alignkit.execution.checks import plan_cohorts
     from alignkit.execution.pilot import pilot_plan
     from alignkit.execution.run_study import open_study, study_plan
+    from alignkit.settings.modules import module_file, own_names
     from alignkit.study.defects import defects
+    from alignkit.study.plan import every_settings
     from alignkit.study.seed_notes import seed_notes
 
-    source = open_study(study, data_path=data, profile=profile)
-    planned = study_plan(source, rates=None)
-    plan_cohorts(planned, device="cpu")
-    if source.study.pilot is not None:
-        pilot_plan(source.study, source=str(source.path))
-    say(f"{source.path}: valid. {planned.cells} cells, {len(planned.runs)} runs")
-    for note in (*defects(source.study).values(), *seed_notes(source.study)):
+    with planning():
+        source = open_study(study, data_path=data, profile=profile, own_modules=not no_import)
+        own = own_names(source.study.options())
+        if no_import and own:
+            cells = sum(1 for _ in every_settings(source.study, source=str(source.path), own_modules=False))
+            say(
+                f"{source.path}: valid, as far as that shows without its own modules. {cells:,} cells. "
+                f"Not imported, so not checked: {', '.join(own)}"
+            )
+            return
+        planned = study_plan(source, rates=None)
+        plan_cohorts(planned, device="cpu")
+        if source.study.pilot is not None:
+            pilot_plan(source.study, source=str(source.path))
+        notes = (*defects(source.study).values(), *seed_notes(source.study), *data_notes(data_of(planned.runs)))
+    say(f"{source.path}: valid. {planned.cells:,} cells, {len(planned.runs):,} runs")
+    for name in own:
+        say(f"Imported {name} from {module_file(name.partition(':')[0])}")
+    for note in notes:
         say(note)
 
 
@@ -206,7 +273,12 @@ def plan(
     cells: Annotated[bool, typer.Option("--cells", help="List the cells too.")] = False,
     pilot_records: Annotated[
         Path | None,
-        typer.Option("--from", help="Records of a pilot: say how many seeds each claim needs, from its variances."),
+        typer.Option(
+            "--from",
+            parser=path_of("--from"),
+            metavar="DIRECTORY",
+            help="Records of a pilot: say how many seeds each claim needs, from its variances.",
+        ),
     ] = None,
     effect: Annotated[
         float | None, typer.Option(help="With --from: the effect to find; by default each claim's smallest.")
@@ -222,22 +294,24 @@ def plan(
 
     if effect is not None and pilot_records is None:
         raise AlignkitError("--effect: needs a pilot's records to be judged by. Add --from DIR")
-    source = open_study(study, data_path=data, profile=profile)
-    device = choose_device(device)
-    workers = workers or default_workers(device)
-    rates = known_rates(source, None)
-    planned = study_plan(source, rates=rates)
-    if pilot_records is not None:
-        print_power(planned, pilot_records, effect)
-        return
-    stages = [("the study", plan_cohorts(planned, device=device))]
-    check_device(planned, device)
-    if source.study.pilot is not None and rates is None:
-        from alignkit.execution.pilot import pilot_plan
+    with planning():
+        source = open_study(study, data_path=data, profile=profile)
+        device = choose_device(device)
+        workers = workers or default_workers(device)
+        rates = known_rates(source, None)
+        planned = study_plan(source, rates=rates)
+        if pilot_records is not None:
+            print_power(planned, pilot_records, effect)
+            return
+        stages = [("the study", plan_cohorts(planned, device=device))]
+        check_device(planned, device)
+        if source.study.pilot is not None and rates is None:
+            from alignkit.execution.pilot import pilot_plan
 
-        stages.insert(
-            0, ("its pilot", plan_cohorts(pilot_plan(source.study, source=str(source.path))[0], device=device))
-        )
+            piloted = pilot_plan(source.study, source=str(source.path))[0]
+            stages.insert(0, ("its pilot", plan_cohorts(piloted, device=device)))
+        notes = (*planned.notes, *defects(source.study).values(), *seed_notes(source.study))
+        notes += data_notes(data_of(planned.runs))
     table = Table(
         "",
         "runs",
@@ -266,7 +340,7 @@ def plan(
         f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; "
         f"rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}"
     )
-    for note in (*planned.notes, *defects(source.study).values(), *seed_notes(source.study)):
+    for note in notes:
         say(note)
     if cells:
         for cell in dict.fromkeys(run.cell for run in planned.runs if run.rule != "bp" or len(source.study.rules) == 1):
@@ -277,7 +351,12 @@ def plan(
 def pilot(
     study: StudyArgument,
     out: Annotated[
-        Path | None, typer.Option(help="The directory for the pilot's records; by default a temporary one.")
+        Path | None,
+        typer.Option(
+            parser=path_of("--out"),
+            metavar="DIRECTORY",
+            help="The directory for the pilot's records; by default a temporary one.",
+        ),
     ] = None,
     data: DataOption = None,
     profile: ProfileOption = None,
@@ -301,28 +380,49 @@ def pilot(
         raise AlignkitError(
             f"{source.committed_rates.parent}: cannot be written. Copy the study to a folder of your own"
         )
+    committed = source.committed_rates
+    before = read_rates(committed) if committed.exists() else None  # what is no outcome of a pilot is not written over
     device = choose_device(device)
-    with tempfile.TemporaryDirectory() as temporary, study_progress(source.study.name) as begin:
+    with tempfile.TemporaryDirectory() as temporary, planning(), study_progress(source.study.name) as begin:
         outcome = tune(
             source.study, out or Path(temporary), device=device, workers=workers or default_workers(device),
             on_status=begin("tuning rates"), source=str(source.path),
         )  # fmt: skip
-    if source.committed_rates.exists():  # arms of other data that were tuned alike stay
-        before = read_rates(source.committed_rates)
-        if before.get("pilot") == outcome["pilot"]:
-            arms = {arm["arm"]: arm for arm in [*before["arms"], *outcome["arms"]]}
-            outcome["arms"] = sorted(arms.values(), key=lambda arm: arm["arm"])
-    write_text(source.committed_rates, rates_text(outcome))
+    if before is not None and before.get("pilot") == outcome["pilot"]:  # arms of other data that were tuned alike stay
+        arms = {arm["arm"]: arm for arm in [*before["arms"], *outcome["arms"]]}
+        outcome["arms"] = sorted(arms.values(), key=lambda arm: arm["arm"])
+    write_text(committed, rates_text(outcome))
     edge = sum(arm["at_edge"] for arm in outcome["arms"])
     at_edge = f". {edge} have their best rate at the grid's edge" if edge else ""
-    say(f"{len(outcome['arms'])} arms tuned: {source.committed_rates}{at_edge}")
+    say(f"{len(outcome['arms'])} arms tuned: {committed}{at_edge}")
 
 
 app.command()(bench)
 
 
-def _complain(message: str) -> None:
-    errors.print(f"alignkit: {message}", markup=False, highlight=False, soft_wrap=True)
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM, with what is said of it; an exception, so that whatever has to clean up does."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Answer SIGTERM as Ctrl-C is answered."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise Stopped("Stopped.", 128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:
@@ -331,23 +431,32 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show ° still gets its table
     try:
-        app()
+        with _terminable():
+            app()
     except AlignkitError as error:
-        _complain(str(error))
+        complain(f"alignkit: {error}")
         sys.exit(2)
     except BrokenPipeError:  # the reader (head, say) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except MemoryError:
-        _complain("out of memory. Ask for smaller networks, or fewer --workers")
+    except SystemExit as end:
+        if end.code == 130:  # Ctrl-C, as typer passes it on
+            complain("Stopped.")
+        raise
+    except Stopped as stop:
+        complain(str(stop))
+        sys.exit(stop.status)
+    except (MemoryError, RuntimeError, OSError) as error:
+        if is_shortage(error):
+            free = free_bytes()
+            there = f" ({in_words(free)} are free now)" if free is not None else ""
+            complain(f"alignkit: out of memory{there}. Close other programs, or ask for less; nothing is damaged by it")
+        elif isinstance(error, OSError):
+            place = error.filename or "standard output"
+            complain(f"alignkit: {place}: {error.strerror}. Free or change the place, and run the same command again")
+        else:
+            raise
         sys.exit(2)
-    except OSError as error:
-        place = error.filename or "standard output"
-        _complain(f"{place}: {error.strerror}. Free or change the place, and run the same command again")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("Stopped.")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from alignkit.cli.terminal import NARROW, console, say
+from alignkit.cli.terminal import NARROW, console, escape, say
 from alignkit.errors import AlignkitError
 
 

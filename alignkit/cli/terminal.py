@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import rich.markup
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from alignkit.errors import printable
+
 NARROW = 60
 """Columns below which a table is printed as lines."""
 
@@ -25,9 +28,36 @@ console = Console()
 errors = Console(stderr=True)
 
 
+@contextmanager
+def planning(*, every: float = 5.0) -> Iterator[None]:
+    """A line every few seconds while a large study is planned."""
+    from alignkit.study.watch import watched
+
+    last = time.monotonic()
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            complain(f"{what}: {done:,} of {total:,}")
+
+    with watched(tell):
+        yield
+
+
+def complain(text: str) -> None:
+    """A line on the stream of errors, as it is."""
+    errors.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
 def say(text: str) -> None:
     """A line as it is: no markup, no colours, no breaks."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def escape(text: str) -> str:
+    """A text for a table: no markup in it, and nothing that a terminal would obey."""
+    return rich.markup.escape(printable(text))
 
 
 @contextmanager
@@ -47,6 +77,8 @@ def study_progress(name: str) -> Iterator[Any]:
             clock = _Clock()
 
             def show(status: Any) -> None:
+                for note in status.notes:
+                    complain(note)
                 running = "; ".join(status.running[:2])
                 left = clock.left(status.share)
                 bar.update(task, completed=status.runs_done, total=status.runs, left=left, running=running)
@@ -62,6 +94,8 @@ def _plain_progress(title: str, *, every: float = 10.0) -> Any:
 
     def show(status: Any) -> None:
         nonlocal last
+        for note in status.notes:
+            complain(note)
         now = time.monotonic()
         if now - last < every and status.runs_done < status.runs:
             return

@@ -18,8 +18,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,12 +29,17 @@ from PIL import Image
 
 from alignkit.data.content import content_hash
 from alignkit.errors import DataError
+from alignkit.memory import enough_memory, is_shortage, may_need, shortage
+from alignkit.paths import given_path, kind_of
 
 _FILE = re.compile(r"(train|test|validation|valid|val)(?:-(\d+)-of-(\d+))?(?:-.*)?\.parquet")
 _EXPECTED = "a folder with train-*.parquet and test-*.parquet, as the Hugging Face hub lays them out"
 _LABELS = ("label", "labels", "fine_label")
 _IMAGES = ("image", "img")
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_GREY = ("1", "L", "LA", "La")
+_MOST_NOTES = 5
+_FEWER = "The files may well be whole: keep them. Close other programs, or read them where there is more memory"
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,16 @@ class ImageFolder:
     """An opened folder: its labels are read and checked, its images are not decoded yet.
 
     `files` and `labels` (int64 [n], from 0) go by split: train, test and perhaps validation. `mode` is
-    "L" (greyscale) or "RGB", `size` is (height, width): those of the first training image.
+    "L" (greyscale) or "RGB", `size` is (height, width): those of the first training image. Where the mode was `chosen`
+    colours may be lost in it. `notes` say what is odd about the labels.
     """
 
     files: dict[str, tuple[Path, ...]]
     labels: dict[str, np.ndarray]
     mode: str
     size: tuple[int, int]
+    chosen: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,7 +76,8 @@ class ImageFolder:
         DataError : an image cannot be decoded or differs in size; names file and row.
         """
         shape = (len(self.labels[split]), *self.shape)
-        key = hashlib.sha256(f"1 {self.mode} {files_hash(self.files[split])}".encode()).hexdigest()[:32]
+        version = 2 if self.mode == "L" and not self.chosen else 1  # 1 took grey for whatever the first image was
+        key = hashlib.sha256(f"{version} {self.mode} {files_hash(self.files[split])}".encode()).hexdigest()[:32]
         cache = _cache_folder()
         if cache is None:
             return self._decoded(split, shape)
@@ -79,14 +89,16 @@ class ImageFolder:
         return pixels
 
     def _decoded(self, split: str, shape: tuple[int, ...]) -> np.ndarray:
-        pixels = np.empty(shape, np.uint8)
+        with enough_memory(f"{self.files[split][0].parent}: the {split} images", _FEWER, needed=math.prod(shape)):
+            pixels = np.empty(shape, np.uint8)
         done = 0
         # Pillow releases the interpreter's lock while it decodes.
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             for file in self.files[split]:
                 for row, encoded in _encoded_batches(file):
                     places = [f"{file}, row {row + offset}" for offset in range(len(encoded))]
-                    images = pool.map(decode, encoded, places, [self.mode] * len(encoded))
+                    n = len(encoded)
+                    images = pool.map(decode, encoded, places, [self.mode] * n, [self.chosen] * n)
                     for place, image in zip(places, images, strict=True):
                         if image.shape[1:] != self.size:
                             raise DataError(
@@ -99,7 +111,7 @@ class ImageFolder:
         return pixels
 
 
-def open_folder(path: str) -> ImageFolder:
+def open_folder(path: str, colour: Literal["grey", "rgb"] | None = None) -> ImageFolder:
     """Find a folder's splits and read their labels and the first training image.
 
     Raises
@@ -117,20 +129,63 @@ def open_folder(path: str) -> ImageFolder:
             )
     first = next((file, encoded[0]) for file in files["train"] for _, encoded in _encoded_batches(file, rows=1))
     image = decode(first[1], f"{first[0]}, row 0", None)
-    folder = ImageFolder(files, labels, "L" if len(image) == 1 else "RGB", (image.shape[1], image.shape[2]))
-    if folder.classes < 2:
-        raise DataError(f"{path}: expected at least two classes; got label 0 in every row. Check the label column")
+    mode = {"grey": "L", "rgb": "RGB"}[colour] if colour else "L" if len(image) == 1 else "RGB"
+    folder = ImageFolder(files, labels, mode, (image.shape[1], image.shape[2]), chosen=colour is not None)
+    (only, *others) = np.unique(labels["train"]).tolist()
+    if not others:
+        raise DataError(
+            f"{path}: expected at least two classes; got label {only} in every row of the train split. "
+            "Check the label column"
+        )
     if folder.classes > max(1000, sum(map(len, labels.values()))):
         raise DataError(
             f"{path}: expected class labels that count from 0; got one as large as {folder.classes - 1}, "
             "larger than the number of images. Check that the label column holds classes, not identifiers"
         )
-    return folder
+    return replace(folder, notes=(*_unused_labels(files["train"][0]), *_class_notes(path, labels)))
+
+
+def _unused_labels(file: Path) -> list[str]:
+    """Whether a file has other columns that look like labels."""
+    with _reading(file):
+        schema = pq.read_schema(file)
+    name = _label_column(file, schema)
+    others = [
+        field.name
+        for field in schema
+        if pa.types.is_integer(field.type) and field.name != name and re.search("label|class", field.name, re.I)
+    ]
+    if not others:
+        return []
+    return [f"{file.parent}: labels are taken from the column {name}, none from {', '.join(others)}"]
+
+
+def _class_notes(path: str, labels: dict[str, np.ndarray]) -> list[str]:
+    """Which classes no training image has: networks get an output for each, and nothing teaches it."""
+    counts = {split: np.bincount(own, minlength=1 + max(map(max, labels.values()))) for split, own in labels.items()}
+    untaught = np.flatnonzero(counts["train"] == 0)
+    nowhere = [int(label) for label in untaught if not any(own[label] for own in counts.values())]
+    notes = []
+    if nowhere:
+        from_one = ". Labels that count from 1 leave class 0 empty: subtract 1" if nowhere == [0] else ""
+        notes.append(
+            f"{path}: no image has {_listed(nowhere)}, and networks have an output for each number up to the largest "
+            f"label{from_one}"
+        )
+    for label in (int(label) for label in untaught if int(label) not in nowhere):
+        where = " and ".join(f"{own[label]:,} of {split}" for split, own in counts.items() if own[label])
+        notes.append(f"{path}: class {label} has images ({where}), none of them to train on: no network can learn it")
+    return notes if len(notes) <= _MOST_NOTES else [*notes[:_MOST_NOTES], f"{path}: and more classes like that"]
+
+
+def _listed(labels: list[int]) -> str:
+    shown = ", ".join(map(str, labels[:5])) + (f", … ({len(labels):,} in all)" if len(labels) > 5 else "")
+    return f"label {shown}"
 
 
 def find_files(path: str) -> dict[str, tuple[Path, ...]]:
     """The Parquet files of each split below `path`, in the order of their names; nothing is opened."""
-    root = Path(path).expanduser()
+    root = given_path(path, what="data.path", error=DataError)
     if root.is_file():
         raise DataError(f"{root}: expected {_EXPECTED}; got a file. Give the folder that holds it: {root.parent}")
     if not root.is_dir():
@@ -145,6 +200,11 @@ def find_files(path: str) -> dict[str, tuple[Path, ...]]:
         raise DataError(f"{root}: no Parquet file that is named for its split. Expected {_EXPECTED}; {_found(root)}")
     files, shards = defaultdict(list), defaultdict(list)
     for file, match in matches:
+        if (kind := kind_of(file)) not in ("a file", "nothing"):
+            raise DataError(
+                f"{file}: expected a Parquet file; got {kind} of that name. "
+                + ("Move the files in it up, named train-*.parquet and so on" if kind == "a folder" else "Copy a file")
+            )
         split = "validation" if match[1].startswith("val") else match[1]
         files[split].append(file)
         if match[2]:
@@ -181,10 +241,11 @@ def files_hash(files: tuple[Path, ...]) -> str:
     return content_hash(files)
 
 
-def decode(encoded: bytes | None, place: str, mode: str | None) -> np.ndarray:
+def decode(encoded: bytes | None, place: str, mode: str | None, chosen: bool = False) -> np.ndarray:
     """One encoded image as uint8 [channels, height, width]; without a `mode`, in its own of L and RGB.
 
-    `place` says in the error where the image comes from.
+    `place` says in the error where the image comes from. An image that has colours loses them only to a mode that was
+    `chosen`.
     """
     if encoded is None:
         raise DataError(
@@ -196,11 +257,21 @@ def decode(encoded: bytes | None, place: str, mode: str | None) -> np.ndarray:
                 raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
             wanted = mode or ("L" if image.mode in ("1", "L") else "RGB")
             array = np.asarray(image.convert(wanted))
+            colours = (
+                np.ptp(np.asarray(image.convert("RGB")), axis=2) if wanted == "L" and image.mode not in _GREY else 0
+            )
     except Exception as error:  # Pillow's decoders raise many kinds for broken bytes
+        if is_shortage(error):
+            raise shortage(place, _FEWER) from None
         raise DataError(
             f"{place}: expected an encoded image (PNG, JPEG, …); its {len(encoded)} bytes cannot be decoded ({error}). "
             "Copy the file again from its source"
         ) from None
+    if not chosen and np.any(colours):
+        raise DataError(
+            f"{place}: expected greyscale images, as the first training image is one; got one with colours. "
+            'Set data.colour = "rgb" to keep the colours of all, or "grey" to drop them'
+        )
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
@@ -213,7 +284,14 @@ def _labels(file: Path) -> np.ndarray:
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise DataError(f"{file}, row {row}: expected an integer {name}; got none. Label the row, or leave it out")
-    labels = column.to_numpy().astype(np.int64)
+    given = column.to_numpy()
+    if len(given) and given.max() > np.iinfo(np.int64).max:
+        row = int(np.argmax(given))
+        raise DataError(
+            f"{file}, row {row}: expected a {name} that counts classes from 0; got {given[row]}. Check that the column "
+            "holds classes, not identifiers"
+        )
+    labels = given.astype(np.int64)
     if len(labels) and labels.min() < 0:
         row = int(np.flatnonzero(labels < 0)[0])
         raise DataError(
@@ -280,7 +358,9 @@ def _reading(file: Path) -> Iterator[None]:
         yield
     except PermissionError:
         raise DataError(f"{file}: expected a readable file; permission was denied. Change its permissions") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        if is_shortage(error) and file.is_file() and may_need(file.stat().st_size):
+            raise shortage(f"{file}: reading it", _FEWER, needed=file.stat().st_size) from None
         if not file.exists():
             raise DataError(
                 f"{file}: a link to a file that is missing, or removed meanwhile. Copy the files themselves"

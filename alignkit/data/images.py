@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class ImagesSource(DataSource):
 
     def shape(self, options: Images) -> DatasetShape:
         """No image but one is decoded."""
-        folder = open_folder(options.path)
+        folder = open_folder(options.path, options.colour)
         channels = folder.shape[0]
         for key, values in (("mean", options.mean), ("std", options.std)):
             if values is not None and len(values) != channels:
@@ -68,7 +69,7 @@ class ImagesSource(DataSource):
 
     def read(self, options: Images) -> Arrays:
         """Pixels/255, less the mean, over the sd, per channel; both from the training rows unless given."""
-        folder = open_folder(options.path)
+        folder = open_folder(options.path, options.colour)
         rows = _image_rows(options, folder)
         pixels = {source: folder.pixels(source) for source in dict.fromkeys(source for source, _ in rows.values())}
         mean, sd = options.mean, options.std
@@ -80,6 +81,13 @@ class ImagesSource(DataSource):
             split: (normalised(pixels[source], chosen, table), folder.labels[source][chosen])
             for split, (source, chosen) in rows.items()
         }
+
+    def notes(self, options: Images) -> tuple[str, ...]:
+        return open_folder(options.path, options.colour).notes
+
+    def working_bytes(self, options: Images, described: DatasetShape) -> int:
+        """Pixels and floats, and floats again where torch wants them."""
+        return super().working_bytes(options, described) + described.samples * math.prod(described.shape)
 
     def content(self, options: Images) -> dict[str, str]:
         return {split: files_hash(files) for split, files in find_files(options.path).items()}

@@ -17,11 +17,13 @@ from alignkit.data.dataset import Dataset, Split
 from alignkit.data.draws import permutation
 from alignkit.data.source import DatasetShape, DataSource
 from alignkit.errors import DataError, StudyError
+from alignkit.memory import enough_memory
 from alignkit.settings.data import SOURCES, DataOptions, UncheckedOptions
 from alignkit.settings.modules import code_identity, import_class, own_code
 from alignkit.settings.study_options import Settings
 from alignkit.settings.validation import validated
 
+_FEWER = "Ask for fewer samples or inputs, or for fewer --workers: each holds the data"
 _VERSION = 1  # part of every fingerprint: raise it when the same options give other numbers
 
 
@@ -45,14 +47,15 @@ def load(options: DataOptions) -> Dataset:
     """
     options = _checked(options)
     source, described = source_of(options), describe(options)
-    with _speaking_for(options):
-        read = source.read(options)
-    arrays = checked_arrays(read, described, what=_what(options))
-    if options.shuffle_labels:
-        inputs, targets = arrays["train"]
-        arrays["train"] = inputs, targets[permutation(len(targets), "shuffled labels")]
-    # cloned: torch aligns what it allocates, NumPy does not (see numerics/products.py)
-    splits = {split: Split(*(torch.from_numpy(array).clone() for array in pair)) for split, pair in arrays.items()}
+    with enough_memory("data", _FEWER, needed=working_bytes(options, described)):
+        with _speaking_for(options):
+            read = source.read(options)
+        arrays = checked_arrays(read, described, what=_what(options))
+        if options.shuffle_labels:
+            inputs, targets = arrays["train"]
+            arrays["train"] = inputs, targets[permutation(len(targets), "shuffled labels")]
+        # cloned: torch aligns what it allocates, NumPy does not (see numerics/products.py)
+        splits = {split: Split(*(torch.from_numpy(array).clone() for array in pair)) for split, pair in arrays.items()}
     return Dataset(
         name=options.name,
         task=described.task,
@@ -77,6 +80,20 @@ def describe(options: DataOptions) -> DatasetShape:
     with _speaking_for(options):
         described = source.shape(options)
     return checked_shape(described, what=_what(options))
+
+
+def working_bytes(options: DataOptions, described: DatasetShape) -> int:
+    """About how much memory making the dataset takes at most."""
+    options = _checked(options)
+    with _speaking_for(options):
+        return source_of(options).working_bytes(options, described)
+
+
+def notes(options: DataOptions) -> tuple[str, ...]:
+    """What is odd about a dataset, though it can be used."""
+    options = _checked(options)
+    with _speaking_for(options):
+        return tuple(source_of(options).notes(options))
 
 
 def fingerprint(options: DataOptions) -> str:

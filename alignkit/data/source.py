@@ -5,6 +5,7 @@ Nothing here imports torch, so that a study that names a source of the user's ow
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ class DatasetShape:
     train: int
     validation: int
     test: int
+
+    @property
+    def samples(self) -> int:
+        return self.train + self.validation + self.test
 
 
 class DataSource(ABC):
@@ -77,6 +82,14 @@ class DataSource(ABC):
         Empty for samples that the options determine. Runs of other content get other ids.
         """
         return {}
+
+    def notes(self, options: Any) -> tuple[str, ...]:
+        """What is odd about the data though they can be used, in sentences: said before anything runs."""
+        return ()
+
+    def working_bytes(self, options: Any, described: DatasetShape) -> int:
+        """About how much memory reading the samples takes at most: by default their floats, twice."""
+        return 8 * described.samples * (math.prod(described.shape) + described.outputs)
 
     def determinants(self, options: Any) -> dict[str, Any]:
         """The options that decide the samples: those that are not at their defaults.

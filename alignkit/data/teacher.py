@@ -63,6 +63,16 @@ class TeacherSource(DataSource):
 
     Options = Teacher
 
+    def working_bytes(self, options: Teacher, described: DatasetShape) -> int:
+        """Inputs, the teacher's weights and its outputs, with what is drawn for them."""
+        depth, width = options.teacher_depth, options.teacher_width
+        matrices = [options.inputs * (width if depth else options.outputs)]
+        if depth:
+            matrices += [width**2] * (depth > 1) + [width * options.outputs]
+        weights = sum(matrices) + max(depth - 2, 0) * width**2
+        drawn = max(options.inputs, options.outputs, width * (depth > 0))  # raw bits, floats, and two steps between
+        return 32 * options.samples * drawn + 4 * options.samples * options.inputs + 8 * weights + 24 * max(matrices)
+
     def shape(self, options: Teacher) -> DatasetShape:
         """Raises `DataError` where a classification has fewer than two classes."""
         if options.task == "classification" and options.outputs < 2:

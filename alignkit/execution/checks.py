@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import math
 from collections.abc import Iterator
 
 from alignkit.data import loading
 from alignkit.data.source import DatasetShape
 from alignkit.errors import StudyError
+from alignkit.memory import in_words, machine_bytes
 from alignkit.networks.shapes import layer_shapes
 from alignkit.numerics.precision import check_precisions
 from alignkit.rules import rule_class
+from alignkit.settings.data import DataOptions, Images
+from alignkit.settings.study_options import Settings
 from alignkit.study.runs import Plan, Run
+from alignkit.study.watch import counted
 from alignkit.training.cohorts import Cohort, cohorts, data_key
 from alignkit.training.memory import DataShape, kept_bytes, member_bytes
 from alignkit.training.prealignment import check_prealignment
+
+LEAST_SAMPLES = 20
+MOST_LOG_STEPS = 1_000_000
+ROW_BYTES = 400
+"""What a row of `layers` takes, about, from when it is measured until it is written."""
 
 
 def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
@@ -26,22 +35,26 @@ def plan_cohorts(plan: Plan, *, device: str) -> list[Cohort]:
     kind = device.partition(":")[0]
     described: dict[str, DatasetShape] = {}
     shapes: dict[str, DataShape] = {}
-    for run in plan.runs:
+    there = machine_bytes()
+    # an arm's seeds share their settings
+    arms = list({(run.rule, id(run.settings)): run for run in plan.runs}.values())
+    for run in counted("Checking arms", arms):
         key = data_key(run.settings)
         with _placed(f"{plan.source}: {run.cell}" if run.cell else plan.source):
             if key not in described:
                 described[key] = loading.describe(run.settings.data)
                 shapes[key] = DataShape(described[key].shape, described[key].outputs, described[key].train)
+                _check_data_fit(run.settings.data, described[key], there)
             _check_against_data(run, described[key])
             layers = layer_shapes(run.settings, shapes[key].shape, shapes[key].outputs)
             check_prealignment(run.settings, layers, shapes[key].train_samples)
             needed = member_bytes(run.settings, shapes[key], kind) + kept_bytes(run.rule, run.settings, shapes[key])
-            there = _memory()
             if needed > there:
                 raise StudyError(
                     f"network: one run needs {needed / 2**30:,.0f} GiB of memory and this machine has "
                     f"{there / 2**30:,.0f}. Use smaller layers"
                 )
+            _check_checkpoints(run.settings, len(layers) - 1, there)
     return cohorts(plan, shapes, device=kind)
 
 
@@ -60,9 +73,39 @@ def _placed(place: str) -> Iterator[None]:
         raise StudyError(f"{place}: {error}") from None
 
 
-def _memory() -> int:
-    """The machine's memory in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _check_data_fit(options: DataOptions, described: DatasetShape, there: int) -> None:
+    needed = loading.working_bytes(options, described)
+    if needed <= there:
+        return
+    fitting = int(0.9 * described.samples * there / needed)
+    fewer = options.model_copy(update={"samples": fitting})
+    if isinstance(options, Images):
+        mend = f"About {fitting:,} images fit in all: set data.train_samples and data.test_samples"
+    elif fitting >= LEAST_SAMPLES and loading.working_bytes(fewer, described) <= there:
+        mend = f"data.samples = {fitting} would fit"
+    else:
+        mend = "Ask for fewer samples, inputs or outputs, or for a smaller teacher"
+    raise StudyError(
+        f"data: they take {in_words(needed)} of memory to make and this machine has {in_words(there)}. {mend}"
+    )
+
+
+def _check_checkpoints(settings: Settings, hidden_layers: int, there: int) -> None:
+    """What a run measures is held until it is written."""
+    probe, epochs = settings.probe, settings.training.epochs
+    if probe.log_steps > MOST_LOG_STEPS:
+        raise StudyError(
+            f"probe.log_steps: expected at most {MOST_LOG_STEPS:,}; got {probe.log_steps:,}. Ask for fewer"
+        )
+    by_epoch = math.ceil(epochs / probe.every_epochs) if probe.every_epochs else 0
+    checkpoints = 2 + len(probe.steps) + probe.log_steps + by_epoch
+    needed = checkpoints * hidden_layers * ROW_BYTES
+    if needed > there:
+        raise StudyError(
+            f"probe: one run is measured about {checkpoints:,} times in {hidden_layers:,} layers, which takes "
+            f"{in_words(needed)} of memory, and this machine has {in_words(there)}. "
+            f"Set probe.every_epochs to {max(probe.every_epochs, 1) * math.ceil(10 * needed / there):,}, or 0 for none"
+        )
 
 
 def _check_against_data(run: Run, described: DatasetShape) -> None:

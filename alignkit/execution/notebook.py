@@ -43,14 +43,15 @@ class _Line:
 
     def __init__(self, title: str) -> None:
         self._title, self._handle, self._written = title, None, 0.0
-        self._done, self._runs = 0, 0
+        self._done, self._runs, self._note = 0, 0, ""
 
     def __call__(self, status: Status) -> None:
         self._done, self._runs = status.runs_done, status.runs
         now, left = time.monotonic(), status.runs - status.runs_done
-        if not left or now - self._written >= _SECONDS:
+        self._note = f". {status.notes[-1]}" if status.notes else self._note
+        if not left or status.notes or now - self._written >= _SECONDS:
             self._written = now
-            self._write(status.share, f", {left:,} left" if left else "")
+            self._write(status.share, f", {left:,} left{self._note}" if left else "")
 
     def stop(self) -> None:
         """Say that the study goes on from here when the cell runs again."""

@@ -14,15 +14,17 @@ import numpy as np
 import pandas as pd
 
 from alignkit.data import loading
-from alignkit.errors import StudyError
+from alignkit.errors import StudyError, shown
 from alignkit.execution.progress import OnStatus
 from alignkit.execution.workers import execute
+from alignkit.paths import kind_of
 from alignkit.records import store
-from alignkit.study.designs import declared_factors, flat
+from alignkit.study.designs import MOST_RUNS, declared_factors, flat
 from alignkit.study.identities import arm_id, run_id
 from alignkit.study.plan import expand
 from alignkit.study.runs import Plan, Run
 from alignkit.study.study import Study
+from alignkit.study.watch import counted
 
 RATES_FORMAT = 1
 
@@ -47,10 +49,16 @@ def pilot_plan(study: Study, *, source: str = "study") -> tuple[Plan, dict[str, 
         raise StudyError(
             f"{source}: the pilot needs a validation split and the data has none. Set data.validation above 0"
         )
+    candidates_of_arm = len(pilot.lr) * max(len(pilot.output_lr), 1)
+    if len(base.runs) * candidates_of_arm > MOST_RUNS:
+        raise StudyError(
+            f"{source}: expected a pilot of at most {MOST_RUNS:,} runs; got {len(base.runs) * candidates_of_arm:,}. "
+            "Take fewer rates or seeds in [pilot], or fewer cells"
+        )
     quiet = {"measures": (), "log_steps": 0, "every_epochs": 0, "steps": (), "evaluation_samples": 1}
     runs: dict[str, Run] = {}
     candidates: dict[str, Candidate] = {}
-    for run in base.runs:
+    for run in counted("Planning the pilot's runs", base.runs):
         arm = arm_id(run.rule, run.settings, loading.fingerprint)
         for lr, output_lr in itertools.product(pilot.lr, pilot.output_lr or (None,)):
             output = output_lr or run.settings.training.output_lr or lr
@@ -144,16 +152,21 @@ def rates_of(outcome: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 def read_rates(path: Path) -> dict[str, Any]:
     """A stored outcome of a pilot."""
     try:
+        if (kind := kind_of(path)) != "a file":
+            raise StudyError(f"{path}: expected the outcome of a pilot, as JSON; got {kind}. Name another file")
         outcome = json.loads(path.read_text(encoding="utf-8"))
         rates = [rate for pair in rates_of(outcome).values() for rate in pair]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise StudyError(
             f"{path}: expected the outcome of a pilot, as JSON; got something else. "
-            "Delete it and run again, or make it anew: alignkit pilot STUDY"
+            "Keep what is yours: move it away, or name another file in [pilot] rates. Then: alignkit pilot STUDY"
         ) from None
     for rate in rates:
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-            raise StudyError(f"{path}: expected positive learning rates; got {rate!r}. Delete the file and run again")
+            raise StudyError(
+                f"{path}: expected positive learning rates; got {shown(rate)}. "
+                "Move the file away and make it anew: alignkit pilot STUDY"
+            )
     if outcome.get("format") != RATES_FORMAT:
         raise StudyError(
             f"{path}: expected rates of format {RATES_FORMAT}; got {outcome.get('format')!r}. "

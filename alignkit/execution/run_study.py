@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.data import loading
-from alignkit.errors import StudyError, nearest
+from alignkit.errors import DataError, StudyError, nearest, shown
 from alignkit.execution import pilot
 from alignkit.execution.devices import choose_device, default_workers
 from alignkit.execution.notebook import cell_progress, in_notebook
 from alignkit.execution.progress import OnStatus
 from alignkit.execution.workers import execute
+from alignkit.paths import given_path
 from alignkit.records import store
 from alignkit.records.files import write_text
 from alignkit.records.store import Records
@@ -57,7 +58,11 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def open_study(
-    study: str | Path | Study | Mapping[str, Any], *, data_path: str | None = None, profile: str | None = None
+    study: str | Path | Study | Mapping[str, Any],
+    *,
+    data_path: str | None = None,
+    profile: str | None = None,
+    own_modules: bool = True,
 ) -> StudySource:
     """A study by the path of its file, by the name of a shipped one, as an object or as nested dicts.
 
@@ -68,6 +73,7 @@ def open_study(
         there is no file.
     data_path : a local folder of images in the place of the study's data.
     profile : a smaller version of the study that it declares.
+    own_modules : whether modules of the user's own are imported where the study's options are theirs to check.
 
     Raises
     ------
@@ -75,22 +81,42 @@ def open_study(
     """
     if isinstance(study, str | Path):
         path = _path_of(study)
-        study = load_study(path, profile=profile)
+        study = load_study(path, profile=profile, own_modules=own_modules)
     else:
         study = _made(study, profile)
         path = Path(study.name)
     if data_path is not None:
+        given_path(data_path, what="--data", error=DataError)
         known = (
             study.data
             if isinstance(study.data, Images)
             else Images(name="images", path=data_path, shuffle_labels=study.data.shuffle_labels)
         )
         study = study.model_copy(update={"data": known.model_copy(update={"path": data_path})})
-    return StudySource(study, path)
+    source = StudySource(study, path)
+    _require_beside(source)
+    return source
+
+
+def _require_beside(source: StudySource) -> None:
+    """The pilot writes its rates: a study of somebody else's must not choose any place for them."""
+    rates, folder = source.committed_rates, source.path.parent.resolve()
+    if rates is None:
+        return
+    named = source.study.pilot.rates if source.study.pilot is not None else ""
+    try:
+        place = rates.resolve()
+    except (OSError, RuntimeError, ValueError):
+        place = Path("/")
+    if not place.is_relative_to(folder) or place in (folder, source.path.resolve()):
+        raise StudyError(
+            f"{source.path}: pilot.rates: expected a file in the study's own folder; got {shown(named)}. Write "
+            f'"{source.study.name}.rates.json"'
+        )
 
 
 def _path_of(name: str | Path) -> Path:
-    path = Path(name)
+    path = given_path(name, what="STUDY", error=StudyError)
     if path.is_file() or path.suffix != "" or path.is_absolute():
         return path
     shipped = shipped_studies()
@@ -152,7 +178,7 @@ def run_study(
     ['bp', 'dfa']
     """
     source = study if isinstance(study, StudySource) else open_study(study, data_path=data_path, profile=profile)
-    out, device = Path(out), choose_device(device)
+    out, device = given_path(out, what="out"), choose_device(device)
     workers = default_workers(device) if workers is None else workers
     with _told(on_stage, source.study.name) as begin:
         rates = tuned_rates(source, out, device=device, workers=workers, begin=begin)

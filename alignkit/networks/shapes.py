@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +138,12 @@ def resolve_options(settings: Settings, index: int, *, convolution: bool) -> Lay
         resolved[name] = getattr(network, name) if value is None else value
     if convolution and isinstance(network, CNN) and own.dropout is None:
         resolved["dropout"] = network.conv_dropout
-    return LayerOverrides(**resolved)
+    return _options(tuple(resolved.items()))
+
+
+@functools.lru_cache(maxsize=4096)
+def _options(resolved: tuple[tuple[str, Any], ...]) -> LayerOverrides:
+    return LayerOverrides(**dict(resolved))
 
 
 def parameter_shapes(layers: list[LayerShape]) -> dict[tuple[int, str], tuple[int, ...]]:

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, FROM_PLAN, LAYERS, RUNS
 from alignkit.errors import RecordsError
+from alignkit.memory import enough_memory, is_shortage, may_need, shortage
+from alignkit.paths import kind_of
 
 TABLES = {"runs": RUNS, "checkpoints": CHECKPOINTS, "layers": LAYERS}
 KEYS = frozenset({"run_id", "step", "layer"})
@@ -61,13 +63,17 @@ def unreadable(path: Path, error: OSError) -> RecordsError:
 
 def read_bytes(path: Path, mend: str) -> bytes:
     try:
-        if path.is_dir():
-            raise RecordsError(f"{path}: expected a file; got a folder. {mend}")
-        return path.read_bytes()
+        if (kind := kind_of(path)) not in ("a file", "nothing"):
+            raise RecordsError(f"{path}: expected a file; got {kind}. {mend}")
+        with enough_memory(f"{path}: reading it", KEEP):
+            return path.read_bytes()
     except FileNotFoundError:
         raise RecordsError(f"{path}: missing. {mend}") from None
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+KEEP = "It may well be whole: keep it. Close other programs, or read it where there is more memory"
 
 
 def read_object(path: Path, mend: str) -> dict[str, Any]:
@@ -106,9 +112,17 @@ def read_table(path: Path, table: str, *, checksum: str | None, mend: str) -> pd
         arrow = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read(use_threads=False)
         arrow.validate(full=True)
     except Exception as error:  # whatever a damaged file may bring forth in the decoder
+        whole = checksum == sha256(content) if checksum is not None else may_need(len(content))
+        if is_shortage(error) and whole:
+            raise shortage(f"{path}: reading it", KEEP, needed=len(content)) from None
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise RecordsError(f"{path}: damaged ({reason}). {mend}") from None
     version = (arrow.schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
+    if version == "none":
+        raise RecordsError(
+            f"{path}: expected records that alignkit wrote; got a Parquet file of another origin. Move the folder "
+            f"{path.parent} away and run the study again: only its runs are repeated"
+        )
     if version != str(FORMAT_VERSION):
         raise RecordsError(
             f"{path}: expected records of format {FORMAT_VERSION}; got {version}. "

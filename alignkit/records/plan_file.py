@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from alignkit.columns import FORMAT_VERSION, RUNS
-from alignkit.errors import RecordsError
+from alignkit.errors import RecordsError, without_control_characters
 from alignkit.records.files import read_object
 
 _TO_PLAN_ANEW = "Run the study again into the same directory: it writes this file anew and repeats no finished run"
@@ -68,7 +68,7 @@ class _PlanFile(BaseModel):
 
 def read_plan(directory: Path) -> dict[str, Any]:
     path = directory / "plan.json"
-    plan = read_object(path, _TO_PLAN_ANEW)
+    plan = without_control_characters(read_object(path, _TO_PLAN_ANEW))
     if plan.get("format") != FORMAT_VERSION:
         raise RecordsError(
             f"{path}: expected records of format {FORMAT_VERSION}; got {plan.get('format')!r}. "

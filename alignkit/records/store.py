@@ -21,9 +21,21 @@ import pandas as pd
 
 from alignkit.columns import FROM_PLAN, RUNS, Column, show_columns
 from alignkit.display import block, head_html, pairs_html, table_html
-from alignkit.errors import RecordsError, StudyError
+from alignkit.errors import RecordsError, StudyError, without_control_characters
+from alignkit.memory import enough_memory
+from alignkit.paths import given_path
 from alignkit.records import registration
-from alignkit.records.files import TABLES, joined, read_object, read_table, sha256, to_parquet, unreadable, writing
+from alignkit.records.files import (
+    KEEP,
+    TABLES,
+    joined,
+    read_object,
+    read_table,
+    sha256,
+    to_parquet,
+    unreadable,
+    writing,
+)
 from alignkit.records.plan_file import read_plan
 from alignkit.records.registration import Registration
 from alignkit.settings.rules import WITHOUT_FEEDBACK
@@ -114,7 +126,12 @@ def load(directory: str | Path) -> Records:
             f"expected the directory of the records; got {directory!r}. Give the path that `alignkit run STUDY --out "
             "DIR` wrote to"
         )
-    directory = Path(directory)
+    directory = given_path(directory, what="the directory of the records", error=RecordsError)
+    with enough_memory(f"{directory}: its records", KEEP):
+        return _load(directory)
+
+
+def _load(directory: Path) -> Records:
     study = read_study(directory)
     plan = read_plan(directory)
     if plan["study"] not in (None, study.name):
@@ -232,7 +249,8 @@ def read_study(directory: Path) -> Study:
             f"{directory}: not a records directory (it has no study.json). Expected one that `alignkit run` wrote"
         )
     try:
-        return Study.parse(read_object(path, _TO_STUDY), source=str(path), own_modules=False)
+        stated = without_control_characters(read_object(path, _TO_STUDY))
+        return Study.parse(stated, source=str(path), own_modules=False)
     except StudyError as error:
         raise RecordsError(f"{error}. {_TO_STUDY}") from None
 

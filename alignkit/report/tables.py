@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from alignkit.text import ABSENT, number
+from alignkit.text import ABSENT, for_spreadsheets, number
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -67,7 +67,7 @@ class Table:
 
     def to_csv(self) -> str:
         """Six significant digits; what is missing is empty."""
-        return str(self.data.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+        return str(for_spreadsheets(self.data).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
     def to_latex(self) -> str:
         """A booktabs table of what the page shows, no wider than the line."""

@@ -53,7 +53,8 @@ class Teacher(DataOptions):
 
 class Images(DataOptions):
     """Images in a local folder of Parquet files, in the schema of the Hugging Face hub. `validation` counts
-    the training images that are held out (0: none); by default, a tenth of them."""
+    the training images that are held out (0: none); by default, a tenth of them. `colour` says how many channels
+    images have, one ("grey") or three ("rgb"); by default, as many as the first training image."""
 
     name: Literal["images"]
     path: str
@@ -62,6 +63,7 @@ class Images(DataOptions):
     test_samples: Count | None = None
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
     std: tuple[Positive, ...] | None = None
+    colour: Literal["grey", "rgb"] | None = None
 
 
 class UncheckedOptions(DataOptions):

@@ -9,7 +9,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,46 @@ def _names_own(raw: Any) -> bool:
 def code_identity(name: str) -> str:
     """What ids take for a class of the user's own: its name with a hash of its module's code."""
     try:
-        spec = importlib.util.find_spec(name.partition(":")[0])
-        code = b"" if spec is None or spec.origin is None else Path(spec.origin).read_bytes()
+        origin = module_file(name.partition(":")[0])
+        code = b"" if origin is None else Path(origin).read_bytes()
     except (ImportError, OSError, ValueError):
         code = b""  # `import_class` says what is wrong, before anything runs
     return f"{name}@{hashlib.blake2b(code, digest_size=8).hexdigest()}"
+
+
+def module_file(name: str) -> str | None:
+    """Where a module's code lies; nothing is imported, neither the module nor the packages that it is in.
+
+    >>> module_file("alignkit.errors").endswith("errors.py"), module_file("no.such.module")
+    (True, None)
+    """
+    if name in sys.modules:
+        spec = importlib.util.find_spec(name)
+        return None if spec is None else spec.origin
+    places: Sequence[str] | None = None
+    origin = None
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        whole = ".".join(parts[:end])
+        found = (finder.find_spec(whole, places) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is None:
+            return None
+        origin, places = spec.origin, spec.submodule_search_locations
+    return origin
+
+
+def own_names(raw: Any) -> list[str]:
+    """The classes of the user's own that a study names, in their order.
+
+    >>> own_names({"rules": ["bp", "mine:Rule"], "data": {"name": "digits"}})
+    ['mine:Rule']
+    """
+    if isinstance(raw, Mapping):
+        raw = list(raw.values())
+    if isinstance(raw, list | tuple):
+        return list(dict.fromkeys(name for part in raw for name in own_names(part)))
+    return [raw] if is_own(raw) else []
 
 
 def import_class(name: str, *, what: str, where: str = _WHERE, error: type[AlignkitError] = StudyError) -> Any:
@@ -69,7 +104,7 @@ def import_class(name: str, *, what: str, where: str = _WHERE, error: type[Align
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as failure:  # a user's module may fail in any way
+    except (Exception, SystemExit) as failure:  # a user's module may fail in any way, and may end the process
         raise error(f"{what}: cannot be imported ({type(failure).__name__}: {failure}). {where}") from None
 
 
@@ -95,7 +130,7 @@ def own_code(
         yield
     except ours:
         raise
-    except Exception as failure:  # code that is not ours may fail in any way
+    except (Exception, SystemExit) as failure:  # code that is not ours may fail in any way
         if not is_own(name):
             raise
         frames = traceback.extract_tb(failure.__traceback__)

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 from alignkit.columns import EXCESS, GAP, MEASURE_COLUMNS, MEASURES, RUNS, better_side
 from alignkit.errors import StudyError, nearest
 from alignkit.stats.tables.levels import level_text
 from alignkit.study.claim import Claim
 from alignkit.study.runs import Plan
 
+Arms = dict[tuple[str, str | None], int]
+"""The most hidden layers of any run under a rule at a level of a factor."""
 
-def check_claim(claim: Claim, plan: Plan, place: str) -> None:
-    """A claim must be about something that the study runs."""
+
+def check_claims(plan: Plan) -> None:
+    """Every claim must be about something that the study runs."""
+    arms_of = functools.cache(lambda design, factor: _arms(plan, design, factor))
+    for claim in plan.study.claims:
+        _check_claim(claim, plan, f"{plan.source}: claim {claim.name}", arms_of)
+
+
+def _arms(plan: Plan, design: str | None, factor: str) -> Arms:
+    found: Arms = {}
+    for run in plan.runs:
+        if design is None or design in run.designs:
+            arm = run.rule, level_text(run.levels[factor])
+            found[arm] = max(found.get(arm, 0), run.settings.network.hidden_layers)
+    return found
+
+
+def _check_claim(claim: Claim, plan: Plan, place: str, arms_of: Callable[[str | None, str], Arms]) -> None:
     known = {"factor": plan.factors, "rule": plan.study.rules, "design": tuple(plan.study.designs)}
     for kind, names in known.items():
         name = getattr(claim, kind)
@@ -53,8 +74,8 @@ def check_claim(claim: Claim, plan: Plan, place: str) -> None:
                 f'{place}: expected a rule that {claim.response} compares with "bp"; got rule = "bp" itself; '
                 f"{nearest('bp', others)}"
             )
-    in_design = [run for run in plan.runs if claim.design is None or claim.design in run.designs]
-    levels = {level_text(run.levels[claim.factor]) for run in in_design} - {None}
+    deepest_arms = arms_of(claim.design, claim.factor)
+    levels = {level for _, level in deepest_arms} - {None}
     for level in claim.levels:
         if level_text(level) not in levels:
             there = [str(level) for level in levels]
@@ -63,12 +84,7 @@ def check_claim(claim: Claim, plan: Plan, place: str) -> None:
                 f"{place}: {claim.factor} has no level {level!r} there; {nearest(str(level), there)}"
                 + (left_out if plan.study.profile else "")
             )
-        arms = [
-            run
-            for run in in_design
-            if run.rule == claim.rule and level_text(run.levels[claim.factor]) == level_text(level)
-        ]
-        deepest = max((run.settings.network.hidden_layers for run in arms), default=0)
+        deepest = deepest_arms.get((claim.rule, level_text(level)), 0)
         if claim.layer != "mean" and claim.layer > deepest:
             raise StudyError(
                 f"{place}: expected a hidden layer that networks with {claim.factor} {level!r} have, 1 to {deepest}; "

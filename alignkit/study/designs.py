@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from alignkit.columns import CHECKPOINTS, LAYERS, RUNS
-from alignkit.errors import StudyError
+from alignkit.errors import StudyError, shown
 from alignkit.settings.rules import WITHOUT_FEEDBACK
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.study.study import Design, Study
@@ -19,6 +22,8 @@ RESERVED = {*RUNS, *CHECKPOINTS, *LAYERS} - {"lr", "output_lr", "width"}
 """Names that a factor cannot have; those left out are options' own."""
 
 MOST_CELLS = 100_000
+MOST_RUNS = 1_000_000
+"""Of a whole study: more would be planned for hours, and held in no memory."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +101,20 @@ def _factors(raw: Mapping[str, Any], place: str, prefix: str = "") -> Iterator[F
 
 def _listed_factors(design: Design) -> Iterator[Factor]:
     """The options that listed cells set, each a factor."""
-    values: dict[str, list[Any]] = {}
+    values: dict[str, dict[Any, Any]] = {}
     for cell in design.cells:
         for path, value in flat(cell).items():
-            if value not in values.setdefault(path, []):
-                values[path].append(value)
+            values.setdefault(path, {}).setdefault(_hashable(value), value)
     for path, levels in values.items():
-        yield Factor(column_name(path), tuple(Level(plain(level), ((path, level),)) for level in levels), path)
+        levels_there = tuple(Level(plain(level), ((path, level),)) for level in levels.values())
+        yield Factor(column_name(path), levels_there, path)
+
+
+def _hashable(value: Any) -> Any:
+    """A value that is equal to another's exactly where the two are."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
+    return tuple(sorted((key, _hashable(part)) for key, part in value.items())) if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)
@@ -138,8 +150,10 @@ def _check_factors(design: Design, factors: tuple[Factor, ...], place: str) -> N
     owners: dict[str, str] = {}
     for factor in factors:
         values = [level.value for level in factor.levels]
-        if any(a == b for a, b in itertools.combinations(values, 2)):
-            raise StudyError(f"{place}.factors: {factor.name} names a level twice: {values}. Leave one out")
+        counts = Counter(values)
+        if len(counts) < len(values):
+            twice = next(value for value, count in counts.items() if count > 1)
+            raise StudyError(f"{place}.factors: {factor.name} names a level twice: {shown(twice)}. Leave one out")
         if factor.name in RESERVED:
             raise StudyError(
                 f'{place}.factors: "{factor.name}" is a column of the tables. Give the factor another name'
@@ -153,8 +167,36 @@ def _check_factors(design: Design, factors: tuple[Factor, ...], place: str) -> N
                 raise StudyError(f"{place}.factors: {other} and {factor.name} both set {path}. Let one of them set it")
     if design.kind == "cells" and design.factors:
         raise StudyError(f'{place}: factors belong to the other kinds; kind = "cells" lists its cells. Leave one out')
-    if math.prod(len(factor.levels) for factor in factors) > MOST_CELLS and design.kind in ("grid", "fraction"):
-        raise StudyError(f'{place}: more than {MOST_CELLS:,} cells. Take fewer levels, or kind = "one_at_a_time"')
+
+
+def most_cells(design: Design, factors: tuple[Factor, ...]) -> int:
+    """How many cells a design has, before they are made; of a fraction, the grid that it is chosen from."""
+    if design.kind == "cells":
+        return len(design.cells)
+    if design.kind == "one_at_a_time":
+        return 1 + sum(len(factor.levels) for factor in factors)
+    return math.prod(len(factor.levels) for factor in factors)
+
+
+def most_runs(study: Study, seeds: int, declared: Mapping[str, tuple[Factor, ...]]) -> int:
+    """How many runs a study has at most: designs that share runs count them again."""
+    cells = sum(most_cells(design, declared[name]) for name, design in study.designs.items()) if study.designs else 1
+    return cells * len(study.rules) * seeds
+
+
+def require_few_runs(
+    study: Study, seeds: tuple[int, ...], declared: Mapping[str, tuple[Factor, ...]], source: str
+) -> None:
+    for name, design in study.designs.items():
+        if most_cells(design, declared[name]) > MOST_CELLS:
+            instead = ' levels, or kind = "one_at_a_time"' if design.kind in ("grid", "fraction") else ""
+            raise StudyError(f"{source}: designs.{name}: more than {MOST_CELLS:,} cells. Take fewer{instead}")
+    runs = most_runs(study, len(seeds), declared)
+    if runs > MOST_RUNS:
+        raise StudyError(
+            f"{source}: expected at most {MOST_RUNS:,} runs; got {runs:,} with {len(seeds):,} seeds and "
+            f"{len(study.rules)} rules. Take fewer seeds or cells, or make several studies of it"
+        )
 
 
 def _cell(factors: tuple[Factor, ...], levels: tuple[Level, ...]) -> Cell:
@@ -200,6 +242,14 @@ def defining_words(words: list[tuple[int, ...]]) -> list[frozenset[int]]:
     return products
 
 
+def _word_lengths(words: list[tuple[int, ...]]) -> np.ndarray:
+    """The lengths of all `defining_words`, each product a pattern of bits: there are up to 2^16, and many choices."""
+    products = np.zeros(1, np.uint64)
+    for word in words:
+        products = np.concatenate([products, products ^ np.uint64(sum(1 << factor for factor in word))])
+    return np.bitwise_count(products[1:])
+
+
 def best_generators(factors: int, halvings: int) -> list[tuple[int, ...]]:
     """For each generated factor, the basic factors whose product it is.
 
@@ -209,8 +259,9 @@ def best_generators(factors: int, halvings: int) -> list[tuple[int, ...]]:
     subsets = [s for size in range(basic, 1, -1) for s in itertools.combinations(range(basic), size)]
     best: tuple[tuple[int, int], list[tuple[int, ...]]] | None = None
     for choice in itertools.islice(itertools.combinations(subsets, halvings), 200_000):
-        lengths = [len(word) for word in defining_words([(*s, basic + i) for i, s in enumerate(choice)])]
-        score = (-min(lengths), lengths.count(min(lengths)))
+        lengths = _word_lengths([(*s, basic + i) for i, s in enumerate(choice)])
+        shortest = int(lengths.min())
+        score = (-shortest, int((lengths == shortest).sum()))
         if best is None or score < best[0]:
             best = (score, list(choice))
     if best is None:

@@ -19,14 +19,13 @@ Fingerprint = Callable[[Any], str]
 
 def run_id(rule: str, settings: Settings, seed: int, fingerprint: Fingerprint) -> str:
     """A hash of everything that determines a run: defaults left out, so that a later option voids nothing."""
-    return _hash(
-        {
-            "engine": ENGINE_VERSION,
-            "rule": rule_identity(rule),
-            "seed": seed,
-            **_determinants(rule, settings, fingerprint),
-        }
-    )
+    return run_ids(rule, settings, fingerprint)(seed)
+
+
+def run_ids(rule: str, settings: Settings, fingerprint: Fingerprint) -> Callable[[int], str]:
+    """The `run_id` of an arm by its seed; what its seeds share is worked out once."""
+    shared = {"engine": ENGINE_VERSION, "rule": rule_identity(rule), **_determinants(rule, settings, fingerprint)}
+    return lambda seed: _hash({**shared, "seed": seed})
 
 
 def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:

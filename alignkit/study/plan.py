@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,11 +11,20 @@ from alignkit.settings.measures import own_columns
 from alignkit.settings.rules import RuleOptions, check_options, chosen_options
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.settings.validation import validated
-from alignkit.study.claim_checks import check_claim
-from alignkit.study.designs import cell_text, cells_of, declared_factors, flat, levels_of, reads_feedback
-from alignkit.study.identities import Fingerprint, arm_id, run_id
+from alignkit.study.claim_checks import check_claims
+from alignkit.study.designs import (
+    cell_text,
+    cells_of,
+    declared_factors,
+    flat,
+    levels_of,
+    reads_feedback,
+    require_few_runs,
+)
+from alignkit.study.identities import Fingerprint, arm_id, run_ids
 from alignkit.study.runs import Plan, Rates, Run
 from alignkit.study.study import Design, Study
+from alignkit.study.watch import counted
 
 
 def expand(
@@ -40,6 +48,8 @@ def expand(
     StudyError : an option or level that cannot be, named with its design.
     """
     declared = declared_factors(study, source)
+    own_seeds = study.every_seed if seeds is None else seeds
+    require_few_runs(study, own_seeds, declared, source)
     merged: dict[str, Run] = {}
     notes: list[str] = []
     for name, design in (study.designs or {"study": Design()}).items():
@@ -48,22 +58,21 @@ def expand(
         notes += [f"{name}: {note}"] if note else []
         base = resolve(study, flat(design.base), place)
         check_options(study.rules, base.rule.written, source=place)
-        for cell in cells:
+        for cell in counted("Planning cells", cells):
             settings = resolve(study, {**flat(design.base), **cell.overrides}, place)
             check_options(study.rules, settings.rule.written, source=place)
             under = {rule: _with_options(settings, rule, place) for rule in {*study.rules, "bp"}}
-            for rule, seed in itertools.product(study.rules, study.every_seed if seeds is None else seeds):
-                levels = levels_of(rule, under[rule], declared, cell.levels)
-                run = _run(under, base, rule, seed, levels, "bp" in study.rules, fingerprint, rates, place)
-                known = merged.get(run.run_id, run)
-                merged[run.run_id] = _in_design(known, name)
+            for rule in study.rules:
+                levels, with_bp = levels_of(rule, under[rule], declared, cell.levels), "bp" in study.rules
+                for run in _runs(under, base, rule, own_seeds, levels, with_bp, fingerprint, rates, place):
+                    known = merged.get(run.run_id, run)
+                    merged[run.run_id] = _in_design(known, name)
     own = own_columns(name for run in merged.values() for name in run.settings.probe.own_measures)
     factors = tuple(dict.fromkeys(factor.name for factors in declared.values() for factor in factors))
     plan = Plan(study, tuple(merged.values()), factors, tuple(notes), source, own)
     _check_names(own, factors, source)
     show_columns(column for columns in own.values() for column in columns)
-    for claim in study.claims:
-        check_claim(claim, plan, f"{source}: claim {claim.name}")
+    check_claims(plan)
     return plan
 
 
@@ -109,17 +118,19 @@ def resolve(study: Study, overrides: Mapping[str, Any], place: str, *, own_modul
     return validated(Settings, raw, source=place, own_modules=own_modules)
 
 
-def _run(
+def _runs(
     under: Mapping[str, Settings],
     base: Settings,
     rule: str,
-    seed: int,
+    seeds: tuple[int, ...],
     levels: dict[str, Any],
     with_bp: bool,
     fingerprint: Fingerprint,
     rates: Rates | None,
     place: str,
-) -> Run:
+) -> Iterator[Run]:
+    """An arm under every seed."""
+
     def tuned(rule: str) -> Settings:
         settings = under[rule]
         own = settings if reads_feedback(rule, settings) else _without_feedback(settings, base)
@@ -136,8 +147,10 @@ def _run(
         return own.model_copy(update={"training": training})
 
     own = tuned(rule)
-    bp_run_id = run_id("bp", tuned("bp"), seed, fingerprint) if with_bp else ""
-    return Run(run_id(rule, own, seed, fingerprint), rule, cell_text(levels), seed, own, levels, bp_run_id=bp_run_id)
+    identity, cell = run_ids(rule, own, fingerprint), cell_text(levels)
+    twin = run_ids("bp", tuned("bp"), fingerprint) if with_bp else lambda seed: ""
+    for seed in seeds:
+        yield Run(identity(seed), rule, cell, seed, own, levels, bp_run_id=twin(seed))
 
 
 def _with_options(settings: Settings, rule: str, place: str) -> Settings:

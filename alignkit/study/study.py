@@ -7,13 +7,14 @@ Its options lie in `settings/`, a class a section, its claims in `claim.py`; des
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from alignkit.display import block, head_html, pairs_html, rows_html
-from alignkit.errors import StudyError
+from alignkit.errors import StudyError, has_control_characters, printable, shown
 from alignkit.settings.rules import check_rule
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.settings.types import Count, Name, Positive, Section, Seed
@@ -21,6 +22,24 @@ from alignkit.settings.validation import built, plain_values, validated
 from alignkit.study.claim import Claim
 from alignkit.study.toml_text import toml_text
 from alignkit.text import count, named
+
+MOST_CLAIMS = 1_000
+MOST_DESIGNS = 200
+
+
+def _require_printable(raw: Any, key: str = "") -> None:
+    """A study's words go to terminals, pages and figures, where control characters are obeyed or not allowed."""
+    if isinstance(raw, str) and has_control_characters(raw):
+        raise ValueError(
+            f'{printable(key)}: expected text without control characters; got "{printable(raw)[:200]}". Leave them out'
+        )
+    if isinstance(raw, Mapping):
+        for name, value in raw.items():
+            _require_printable(name, f"{key}.{name}".lstrip("."))
+            _require_printable(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(raw, list | tuple):
+        for index, value in enumerate(raw):
+            _require_printable(value, f"{key}.{index}")
 
 
 @built
@@ -44,15 +63,15 @@ class Design(Section):
     @field_validator("fraction")
     @classmethod
     def _fraction_is_a_power_of_two(cls, fraction: str) -> str:
-        numerator, _, denominator = fraction.partition("/")
-        if numerator != "1" or not denominator.isdigit() or int(denominator) < 2 or int(denominator).bit_count() != 1:
-            raise ValueError(f'expected "1/2", "1/4", "1/8" and so on; got "{fraction}"')
+        found = re.fullmatch(r"1/([0-9]{1,6})", fraction)
+        if found is None or int(found[1]) < 2 or int(found[1]).bit_count() != 1:
+            raise ValueError(f'expected "1/2", "1/4", "1/8" and so on; got "{fraction[:40]}"')
         return fraction
 
 
 def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"expected one or more different seeds; got {list(seeds)}")
+        raise ValueError(f"expected one or more different seeds; got {shown(list(seeds))}")
     return seeds
 
 
@@ -133,6 +152,12 @@ class Study(Settings):
     def _factors_make_a_design(cls, raw: Any) -> Any:
         return with_designs(raw)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _words_are_printable(cls, raw: Any) -> Any:
+        _require_printable(raw)
+        return raw
+
     @field_validator("rules")
     @classmethod
     def _rules_exist(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
@@ -155,12 +180,23 @@ class Study(Settings):
     def _held_out_seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         return _different(seeds) if seeds else seeds
 
+    @field_validator("designs")
+    @classmethod
+    def _designs_are_few(cls, designs: dict[str, Design]) -> dict[str, Design]:
+        if len(designs) > MOST_DESIGNS:
+            raise ValueError(
+                f"expected at most {MOST_DESIGNS} designs; got {len(designs):,}. Make several studies of it"
+            )
+        return designs
+
     @field_validator("claims")
     @classmethod
     def _claims_differ(cls, claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
         names = [claim.name for claim in claims]
+        if len(names) > MOST_CLAIMS:
+            raise ValueError(f"expected at most {MOST_CLAIMS:,} claims; got {len(names):,}. Make several studies of it")
         if len(set(names)) != len(names):
-            raise ValueError(f"expected a different name for each claim; got {names}")
+            raise ValueError(f"expected a different name for each claim; got {shown(names)}")
         return claims
 
     @model_validator(mode="after")
@@ -168,7 +204,7 @@ class Study(Settings):
         shared = sorted(set(self.pilot.seeds) & set(self.every_seed)) if self.pilot else []
         if shared:
             raise ValueError(
-                f"pilot.seeds: expected seeds that the study itself does not use; got {shared} of both. "
+                f"pilot.seeds: expected seeds that the study itself does not use; got {shown(shared)} of both. "
                 "Rates tuned on the seeds they are judged by are no longer tuned apart"
             )
         return self
@@ -178,8 +214,8 @@ class Study(Settings):
         shared = sorted(set(self.held_out_seeds) & set(self.seed_list))
         if shared:
             raise ValueError(
-                f"held_out_seeds: expected seeds that no verdict uses; got {shared} of seeds as well. Leave them out "
-                "of one of the two"
+                f"held_out_seeds: expected seeds that no verdict uses; got {shown(shared)} of seeds as well. Leave "
+                "them out of one of the two"
             )
         return self
 

@@ -16,6 +16,7 @@ from alignkit.networks.shapes import layer_shapes
 from alignkit.settings.network import CNN
 from alignkit.settings.study_options import Settings
 from alignkit.study.runs import Plan, Run
+from alignkit.study.watch import counted
 from alignkit.training.memory import DataShape, most_members
 
 
@@ -61,10 +62,14 @@ class Cohort:
 def cohorts(plan: Plan, data: dict[str, DataShape], *, device: str) -> list[Cohort]:
     """The plan's cohorts, the most expensive first. `data` has a shape for every data section (as JSON)."""
     groups: dict[str, list[Run]] = {}
-    for run in plan.runs:
-        groups.setdefault(_shape_key(run), []).append(run)
+    keys: dict[tuple[str, int], str] = {}  # an arm's seeds share their settings
+    for run in counted("Sorting runs into cohorts", plan.runs):
+        arm = run.rule, id(run.settings)
+        if arm not in keys:
+            keys[arm] = _shape_key(run)
+        groups.setdefault(keys[arm], []).append(run)
     found = []
-    for runs in groups.values():
+    for runs in counted("Making cohorts", list(groups.values())):
         shape = data[data_key(runs[0].settings)]
         most = most_members(runs[0].settings, shape, device, rule=runs[0].rule)
         pieces = math.ceil(len(runs) / most)

@@ -154,6 +154,18 @@ def test_the_markdown_has_a_line_for_each_number(entries: list[dict[str, Any]]) 
     assert "None" not in text and "nan" not in text
 
 
+def test_words_of_a_study_are_neither_tags_nor_links_nor_lines_in_markdown(entries: list[dict[str, Any]]) -> None:
+    practice = (
+        "Use <script>alert(1)</script>\n# A heading\n[here](javascript:alert(1)) \\[or](x) when p <.001 [1, 2] (3)"
+    )
+    text = to_markdown([entries[0] | {"practice": practice}])
+    assert text.count("\n") == to_markdown([entries[0]]).count("\n")
+    assert (
+        r"- **Use \<script>alert(1)\</script> # A heading [here\](javascript:alert(1)) \\[or\](x) when p <.001 [1, 2] (3)**"
+        in text
+    )
+
+
 def bent(records: Records, width: int, by: float) -> Records:
     """The same, but for the angles at one width."""
     runs = records.runs.loc[records.runs["width"] == width, "run_id"]

@@ -166,11 +166,12 @@ def test_a_killed_run_goes_on_to_the_same_tables(study, finished, tmp_path, caps
     assert not list(out.glob("records/.*"))
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(
     "seconds",
     [pytest.param(0, id="while workers start"), pytest.param(3, id="while they train", marks=pytest.mark.slow)],
 )
-def test_ctrl_c_keeps_what_had_finished_and_exits_130(tmp_path, seconds):
+def test_a_stop_keeps_what_had_finished_and_says_so(tmp_path, seconds, number, status):
     out = tmp_path / "interrupted"
     long = tmp_path / "long.toml"
     long.write_text(
@@ -190,15 +191,111 @@ def test_ctrl_c_keeps_what_had_finished_and_exits_130(tmp_path, seconds):
     line = process.stdout.readline()  # the first status: the work has begun
     assert "training" in line
     time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, number)  # as a terminal does, or a scheduler
     try:
         _, errors = process.communicate(timeout=60)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    assert process.returncode == 130, errors
-    assert "the same command goes on from there" in errors and "Traceback" not in errors
+    assert process.returncode == status, errors
+    assert errors == f"Stopped. What had finished is kept in {out}; the same command goes on from there.\n"
+
+
+def test_a_single_process_answers_sigterm_as_well(tmp_path):
+    long = tmp_path / "long.toml"
+    long.write_text(STUDY.replace("epochs = 2", "epochs = 400"))
+    command = [sys.executable, "-m", "alignkit", "run", str(long), "--out", str(tmp_path / "out"), "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "training" in process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143 and errors.count("\n") == 1 and "Stopped. What had finished is kept" in errors
+
+
+def _with_own_rule(directory, module):
+    (directory / "foreign_rule.py").write_text(module)
+    path = directory / "own.toml"
+    path.write_text(STUDY.replace("seeds = 6", 'seeds = 6\nrules = ["bp", "dfa", "foreign_rule:Own"]'))
+    return path
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """Modules that a test imports from a folder of its own are not there for the next one."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("foreign_rule", None)
+
+
+@pytest.mark.parametrize("way_out", ["import sys; sys.exit(7)", "raise SystemExit", "raise RuntimeError('no')"])
+def test_a_module_cannot_end_validate_without_a_word(tmp_path, capsys, forgotten, way_out):
+    code, out = call("validate", _with_own_rule(tmp_path, way_out), capsys=capsys)
+    assert code == 2 and 'rule "foreign_rule:Own": cannot be imported (' in out.err
+
+
+def test_ctrl_c_while_a_module_is_imported_is_no_fault_of_it(tmp_path, capsys, forgotten):
+    code, out = call("validate", _with_own_rule(tmp_path, "raise KeyboardInterrupt"), capsys=capsys)
+    assert code == 130 and out.err == "Stopped.\n"
+
+
+def test_a_rule_that_ends_the_process_is_named(tmp_path, capsys, forgotten):
+    module = "import sys\nfrom alignkit.rules.dfa import DFA\nclass Own(DFA):\n    def teaching_signal(self, *_, **__):\n        sys.exit(7)\n"
+    code, out = call("run", _with_own_rule(tmp_path, module), "--out", tmp_path / "out", "--workers", 1, capsys=capsys)
+    assert code == 2 and 'rule "foreign_rule:Own": SystemExit' in out.err
+
+
+def test_validate_says_what_it_imports_and_need_not(tmp_path, capsys, forgotten):
+    module = (
+        "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nfrom alignkit.rules.dfa import DFA as Own\n"
+    )
+    path = _with_own_rule(tmp_path, module)
+    code, out = call("validate", path, "--no-import", capsys=capsys)
+    assert code == 0 and "Not imported, so not checked: foreign_rule:Own" in out.out
+    assert not (tmp_path / "ran").exists() and "foreign_rule" not in sys.modules
+    code, out = call("validate", path, capsys=capsys)
+    assert code == 0 and f"Imported foreign_rule:Own from {tmp_path / 'foreign_rule.py'}" in out.out
+    assert (tmp_path / "ran").exists()
+
+
+def test_rates_that_are_somebody_else_s_are_not_written_over(tmp_path, capsys):
+    path = tmp_path / "own.toml"
+    path.write_text(STUDY + '[pilot]\nlr = [0.1]\nseeds = [50]\nrates = "mine.json"')
+    (tmp_path / "mine.json").write_text('{"mine": 1}')
+    for command in (["pilot", path], ["run", path, "--out", tmp_path / "out"]):
+        code, out = call(*command, capsys=capsys)
+        assert code == 2 and "mine.json: expected the outcome of a pilot" in out.err and "elete" not in out.err
+    assert (tmp_path / "mine.json").read_text() == '{"mine": 1}'
+
+
+def test_texts_that_spreadsheets_would_run_are_marked(copy, capsys, tmp_path):
+    plan = (copy / "plan.json").read_text()
+    (copy / "plan.json").write_text(
+        plan.replace('"norm": "none"', '"norm": "=1+1"').replace('"norm": "batch"', '"norm": "-2"')
+    )
+    runs = pd.read_csv(io.StringIO(csv(copy, "runs", capsys)))
+    assert set(runs["norm"]) == {"'=1+1", "-2"}
+    target = tmp_path / "runs.parquet"
+    assert call("records", copy, "--format", "parquet", "--output", target)[0] == 0
+    assert set(pd.read_parquet(target)["norm"]) == {"=1+1", "-2"}  # no spreadsheet reads it
+
+
+def test_memory_that_runs_out_is_said(monkeypatch, capsys):
+    monkeypatch.setattr("alignkit.records.store._load", lambda directory: (_ for _ in ()).throw(MemoryError))
+    code, out = call("report", "somewhere", capsys=capsys)
+    assert code == 2 and "somewhere: its records: out of memory" in out.err
+    monkeypatch.setattr("alignkit.records.store.load", lambda directory: (_ for _ in ()).throw(MemoryError))
+    code, out = call("report", "somewhere", capsys=capsys)
+    assert code == 2 and out.err.startswith("alignkit: out of memory (") and "nothing is damaged" in out.err
+
+
+def test_odd_labels_are_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("alignkit.data.loading.notes", lambda section: ("class 2 is odd",))
+    path = tmp_path / "small.toml"
+    path.write_text(STUDY)
+    for command in (["validate", path], ["plan", path, "--workers", 1]):
+        code, out = call(*command, capsys=capsys)
+        assert code == 0 and "class 2 is odd\n" in out.out
 
 
 def test_validate_and_plan_run_nothing(study, tmp_path, capsys, monkeypatch):
@@ -302,7 +399,13 @@ BAD_STUDIES = {
     "probe larger than the split": (_edit("run", ("samples = 64", "samples = 4000")), "probe.samples: expected at most the 300 samples of the test split; got 4000"),
     "no CNN on so small images": (_edit("validate", ("width = 16\ndepth = 2", 'kind = "cnn"')), "network: convolution 3 gets images of 1x1, too small" ),
     "pilot on the study's seeds": (_edit("run", "[pilot]\nlr = [0.1]\nseeds = [0]"), "pilot.seeds: expected seeds that the study itself does not use"),
-    "rates that are no rates": (_edit("run", '[pilot]\nlr = [0.1]\nrates = "bad.toml"'), "bad.toml: expected the outcome of a pilot"),
+    "rates outside of the study's folder": (_edit("validate", '[pilot]\nlr = [0.1]\nrates = "../x.json"'), "bad.toml: pilot.rates: expected a file in the study's own folder; got '../x.json'. Write \"small.rates.json\""),
+    "rates anywhere": (_edit("pilot", '[pilot]\nlr = [0.1]\nrates = "/tmp/x.json"'), "pilot.rates: expected a file in the study's own folder"),
+    "rates over the study": (_edit("pilot", '[pilot]\nlr = [0.1]\nrates = "bad.toml"'), "pilot.rates: expected a file in the study's own folder"),
+    "more data than memory": (_edit("validate", '[data]\nname = "teacher"\nsamples = 10_000_000\ninputs = 10_000_000'), "data: they take 3,352,7"),
+    "a teacher of endless depth": (_edit("validate", '[data]\nname = "teacher"\nteacher_depth = 10_000_000_000'), "Ask for fewer samples, inputs or outputs, or for a smaller teacher"),
+    "more checkpoints than memory": (_edit("validate", ("log_steps = 2", "log_steps = 10_000_000_000")), "probe.log_steps: expected at most 1,000,000; got 10,000,000,000"),
+    "more runs than can be planned": (_edit("validate", ("seeds = 6\nheld_out_seeds = [90, 91]", "seeds = 1_000_000")), "expected at most 1,000,000 runs; got 8,000,000"),
     "not TOML": (_edit("validate", "]["), "not valid TOML"),
     "data that are not there": (_edit("validate", '[data]\nname = "images"\npath = "nowhere"'), "nowhere"),
 }  # fmt: skip
@@ -323,6 +426,14 @@ BAD_COMMANDS = {
     "no such device": (["run", "quick", "--out", "x", "--device", "cuda:99"], '--device: expected "auto", "cpu" or a CUDA device that exists; got "cuda:99"'),
     "not a device": (["run", "quick", "--out", "x", "--device", "gpu"], 'got "gpu" (not supported). Leave it out'),
     "no such data": (["run", "quick", "--out", "x", "--data", "nowhere"], "nowhere"),
+    "no output": (["run", "quick", "--out", ""], "--out: expected a path; got an empty text. Write . for this folder"),
+    "no records": (["report", ""], "DIRECTORY: expected a path; got an empty text"),
+    "no file": (["records", "x", "--output", ""], "--output: expected a path; got an empty text"),
+    "no study": (["validate", ""], "STUDY: expected a path; got an empty text"),
+    "no images": (["validate", "quick", "--data", ""], "--data: expected a path; got an empty text"),
+    "no pilot's records": (["plan", "quick", "--from", ""], "--from: expected a path; got an empty text"),
+    "data of nobody": (["validate", "quick", "--data", "~nosuchuser/x"], "--data: expected a path; got ~nosuchuser/x, and here is no such user"),
+    "colours in a name": (["validate", "a\x1b[31mb"], "a\\x1b[31mb: no such file"),
     "zero workers": (["run", "quick", "--out", "x", "--workers", "0"], "--workers"),
     "no such command": (["rnu"], "rnu"),
 }  # fmt: skip

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from alignkit.data import image_folder as module
-from alignkit.data.loading import describe, fingerprint, load
-from alignkit.errors import DataError
-from alignkit.settings.data import Images
+from alignkit.data.loading import describe, fingerprint, load, notes
+from alignkit.errors import DataError, OutOfMemory
+from alignkit.settings.data import Digits, Images
 
 
 @pytest.fixture(autouse=True)
@@ -172,9 +172,9 @@ def decoded(monkeypatch):
     places = []
     original = module.decode
 
-    def counting(encoded, place, mode):
+    def counting(encoded, place, *how):
         places.append(place)
-        return original(encoded, place, mode)
+        return original(encoded, place, *how)
 
     monkeypatch.setattr(module, "decode", counting)
     return places
@@ -271,6 +271,24 @@ def test_pixels_are_what_pillow_decodes(tmp_path, form, shape):
     for picture, pixels in zip(pictures, found, strict=True):
         expected = np.asarray(Image.open(io.BytesIO(picture)))
         assert (pixels == (expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1))).all()
+
+
+def test_colours_are_dropped_only_where_that_was_asked_for(tmp_path, cache):
+    grey, colour = np.full((4, 5), 9, np.uint8), np.zeros((4, 5, 3), np.uint8)
+    colour[..., 0] = 255
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.parquet", [encoded(grey), encoded(colour), encoded(grey)], [0, 1, 0])
+    for _ in range(2):  # with and without a cache
+        refused(
+            tmp_path, r'train.parquet, row 1: expected greyscale .* got one with colours\. Set data\.colour = "rgb"'
+        )
+    red = load(section(tmp_path, validation=0, colour="rgb", mean=[0] * 3, std=[1] * 3)).test.inputs
+    assert red.shape == (3, 3, 4, 5) and sorted(red[:, 0, 0, 0].tolist())[2] == 1.0
+    dropped = load(section(tmp_path, validation=0, colour="grey", mean=[0], std=[1])).test.inputs
+    assert dropped.shape == (3, 1, 4, 5) and 0.29 < dropped.max().item() < 0.31
+    refused(tmp_path, "got one with colours")
+    chosen = {fingerprint(section(tmp_path, colour=colour)) for colour in ("rgb", "grey", None)}
+    assert len(chosen) == 3
 
 
 def test_all_images_take_the_mode_of_the_first(tmp_path):
@@ -403,14 +421,89 @@ def test_columns_of_another_schema(image_folder, columns, message):
     [
         ([0, 1, None, 1, 0, 1], r"train\.parquet, row 2: expected an integer label; got none\. Label the row"),
         ([0, 1, 0, 1, -1, 1], r"train\.parquet, row 4: expected a label of 0 or more; got -1\. .*unlabelled"),
-        ([0] * 6, r"at least two classes; got label 0 in every row\. Check the label column"),
+        ([0] * 6, r"at least two classes; got label 0 in every row of the train split\. Check the label column"),
         ([0, 1, 2, 3, 4, 10**6], r"class labels that count from 0; got one as large as 1000000.* not identifiers"),
+        ([5] * 6, r"at least two classes; got label 5 in every row of the train split\. Check the label column"),
+        (
+            [0, 1, 2**64 - 1, 0, 1, 2],
+            r"train\.parquet, row 2: expected a label that counts classes from 0; got 18446744073709551615\. ",
+        ),
     ],
 )
 def test_labels_that_are_no_classes(tmp_path, labels, message):
-    write(tmp_path / "train.parquet", PIXELS, labels)
+    kind = pa.uint64() if max(label or 0 for label in labels) > 2**63 else None
+    write(tmp_path / "train.parquet", PIXELS, labels, label_type=kind)
     write(tmp_path / "test.parquet", PIXELS, [0] * 6)
     refused(tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "words"),
+    [
+        ([0, 1, 2] * 2, [0, 1, 2] * 2, []),
+        ([1, 2, 3] * 2, [1, 2, 3] * 2, ["no image has label 0,", "Labels that count from 1 leave class 0 empty"]),
+        ([0, 5] * 3, [0, 5] * 3, ["no image has label 1, 2, 3, 4, and networks have an output for each"]),
+        ([0, 1] * 3, [0, 1, 2] * 2, ["class 2 has images (2 of test), none of them to train on"]),
+    ],
+)
+def test_labels_that_are_odd_are_said(tmp_path, train, test, words):
+    write(tmp_path / "train.parquet", PIXELS, train)
+    write(tmp_path / "test.parquet", PIXELS, test)
+    found = notes(section(tmp_path))
+    assert len(found) == bool(words) and all(word in found[0] for word in words)
+    assert notes(Digits()) == ()
+
+
+def test_a_second_column_of_labels_is_said(tmp_path):
+    structs = [{"bytes": picture, "path": "x.png"} for picture in PIXELS]
+    for split in ("train", "test"):
+        table = pa.table({"img": structs, "fine_label": [0, 1, 2] * 2, "coarse_label": [0, 1] * 3, "row": range(6)})
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    (note,) = notes(section(tmp_path))
+    assert note.endswith("labels are taken from the column fine_label, none from coarse_label")
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a named pipe", "a device"])
+def test_what_is_no_file_is_not_read(image_folder, kind):
+    path = image_folder()
+    file = next(Path(path).glob("test*"))
+    file.unlink()
+    if kind == "a folder":
+        file.mkdir()
+    elif kind == "a named pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero")
+    for function in (describe, load, fingerprint):
+        with pytest.raises(DataError, match=rf"test-.*: expected a Parquet file; got {kind} of that name"):
+            function(section(path))
+
+
+def test_paths_of_nobody_and_of_nothing():
+    refused("~nosuchuser/x", r"data\.path: expected a path; got ~nosuchuser/x, and here is no such user")
+    refused("", r"data\.path: expected a path; got an empty text")
+
+
+@pytest.mark.parametrize("error", [MemoryError, pa.ArrowMemoryError])
+def test_memory_that_runs_out_is_no_damage(image_folder, monkeypatch, error):
+    path = image_folder()
+
+    def exhausted(*arguments, **options):
+        raise error("malloc of size 123 failed")
+
+    monkeypatch.setattr(pq.ParquetFile, "read", exhausted)
+    monkeypatch.setattr("alignkit.memory.free_bytes", lambda: 1000)
+    with pytest.raises(OutOfMemory, match=r"t.*parquet: reading it: out of memory; it takes about .* keep them"):
+        load(section(path))
+    # a small file that asks for more than a thousand times its size is damaged, whatever it says
+    monkeypatch.setattr("alignkit.memory.free_bytes", lambda: 2**40)
+    refused(path, "damaged or half-copied")
+
+
+def test_an_image_that_takes_all_memory_is_not_damaged(monkeypatch):
+    monkeypatch.setattr(Image.Image, "convert", lambda image, mode: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(OutOfMemory, match="row 3: out of memory"):
+        module.decode(PIXELS[0], "row 3", "L")
 
 
 @pytest.mark.parametrize("split", ["train", "test", "valid"])

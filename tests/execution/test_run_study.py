@@ -55,7 +55,7 @@ def test_every_shipped_study_reads_back_from_its_own_text(name, tmp_path):
 def test_odd_values_survive_as_toml():
     study = Study(
         name="odd",
-        title='a "quote", a back\\slash, a\nline and \x7f',
+        title='a "quote", a back\\slash, a\nline and \t tab',
         factors={"rank": {"full": {}, "low": {"feedback.rank": 2}}, "network.layers": [[{}, {"norm": "batch"}, {}]]},
         training={"lr": 1e-5},
         rule={"decay": 0.5, "gates": (1, 2)},

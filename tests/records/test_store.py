@@ -18,7 +18,7 @@ import pytest
 from synthetic import grid, synthetic_records
 
 from alignkit.columns import CHECKPOINTS, FORMAT_VERSION, LAYERS, RUNS
-from alignkit.errors import AnalysisError, RecordsError
+from alignkit.errors import AnalysisError, OutOfMemory, RecordsError
 from alignkit.records.files import TABLES, read_table, write_bytes, write_text
 from alignkit.records.plan_file import read_plan
 from alignkit.records.rows import curves, final_values
@@ -343,6 +343,67 @@ def test_what_may_not_be_read_is_kept(copy, monkeypatch, name):
     monkeypatch.setattr(Path, "read_bytes", refuse)
     text = message_of(copy)
     assert f"{copy / name}: cannot be read (Permission denied)" in text and "emove" not in text and "keep it" in text
+
+
+@pytest.mark.parametrize("error", [MemoryError, pa.ArrowMemoryError, lambda text: OSError(12, text)])
+def test_memory_that_runs_out_is_said_and_nothing_is_to_be_removed(copy, monkeypatch, error):
+    def exhausted(*arguments, **options):
+        raise error("Cannot allocate memory")
+
+    monkeypatch.setattr(pq.ParquetFile, "read", exhausted)
+    with pytest.raises(OutOfMemory) as caught:
+        load(copy)
+    assert "runs.parquet: reading it: out of memory" in str(caught.value) and "keep it" in str(caught.value)
+    # without a checksum, a small file that asks for more than there is cannot be told from a damaged one by itself
+    (_cohort(copy) / "timing.json").unlink()
+    monkeypatch.setattr("alignkit.memory.free_bytes", lambda: 1000)
+    with pytest.raises(OutOfMemory):
+        load(copy)
+    monkeypatch.setattr("alignkit.memory.free_bytes", lambda: 2**40)
+    assert "damaged" in message_of(copy)
+
+
+def test_a_damaged_file_that_asks_for_all_memory_is_damaged(copy, monkeypatch):
+    def exhausted(*arguments, **options):
+        raise pa.ArrowMemoryError("malloc of size 1 failed")
+
+    file = _cohort(copy) / "runs.parquet"
+    file.write_bytes(file.read_bytes() + b" ")
+    monkeypatch.setattr(pq, "ParquetFile", exhausted)
+    assert "runs.parquet: damaged (malloc" in message_of(copy)
+
+
+def test_memory_that_runs_out_between_files_is_said(copy, monkeypatch):
+    monkeypatch.setattr(pd, "concat", lambda *a, **o: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(OutOfMemory, match="its records: out of memory"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "records/00000000000000aa/layers.parquet"])
+def test_a_named_pipe_among_the_records_is_not_waited_for(copy, name):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    assert f"{copy / name}: expected a file; got a named pipe" in message_of(copy)
+
+
+def test_records_of_another_origin_are_not_to_be_removed(copy):
+    file = _cohort(copy) / "runs.parquet"
+    pd.DataFrame({"run_id": ["a"]}).to_parquet(file)
+    text = message_of(copy)
+    assert f"{file}: expected records that alignkit wrote; got a Parquet file of another origin" in text
+    assert "Move the folder" in text and "emove the folder" not in text
+
+
+def test_no_directory_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecordsError, match="the directory of the records: expected a path; got an empty text"):
+        load("")
+
+
+def test_control_characters_in_old_records_are_written_out(copy):
+    study = json.loads((copy / "study.json").read_text())
+    (copy / "study.json").write_text(json.dumps({**study, "title": "red \x1b[31m"}))
+    assert load(copy).study.title == "red \\x1b[31m"
 
 
 def test_a_folder_of_records_that_may_not_be_read(copy, monkeypatch):

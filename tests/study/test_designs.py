@@ -10,9 +10,10 @@ import pytest
 from plans import plan
 
 from alignkit.errors import StudyError
-from alignkit.study.designs import best_generators, column_name, defining_words
+from alignkit.study.designs import _word_lengths, best_generators, column_name, defining_words
 from alignkit.study.plan import expand
 from alignkit.study.study import Study
+from alignkit.study.watch import watched
 
 TWO = {"network.norm": ["none", "batch"], "network.dropout": [0.0, 0.1], "network.activation": ["tanh", "relu"]}
 
@@ -163,6 +164,15 @@ BAD = {
     "unknown section": ({"factors": {"netwrok.width": [1, 2]}}, r'expected "section\.key" = \[levels\]'),
     "not a list": ({"factors": {"network.width": 8}}, r"factors\.network\.width: expected section\.key = \[level, level, …\]; got 8"),
     "no level": ({"factors": {"network.width": []}}, r"expected section\.key = \[level, level, …\]; got \[\]"),
+    "too many listed cells": (
+        {"kind": "cells", "cells": [{"network.width": 8}] * 100_001}, "designs.*: more than 100,000 cells. Take fewer$",
+    ),
+    "too many levels one at a time": (
+        {"kind": "one_at_a_time", "factors": {"training.lr": [i / 7 for i in range(1, 100_001)]}}, "more than 100,000 cells",
+    ),
+    "a level twice among many": (
+        {"factors": {"training.lr": [*(i / 7 for i in range(1, 20_000)), 1.0]}}, r"lr names a level twice: 1\.0",
+    ),
     "twice": ({"factors": {"network.width": [8, 8]}}, r"width names a level twice"),
     "too few for a fraction": ({"kind": "fraction", "factors": {"network.width": [8, 16], "network.depth": [1, 2]}}, r"needs at least 3 factors of two levels; got 2"),
     "cells of a grid": ({"cells": [{"network.width": 8}]}, r'cells belong to kind = "cells"'),
@@ -180,6 +190,37 @@ BAD = {
 def test_bad_designs_are_named(design, message):
     with pytest.raises(StudyError, match=message):
         plan(design)
+
+
+def test_many_runs_are_refused_before_any_is_planned():
+    with pytest.raises(StudyError, match=r"expected at most 1,000,000 runs; got 1,000,001 with 1,000,001 seeds and 1"):
+        plan({}, seeds=1_000_001)
+    with pytest.raises(StudyError, match="more than 100,000 cells"):  # although the first design is small
+        expand(
+            Study.parse(
+                {
+                    "name": "t",
+                    "designs": {"a": {}, "b": {"factors": {"training.lr": [i / 7 for i in range(1, 100_002)]}}},
+                }
+            ),
+            fingerprint=lambda section: pytest.fail("something was planned"),
+        )
+
+
+def test_who_waits_for_a_plan_is_told_how_far_it_is():
+    told = []
+    with watched(lambda what, done, total: told.append((what, done, total))):
+        plan({"factors": {"network.width": [8, 16, 32]}})
+    assert told == [("Planning cells", done, 3) for done in range(3)]
+    plan({"factors": {"network.width": [8, 16, 32]}})
+    assert len(told) == 3
+
+
+def test_word_lengths_are_those_of_the_defining_words():
+    for factors, halvings in ((4, 1), (5, 2), (7, 3), (8, 4)):
+        basic = factors - halvings
+        words = [(*word, basic + i) for i, word in enumerate(best_generators(factors, halvings))]
+        assert sorted(_word_lengths(words).tolist()) == sorted(map(len, defining_words(words)))
 
 
 def test_columns_are_short_where_that_is_clear():

@@ -6,7 +6,7 @@ import pytest
 from plans import plan
 
 from alignkit.errors import StudyError
-from alignkit.study.identities import arm_id
+from alignkit.study.identities import arm_id, run_id
 from alignkit.study.plan import expand
 from alignkit.study.study import Study
 
@@ -43,6 +43,19 @@ def test_run_ids_leave_defaults_out_and_know_everything_else():
     ]  # fmt: skip
     ids = [plan({}, **change).runs[0].run_id for change in changed]
     assert len({base, *ids}) == 9
+
+
+def test_the_seeds_of_an_arm_share_their_settings_and_have_the_ids_that_each_has_alone():
+    def fingerprint(section):
+        return section.model_dump_json()
+
+    study = Study.parse(
+        {"name": "t", "seeds": 3, "designs": {"d": {"factors": {"feedback.law": ["gaussian", "uniform"]}}}}
+    )
+    runs = expand(study, fingerprint=fingerprint).runs
+    assert [run.run_id for run in runs] == [run_id(run.rule, run.settings, run.seed, fingerprint) for run in runs]
+    assert len({id(run.settings) for run in runs}) == 3  # one of BP, two of DFA
+    assert {run.run_id for run in runs if run.rule == "bp"} == {run.bp_run_id for run in runs}
 
 
 def test_tuned_rates_enter_the_id_and_must_cover_every_arm():

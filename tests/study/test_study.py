@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ BAD = {
         r"claims\.0\.direction: expected this key, which is missing",
     ),
     "fraction": ('[designs.d]\nkind = "fraction"\nfraction = "1/3"', r'designs\.d\.fraction: expected "1/2", "1/4"'),
+    "half as a character": ('[designs.d]\nkind = "fraction"\nfraction = "½"', r'expected "1/2", "1/4", "1/8" and so on; got "½"'),
+    "superscript": ('[designs.d]\nkind = "fraction"\nfraction = "1/²"', r'expected "1/2", "1/4", "1/8" and so on; got "1/²"'),
+    "digits of another script": ('[designs.d]\nkind = "fraction"\nfraction = "1/٢"', r'expected "1/2", "1/4"'),
+    "terminal colours": ('title = "a\\u001b[31m"', r'title: expected text without control characters; got "a\\x1b\[31m"'),
+    "a bell in a level": ('[designs.d.factors]\nname."a\\u0007" = {}', r"designs\.d\.factors\.name\.a\\x07: expected text without"),
+    "a seed of 400 digits": (f"seeds = [{'9' * 400}]", r"seeds\.0: expected less than .*; got a whole number of about 401 digits"),
+    "a scale of 400 digits": (f"[feedback]\nscale = {'9' * 400}", r"feedback\.scale: expected a number; got a whole number of about"),
+    "too many claims": (
+        "".join(f'[[claims]]\nname = "c{i}"\nstatement = "s"\nfactor = "width"\nlevels = [1, 2]\ndirection = "increase"\nsmallest_effect = 1\n' for i in range(1001)),
+        r"claims: expected at most 1,000 claims; got 1,001",
+    ),
+    "too many designs": ("".join(f"[designs.d{i}]\n" for i in range(201)), r"designs: expected at most 200 designs; got 201"),
     "fraction of a grid": ('[designs.d]\nfraction = "1/2"', r'designs\.d: fraction belongs to kind = "fraction"; this design is a grid'),
     "name": ('name = "a/b"', r"name: expected"),
     "true is no number": ("[training]\nlr = true", r"training\.lr: expected a number; got True"),
@@ -72,11 +85,37 @@ def test_a_file_that_is_not_toml_is_named(tmp_path):
     path.write_text('title = "t"\nname = 1 2\n')
     with pytest.raises(StudyError, match=r"bad\.toml: not valid TOML: .*line 2"):
         load_study(path)
+    for text, mend in (
+        ("foo = [1,", r"The last line is not finished"),
+        ("foo = " + "[" * 5000, "nested too deeply"),
+        ("foo = " + "9" * 5000, "number of very many digits"),
+    ):
+        path.write_text(text)
+        with pytest.raises(StudyError, match=rf"bad\.toml: not valid TOML: .*{mend}") as caught:
+            load_study(path)
+        assert "the line that it names" not in str(caught.value)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StudyError, match=r"bad\.toml: expected a readable TOML file"):
         load_study(path)
     with pytest.raises(StudyError, match="no such study file"):
         load_study(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a named pipe", "a device"])
+def test_what_is_no_file_is_not_read(tmp_path, kind):
+    path = tmp_path / "study.toml"
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a named pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(StudyError, match=rf"study\.toml: expected a study file, as TOML; got {kind}"):
+        load_study(path)
+
+
+def test_line_breaks_in_a_description_are_no_control_characters():
+    assert Study.parse({"name": "t", "description": "one\n\ttwo\n"}).description == "one\n\ttwo\n"
 
 
 def test_a_study_survives_its_canonical_json():

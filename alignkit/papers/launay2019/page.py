@@ -24,7 +24,7 @@ from alignkit.papers.launay2019.published import HYPOTHESES, STUDIES, Hypothesis
 from alignkit.records.files import write_bytes
 from alignkit.records.store import Records, load
 from alignkit.settings.data import Images
-from alignkit.text import count, signed
+from alignkit.text import count, for_spreadsheets, in_markdown, signed
 
 
 def write_paper_report(directory: str | Path) -> Path:
@@ -68,7 +68,7 @@ def write_paper_report(directory: str | Path) -> Path:
         for suffix, content in zip(("svg", "pdf"), save_figure(figure, name=name), strict=True):
             write_bytes(directory / "figures" / f"{name}.{suffix}", content)
     for name, table in tables.items():
-        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        text = for_spreadsheets(table).to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_bytes(directory / "tables" / f"{name}.csv", text.encode())
     for suffix, written in (("json", to_json), ("md", to_markdown)):
         path = directory / f"recommendations.{suffix}"
@@ -176,7 +176,8 @@ def _advice(entries: list[dict[str, Any]]) -> str:
         return ""
     lines = ["## What to do", ""]
     lines += [
-        f"- **{entry['practice']}** ({entry['scope']['network'].upper()}): {entry['summary']}" for entry in entries
+        in_markdown(f"- **{entry['practice']}** ({entry['scope']['network'].upper()}): {entry['summary']}")
+        for entry in entries
     ]
     lines += ["", "With scope, intervals and caveats: [recommendations.md](recommendations.md)."]
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 import tokenize
 from typing import Any
 
@@ -186,7 +187,7 @@ def _terms_of_power(terms: int, exponent: str) -> int:
     """The interactions of a number of terms up to an order: of 1, of 2, … of them."""
     most, order = 0, 1
     # An exponent of many digits is no smaller than the number of terms, beyond which there is nothing.
-    highest = int(exponent) if exponent.isdigit() and len(exponent) < 6 else terms
+    highest = int(exponent) if re.fullmatch("[0-9]{1,5}", exponent) else terms
     while order <= min(terms, highest) and most <= MOST_TERMS:
         most += math.comb(terms, order)
         order += 1
