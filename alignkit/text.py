@@ -162,8 +162,8 @@ def slug(text: str) -> str:
 
 def sizes(values: Iterable[int]) -> str:
     """Sizes as a list, or a range where there are many."""
-    found = [str(value) for value in values]
-    return listed(found) if len(found) <= 4 else f"{found[0]} to {found[-1]}"
+    texts = [str(value) for value in values]
+    return listed(texts) if len(texts) <= 4 else f"{texts[0]} to {texts[-1]}"
 
 
 ABSENT, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"

@@ -196,11 +196,11 @@ class Analysis:
         return self._once("own", lambda: own_signal(self.layers))
 
     def effects_of(self, rule: str, design: str) -> DesignEffects | None:
-        return next((found for found in self.effects if (found.rule, found.design) == (rule, design)), None)
+        return next((one for one in self.effects if (one.rule, one.design) == (rule, design)), None)
 
     def effects_on(self, response: str, *, rule: str, design: str) -> tuple[Contrast, ...]:
-        found = self.effects_of(rule, design)
-        return found.by_response.get(response, ()) if found else ()
+        effects = self.effects_of(rule, design)
+        return effects.by_response.get(response, ()) if effects else ()
 
     def design_with_effects(self, rule: str) -> str:
         """The main design, or the first that varies a factor under this rule."""

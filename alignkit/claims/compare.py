@@ -112,8 +112,8 @@ class Comparison:
         frames = [contrast_frame(self.contrasts)]
         if self.by is not None:
             frames[0].insert(0, self.by, "all")
-            for at, found in self.simple_effects.items():
-                frames.append(contrast_frame(found))
+            for at, effects in self.simple_effects.items():
+                frames.append(contrast_frame(effects))
                 frames[-1].insert(0, self.by, at)
         return pd.concat(frames, ignore_index=True)
 
@@ -176,8 +176,8 @@ def compare(
     options: dict[str, Any] = {"factor": factor, "response": analysed.value, "seed": seed}
 
     def effects(rows: pd.DataFrame, others: Sequence[str]) -> list[Contrast]:
-        found = [contrast(rows, levels=pair, within=others, **options) for pair in pairs]
-        return [replace(result, response=analysed.response) for result in found]
+        results = [contrast(rows, levels=pair, within=others, **options) for pair in pairs]
+        return [replace(result, response=analysed.response) for result in results]
 
     everything = cells if by is None else [*cells, by]
     contrasts = _adjusted(effects(table, everything), adjust)
@@ -256,9 +256,9 @@ def _require_seeds_at_two_levels(table: pd.DataFrame, factor: str, seed: str, pa
         )
 
 
-def _adjusted(found: Sequence[Contrast], adjust: str) -> tuple[Contrast, ...]:
-    adjusted = ADJUSTMENTS[adjust]([result.p for result in found])
-    return tuple(replace(result, p_adjusted=float(p)) for result, p in zip(found, adjusted, strict=True))
+def _adjusted(results: Sequence[Contrast], adjust: str) -> tuple[Contrast, ...]:
+    adjusted = ADJUSTMENTS[adjust]([result.p for result in results])
+    return tuple(replace(result, p_adjusted=float(p)) for result, p in zip(results, adjusted, strict=True))
 
 
 def _over_seeds(means: pd.DataFrame) -> pd.DataFrame:

@@ -33,15 +33,15 @@ def design_effects(
     records: Records, designs: Sequence[str], alignment: str | None
 ) -> tuple[tuple[DesignEffects, ...], tuple[str, ...]]:
     """Every factor's effects on alignment and accuracy, and a sentence for each that cannot be had."""
-    found: list[DesignEffects] = []
+    by_design: list[DesignEffects] = []
     notes: list[str] = []
     for design in designs:
         for rule in sorted(records.study.rules, key=lambda rule: rule == "bp"):
             factors = varying_factors(records, rule=rule, design=design)
             effects = _effects(records, rule, design, factors, alignment, notes)
             if any(effects.values()):
-                found.append(DesignEffects(rule, design, effects))
-    return tuple(found), tuple(dict.fromkeys(notes))
+                by_design.append(DesignEffects(rule, design, effects))
+    return tuple(by_design), tuple(dict.fromkeys(notes))
 
 
 def varying_factors(records: Records, *, rule: str, design: str) -> list[str]:
@@ -64,7 +64,7 @@ def _effects(
 ) -> dict[str, tuple[Contrast, ...]]:
     place = f"Design {design}, {rule_name(rule)}"
     responses = [*([alignment] if alignment else []), "test_accuracy", *([GAP] if rule != "bp" else [])]
-    found: dict[str, tuple[Contrast, ...]] = {}
+    by_response: dict[str, tuple[Contrast, ...]] = {}
     without: dict[tuple[str, str], list[str]] = {}
     for response in responses if factors else []:
         table = final_values(records, rule=rule, design=design, response=response)
@@ -75,28 +75,28 @@ def _effects(
         except AnalysisError as error:
             notes.append(f"{place}: {error}.")
             continue
-        found[response] = tuple(replace(result, response=response) for result in results if result.n_seeds)
+        by_response[response] = tuple(replace(result, response=response) for result in results if result.n_seeds)
         for result in results:
             if not result.n_seeds:
                 change = f"{result.factor}, {result.levels[0]} to {result.levels[1]}"
                 without.setdefault((change, "; ".join(result.warnings)), []).append(label_of(response))
-    if found and not any(found.values()):
+    if by_response and not any(by_response.values()):
         notes.append(f"{place}: no effect of {', '.join(factors)} can be had, since none of them changes alone.")
     else:
         notes += [
             f"{place}: the effect of {change} on {', '.join(on)} cannot be had: {why}."
             for (change, why), on in without.items()
         ]
-    idle = _idle(found)
+    idle = _idle(by_response)
     if idle:
         notes.append(f"{place}: runs are the same at all levels of {', '.join(idle)}, which are left out.")
-        found = {name: tuple(e for e in effects if e.factor not in idle) for name, effects in found.items()}
-    return found
+        by_response = {name: tuple(e for e in effects if e.factor not in idle) for name, effects in by_response.items()}
+    return by_response
 
 
-def _idle(found: Mapping[str, Sequence[Contrast]]) -> list[str]:
+def _idle(by_response: Mapping[str, Sequence[Contrast]]) -> list[str]:
     """Factors at whose levels a rule's runs are identical: it does not use them. (Its BP twins may.)"""
-    own = [effect for name, effects in found.items() if name != GAP for effect in effects]
+    own = [effect for name, effects in by_response.items() if name != GAP for effect in effects]
     moved = {effect.factor for effect in own if any(effect.differences)}
     return sorted({effect.factor for effect in own} - moved)
 

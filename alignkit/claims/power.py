@@ -93,16 +93,16 @@ def claim_power(
         raise AnalysisError(f"--effect: expected a size above 0, in the unit of the claims' responses; got {effect:g}")
     claims = planned.study.claims
     family = sum(claim.family == "confirmatory" for claim in claims)
-    found = []
+    powers = []
     for claim in claims:
         wanted = claim.smallest_effect if effect is None else effect
         blank = ClaimPower(claim, wanted, unit_of(claim.response), len(planned.study.seed_list))
         try:
             size = family if claim.family == "confirmatory" else 1
-            found.append(_claim_power(planned, pilot, claim, blank, size, power, alpha))
+            powers.append(_claim_power(planned, pilot, claim, blank, size, power, alpha))
         except AnalysisError as error:
-            found.append(ClaimPower(claim, wanted, blank.unit, blank.n_seeds, reason=str(error)))
-    return found
+            powers.append(ClaimPower(claim, wanted, blank.unit, blank.n_seeds, reason=str(error)))
+    return powers
 
 
 def _claim_power(

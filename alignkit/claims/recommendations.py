@@ -102,10 +102,10 @@ def recommendations(records: Records, verdicts: Iterable[Verdict] | None = None)
     verdicts = evaluate(records) if verdicts is None else verdicts
     named = [verdict for verdict in verdicts if verdict.claim.practice]
     accuracy = [_on_accuracy(records, verdict) for verdict in named]
-    adjusted = holm([found.p if found else NAN for found in accuracy])
+    adjusted = holm([effect.p if effect else NAN for effect in accuracy])
     return Recommendations(
-        _recommendation(records, verdict, replace(found, p_adjusted=float(p)) if found else None)
-        for verdict, found, p in zip(named, accuracy, adjusted, strict=True)
+        _recommendation(records, verdict, replace(effect, p_adjusted=float(p)) if effect else None)
+        for verdict, effect, p in zip(named, accuracy, adjusted, strict=True)
     )
 
 
@@ -129,9 +129,9 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
         "expected_regret_accuracy": _of_level(accurate, practice, "expected_regret"),
     }
     contrast_of = accuracy.contrast if accuracy else None
-    found = NO_EVIDENCE if verdict.verdict == "undecided" else verdict.verdict
+    finding = NO_EVIDENCE if verdict.verdict == "undecided" else verdict.verdict
     summary = [
-        advice(verdict, found, contrast_of, changes=accuracy is not None and accuracy.changes),
+        advice(verdict, finding, contrast_of, changes=accuracy is not None and accuracy.changes),
         *best_of_all(verdict, choice),
         *unconfirmed(held_out, claim.response),
     ]
@@ -143,7 +143,7 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
     ]  # fmt: skip
     return {
         "practice": claim.practice,
-        "verdict": found,
+        "verdict": finding,
         "summary": " ".join(summary),
         "effect": _number(verdict.estimate),
         "interval": [_number(bound) for bound in verdict.interval],
@@ -175,7 +175,7 @@ def _fragile(records: Records, verdict: Verdict) -> str:
     if verdict.verdict == "undecided":
         return ""
     position = [known.claim.name for known in evaluate(records)].index(verdict.claim.name)
-    others = {seed: found[position] for seed, found in without_each_seed(records).items()}
+    others = {seed: verdicts[position] for seed, verdicts in without_each_seed(records).items()}
     hangs = [str(seed) for seed, other in others.items() if other and other.verdict != verdict.verdict]
     if len(hangs) == 1:
         return f"the verdict hangs on a single seed: without seed {hangs[0]} it is another"
@@ -280,27 +280,27 @@ def _of_level(choice: Choice | None, level: str, column: str) -> float | None:
 def _held_out(records: Records, verdict: Verdict) -> dict[str, Any]:
     """What the held-out seeds say of the verdict; status None where there are none, or nothing to confirm."""
     claim, apart = verdict.claim, records.held_out
-    found: dict[str, Any] = {"status": None, "effect": None, "interval": [None, None], "shrinkage": None, "n_seeds": 0}
+    answer: dict[str, Any] = {"status": None, "effect": None, "interval": [None, None], "shrinkage": None, "n_seeds": 0}
     if apart is None:
-        return found
+        return answer
     try:
         result = contrast(
             claim_table(apart, claim), factor=claim.factor, levels=claim.levels, within=claim_factors(records, claim)
         )
     except AnalysisError:
-        return found
-    found |= {
+        return answer
+    answer |= {
         "effect": _number(result.estimate),
         "interval": [_number(bound) for bound in result.interval],
         "n_seeds": result.n_seeds,
     }
     if verdict.verdict == "undecided":
-        return found
+        return answer
     try:
         outcome = confirm(verdict.estimate, result.differences, margin=claim.smallest_effect, verdict=verdict.verdict)
     except AnalysisError:
-        return found
-    return {**found, "status": outcome.status, "shrinkage": _number(outcome.shrinkage)}
+        return answer
+    return {**answer, "status": outcome.status, "shrinkage": _number(outcome.shrinkage)}
 
 
 def _scope(records: Records, verdict: Verdict) -> dict[str, Any]:

@@ -99,24 +99,24 @@ def chance_text(p: float) -> str:
     return ">0.99" if p > 0.99 else "<0.01" if p < 0.01 else f"{p:.2f}"
 
 
-def advice(verdict: Verdict, found: str, accuracy: Contrast | None, *, changes: bool) -> str:
+def advice(verdict: Verdict, finding: str, accuracy: Contrast | None, *, changes: bool) -> str:
     """One or two sentences: what to do, by how much, and what it does to test accuracy where that `changes`.
 
-    `found` is the verdict, with "no evidence" in the place of undecided.
+    `finding` is the verdict, with "no evidence" in the place of undecided.
     """
     response = verdict.claim.response
     change = accuracy.estimate if accuracy and changes and response != ACCURACY else 0.0
     on_accuracy = f"test accuracy {_moves(change, ACCURACY)}" if change else ""
     tentative = tentative_note(verdict)
-    if found == NO_EVIDENCE:
+    if finding == NO_EVIDENCE:
         text = f"No evidence for or against it, as to the {label_of(response)}"
         return f"{text}; the claim is not about test accuracy, but {on_accuracy}." if on_accuracy else f"{text}."
-    if found == "equivalent":
+    if finding == "equivalent":
         makes = "Suggests that it makes" if tentative else "It makes"
         text = f"{makes} no difference that matters to the {label_of(response)}"
         return f"{text}, but {on_accuracy}." if on_accuracy else f"{text}."
     moved = f"the {label_of(response)} {_moves(verdict.estimate, response)}{_perhaps_small(verdict)}"
-    follow = found == "supported"
+    follow = finding == "supported"
     if tentative:
         advice = f"Suggests that it {'helps' if follow else 'harms'}"
     else:

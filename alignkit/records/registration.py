@@ -114,14 +114,14 @@ class Registration:
             return ""
         now = _parts(analysis_plan(study, rates=self.entries[-1].plan.get("rates")))
         later = [_parts(entry.plan) for entry in self.entries[self.entries.index(self.declared) :]]
-        found = []
+        changed = []
         for name, value in now.items():
             before = next((parts[name] for parts in later if name in parts), value)
             if name == "the tuned learning rates":  # of arms that are in both: others came with their design
                 before, value = ({arm: rates[arm] for arm in before.keys() & value.keys()} for rates in (before, value))
             if value != before:
-                found.append(name + (f" (from {len(before)} to {len(value)})" if name == "the seeds" else ""))
-        return listed(found)
+                changed.append(name + (f" (from {len(before)} to {len(value)})" if name == "the seeds" else ""))
+        return listed(changed)
 
     def undeclared(self, study: Study, claim: Claim) -> str:
         """Why a claim of the study does not count as declared before the runs; "" where it does."""
@@ -152,9 +152,9 @@ class Registration:
             if not study.claims:
                 return ()
             return ("No analysis plan was stored before the first run finished: every claim is judged as exploration.",)
-        found = []
+        notes = []
         if "settings" not in self.declared.plan:
-            found.append(
+            notes.append(
                 "The plan holds claims, seeds and designs alone, as plans of format 1 do: that settings, rules and "
                 "learning rates stayed as they were before the runs cannot be shown."
             )
@@ -162,9 +162,9 @@ class Registration:
         for claim in study.claims:
             if self.status(claim) != "declared":
                 counts = ", and what was declared counts in its family as untested" if claim.name in untested else ""
-                found.append(f"Claim {claim.name} was {self._became(claim)}: it is judged as exploration{counts}.")
+                notes.append(f"Claim {claim.name} was {self._became(claim)}: it is judged as exploration{counts}.")
         present = {claim.name for claim in study.claims}
-        found += [
+        notes += [
             f"Claim {name} was declared and then removed: it still counts in its family."
             for name in untested
             if name not in present
@@ -175,14 +175,14 @@ class Registration:
             mend = (
                 ": every claim is judged as exploration. To test them, declare the study anew, with an --out of its own"
             )
-            found.append(f"{text}{mend if study.claims else ''}.")
+            notes.append(f"{text}{mend if study.claims else ''}.")
         before, now = self.declared.plan.get("held_out_seeds", []), list(study.held_out_seeds)
         if now != before:
-            found.append(
+            notes.append(
                 f"Held-out seeds changed after runs had finished, from {len(before)} to {len(now)}: no verdict uses "
                 "them, but what they confirm was not fixed beforehand."
             )
-        return tuple(found)
+        return tuple(notes)
 
     def _became(self, claim: Claim) -> str:
         since = self.since(claim)

@@ -72,34 +72,34 @@ class AnalysisRows:
         """What a reader must know of the rows: runs without a value and why, and learning rates that differ."""
         if self.records is None:
             return []
-        found = []
+        notes = []
         if factor is not None:
             steps = summarised(self.records, "update_ratio", summary="auc")
             steps = steps[steps["run_id"].isin(self.table["run_id"])]
             tuned = self.records.study.pilot is not None
             for pair in pairs:
-                found.append(rate_note(self.table, factor=factor, levels=pair, tuned=tuned, within=self.factors))
-                found.append(step_note(steps, factor=factor, levels=pair))
-        found += self._missing(factor, pairs)
+                notes.append(rate_note(self.table, factor=factor, levels=pair, tuned=tuned, within=self.factors))
+                notes.append(step_note(steps, factor=factor, levels=pair))
+        notes += self._missing(factor, pairs)
         if self.records.missing:
-            found.append(f"preliminary: {self.records.missing:,} planned runs have no records yet")
-        return [note for note in dict.fromkeys(found) if note]
+            notes.append(f"preliminary: {self.records.missing:,} planned runs have no records yet")
+        return [note for note in dict.fromkeys(notes) if note]
 
     def _missing(self, factor: str | None, pairs: Sequence[tuple[str, str]]) -> list[str]:
         """Counts by reason and, as missing at one level alone biases what remains, by level."""
         absent = self.table[self.table["missing"] != ""]
         levels = list(dict.fromkeys(level for pair in pairs for level in pair))
-        found = []
+        notes = []
         for reason in sorted(absent["missing"].unique()):
             rows = absent[absent["missing"] == reason]
             if factor is None:
-                found.append(f"{reason}: {len(rows)} of {len(self.table):,} rows without a value")
+                notes.append(f"{reason}: {len(rows)} of {len(self.table):,} rows without a value")
                 continue
             at = level_column(rows[factor])
             counts = [f"{int((at == level).sum())} at {level}" for level in levels]
             if at.isin(levels).any():
-                found.append(f"{reason}: runs without a value, {', '.join(counts)}")
-        return found
+                notes.append(f"{reason}: runs without a value, {', '.join(counts)}")
+        return notes
 
 
 def summarised(
@@ -114,8 +114,8 @@ def summarised(
     key = ("run_summaries", response, summary, layer)
     if key not in records.memo:
         records.memo[key] = run_summaries(records.runs, records.layers, response, summary=summary, layer=layer)
-    found: pd.DataFrame = records.memo[key]
-    return found.copy(deep=False)
+    rows: pd.DataFrame = records.memo[key]
+    return rows.copy(deep=False)
 
 
 def require_records(records: Any) -> None:

@@ -170,7 +170,7 @@ def _load(directory: Path) -> Records:
         tables[table] = frame.iloc[position[place[position] >= 0]].reset_index(drop=True)
     planned = _planned_runs(plan, study)
     tables["runs"] = _with_plan_columns(tables["runs"], planned, plan["factors"])
-    found = Records(
+    recorded = Records(
         study=study,
         runs=tables["runs"],
         checkpoints=tables["checkpoints"],
@@ -179,14 +179,14 @@ def _load(directory: Path) -> Records:
         timing=pd.DataFrame(timing),
         registration=registration.read(directory),
     )
-    unfinished = planned[~planned["run_id"].isin(found.runs["run_id"])]
-    judged = _of_seeds(found, unfinished, held_out=False)
+    unfinished = planned[~planned["run_id"].isin(recorded.runs["run_id"])]
+    judged = _of_seeds(recorded, unfinished, held_out=False)
     if judged.runs.empty:
         raise RecordsError(
             f"{directory}: only runs of held-out seeds have finished yet. Go on with the study: alignkit run STUDY "
             f"--out {directory}"
         )
-    held_out = _of_seeds(found, unfinished, held_out=True)
+    held_out = _of_seeds(recorded, unfinished, held_out=True)
     return replace(judged, held_out=held_out if len(held_out.runs) else None)
 
 
@@ -237,10 +237,10 @@ def _with_plan_columns(runs: pd.DataFrame, planned: pd.DataFrame, factors: list[
 def read_study(directory: Path) -> Study:
     path = directory / "study.json"
     try:
-        found, has_study = directory.is_dir(), path.exists()
+        is_folder, has_study = directory.is_dir(), path.exists()
     except OSError as error:
         raise unreadable(directory, error) from None
-    if not found:
+    if not is_folder:
         raise RecordsError(
             f"{directory}: no such directory. Expected one that `alignkit run STUDY --out {directory}` wrote"
         )
@@ -270,10 +270,10 @@ def finished_cohorts(directory: Path) -> list[Path]:
 
 def finished_run_ids(directory: Path) -> set[str]:
     """The runs that have whole records: what resuming skips."""
-    found: set[str] = set()
+    run_ids: set[str] = set()
     for folder in finished_cohorts(directory):
-        found.update(_read_table(folder, "runs")["run_id"])
-    return found
+        run_ids.update(_read_table(folder, "runs")["run_id"])
+    return run_ids
 
 
 def write_cohort(directory: Path, cohort_id: str, tables: dict[str, pd.DataFrame], timing: dict[str, Any]) -> None:

@@ -99,8 +99,8 @@ def choose(
     two levels or three complete seeds.
 
     >>> means = pd.DataFrame({"tanh": [60.0, 62, 61, 63], "relu": [68.0, 71, 70, 70], "elu": [60.5, 61.5, 62, 62.5]})
-    >>> found = choose(means, better="lower", margin=2.0)
-    >>> found.verdict, found.effects["verdict"].tolist()
+    >>> choice = choose(means, better="lower", margin=2.0)
+    >>> choice.verdict, choice.effects["verdict"].tolist()
     ('safe', ['higher', 'equivalent'])
     """
     if better not in ("lower", "higher") or method not in ("student", "bootstrap"):

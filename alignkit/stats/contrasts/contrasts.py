@@ -108,7 +108,7 @@ def contrast(
     )
 
 
-@shown(words=lambda found: f"{count(found.means.shape[1], 'level')}, {count(len(found.means), 'seed')}")
+@shown(words=lambda result: f"{count(result.means.shape[1], 'level')}, {count(len(result.means), 'seed')}")
 @dataclass(frozen=True)
 class LevelMeans:
     """Each level's mean in each seed: `means` [seed, level], NaN where a seed has none; `method` says over what.
@@ -216,7 +216,7 @@ def contrasts(
         raise AnalysisError('expected at least one factor; got none. Name them, as in ["norm", "width"]')
     require_columns(table, *factors, *base)
     require_choice("adjust", adjust, tuple(ADJUSTMENTS))
-    found: list[Contrast] = []
+    results: list[Contrast] = []
     for factor in factors:
         levels = level_order(table[factor])
         first = level_text(base[factor]) if factor in base else None
@@ -233,6 +233,6 @@ def contrasts(
                     factor, pair, response, NAN, (NAN, NAN), NAN, NAN, 0, 0, 0, (NAN, NAN), NAN, (), (),
                     method="no contrast", warnings=(str(error),),
                 )  # fmt: skip
-            found.append(result)
-    adjusted = ADJUSTMENTS[adjust]([result.p for result in found])
-    return tuple(replace(result, p_adjusted=float(p)) for result, p in zip(found, adjusted, strict=True))
+            results.append(result)
+    adjusted = ADJUSTMENTS[adjust]([result.p for result in results])
+    return tuple(replace(result, p_adjusted=float(p)) for result, p in zip(results, adjusted, strict=True))

@@ -82,7 +82,7 @@ def leave_one_seed_out(
             f"{n - 1} seeds cannot reach p < {level:g} by random signs: verdicts here use the t test's p, "
             "which supposes normal differences"
         )
-    whole, found = _judged(kept.to_numpy(), margin, level, exact)
+    whole, whole_verdict = _judged(kept.to_numpy(), margin, level, exact)
     rows: list[dict[str, Any]] = []
     for position, name in enumerate(kept.index):
         result, verdict = _judged(np.delete(kept.to_numpy(), position), margin, level, exact)
@@ -93,8 +93,8 @@ def leave_one_seed_out(
     frame = pd.DataFrame(rows).assign(cook=cook)
     return LeaveOneOut(
         estimate=whole["estimate"],
-        verdict=found,
-        stable=bool((frame["verdict"] == found).all()),
+        verdict=whole_verdict,
+        stable=bool((frame["verdict"] == whole_verdict).all()),
         most_influential=kept.index[int(frame["change"].abs().argmax())],
         jackknife_sd=float(np.sqrt((n - 1) / n * np.sum((frame["estimate"] - frame["estimate"].mean()) ** 2))),
         frame=frame,

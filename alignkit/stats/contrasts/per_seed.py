@@ -154,8 +154,10 @@ def _known_levels(column: pd.Series, factor: str, levels: tuple[Any, Any]) -> tu
     wanted = tuple(level_text(level) for level in given)
     for text in wanted:
         if text not in present:
-            has = ", ".join(present) if present else "none (these runs do not have the factor)"
-            raise AnalysisError(f'factor "{factor}": expected the level {text}, which no run has; its levels: {has}')
+            listing = ", ".join(present) if present else "none (these runs do not have the factor)"
+            raise AnalysisError(
+                f'factor "{factor}": expected the level {text}, which no run has; its levels: {listing}'
+            )
     low, high = str(wanted[0]), str(wanted[1])
     if low == high:
         raise AnalysisError(f'factor "{factor}": expected two different levels; got {low} twice')

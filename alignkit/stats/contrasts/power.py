@@ -169,8 +169,8 @@ def detectable_effect(
     """
     _check(effect=1.0, sd=sd, alpha=alpha, family_size=family_size, power=power)
     require_seeds(n_seeds, family_size=family_size, alpha=alpha)
-    found = _detectable(n_seeds, power, alpha / family_size, seed)
-    return difference_power(n_seeds, effect=found * sd, sd=sd, alpha=alpha, family_size=family_size, seed=seed)
+    standardised = _detectable(n_seeds, power, alpha / family_size, seed)
+    return difference_power(n_seeds, effect=standardised * sd, sd=sd, alpha=alpha, family_size=family_size, seed=seed)
 
 
 @lru_cache(maxsize=256)
@@ -248,7 +248,7 @@ def nested_power(
 
 @lru_cache(maxsize=1024)
 def _difference(n: int, standardised: float, level: float, seed: int) -> tuple[float, float, str]:
-    """Power of the sign-flip test, its simulation error, and how it was had."""
+    """Power of the sign-flip test, its simulation error, and how it was made."""
     smooth = _t_power(n, standardised, level)
     if n > EXACT_UP_TO:
         return smooth, 0.0, f"{_test_used(n)} at the first Holm step"

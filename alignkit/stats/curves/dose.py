@@ -258,13 +258,13 @@ def orthogonal_polynomials(x: Sequence[float] | np.ndarray, *, degree: int) -> n
     x = np.asarray(x, dtype=float)
     before, current = np.zeros_like(x), np.ones_like(x)
     size_before = 1.0
-    found = []
+    polynomials = []
     for _ in range(degree):
         size = current @ current
         following = (x - (x * current) @ current / size) * current - size / size_before * before
         before, current, size_before = current, following, size
-        found.append(current)
-    return np.array(found)
+        polynomials.append(current)
+    return np.array(polynomials)
 
 
 def _curves(table: pd.DataFrame, *, dose: str, response: str, seed: str) -> tuple[pd.DataFrame, list[str]]:

@@ -94,7 +94,7 @@ def matched_loss_table(
     # Both axes fall from left to right, so that one rule of first passage serves both.
     table["axis"] = np.log(table["loss"]) if at == "loss" else -np.log2(1 + float_column(table[time], time))
     known = {name: curve[:, 1:] for name, curve in _curves(table, run) if np.isfinite(curve).all()}
-    found: dict[Any, tuple[float, str, float, float]] = {}
+    by_run: dict[Any, tuple[float, str, float, float]] = {}
     for group in _counterparts(runs, factor, run, seed, [name for name in within if name != factor]):
         whole = [name for name in group if name in known]
         first = min((known[name][0, 0] for name in whole), default=NAN)
@@ -109,13 +109,13 @@ def matched_loss_table(
             elif not last < first or known[name][:, 0].min() > last:
                 reason = UNMATCHED
             if reason:
-                found[name] = (NAN, reason, NAN, NAN)
+                by_run[name] = (NAN, reason, NAN, NAN)
                 continue
             passed = _first_passage(known[name], np.linspace(first, last, points))
             value = float(passed.mean() if summary == "mean" else passed[-1])
-            found[name] = (value, "", _unit(first, at), _unit(last, at))
+            by_run[name] = (value, "", _unit(first, at), _unit(last, at))
     names = ("value", "missing", f"{at}_from", f"{at}_to")
-    columns = zip(*(found[name] for name in runs[run]), strict=True)
+    columns = zip(*(by_run[name] for name in runs[run]), strict=True)
     return runs.assign(**dict(zip(names, map(list, columns), strict=True)))
 
 

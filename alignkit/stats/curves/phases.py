@@ -101,11 +101,11 @@ def phase_times(
         if not least >= 0 and np.isfinite(values).all():
             raise AnalysisError(f"expected a margin of 0 or more, in the unit of {response}; got {least}")
         reference = min(values[0], sign * chance)
-        found = _events(times, values, reference, least, (onset_at, saturation_at), plateau)
+        events = _events(times, values, reference, least, (onset_at, saturation_at), plateau)
         rows += [
             {run: name, layer: at, "event": event, "time": when, "state": state, "horizon": times[-1],
              "start": sign * values[0], "improvement": reference - values.min()}
-            for event, when, state in found
+            for event, when, state in events
         ]  # fmt: skip
     return _with_runs(runs, rows, run)
 

@@ -323,16 +323,16 @@ def _method(levels: dict[str, int], replicates: int, draws: int) -> str:
 def _warnings(residuals: np.ndarray, components: tuple[VarianceComponent, ...], replicates: int) -> list[str]:
     if not any(component.mean_square for component in components):
         return ["all values are the same: there is no variance to decompose"]
-    found = []
+    warnings = []
     if replicates == 1:
-        found.append("one run per combination: the residual holds the highest interaction as well")
+        warnings.append("one run per combination: the residual holds the highest interaction as well")
     negative = [component.source for component in components if component.estimate < 0]
     if negative:
-        found.append(f"negative estimates, 0 in shares: {', '.join(negative)}")
+        warnings.append(f"negative estimates, 0 in shares: {', '.join(negative)}")
     flat = residuals.ravel()
     if components[-1].df >= 20 and components[-1].mean_square > 0:
         tails = stats.kurtosistest(flat)
         if tails.statistic > 0 and tails.pvalue < 0.01:
             excess = stats.kurtosis(flat)
-            found.append(f"heavy tails (excess kurtosis of the residuals {excess:.1f}): the intervals are too short")
-    return found
+            warnings.append(f"heavy tails (excess kurtosis of the residuals {excess:.1f}): the intervals are too short")
+    return warnings

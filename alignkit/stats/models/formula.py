@@ -58,12 +58,12 @@ def left_hand_side(model: Any, response: str | None) -> str:
     """The response that a formula names; it must be a column, and agree with one that was given beside it."""
     terms = model.lhs_termlist
     names = [factor.code for term in terms for factor in term.factors]
-    found = _CATEGORICAL.match(names[0]) if len(names) == len(terms) == 1 else None
-    if found is None or names[0].startswith("C("):
+    match = _CATEGORICAL.match(names[0]) if len(names) == len(terms) == 1 else None
+    if match is None or names[0].startswith("C("):
         raise AnalysisError(
             f"expected one column as the response; got {' + '.join(names)}. Compute it as a column of its own"
         )
-    name = found["quoted"] or found["plain"]
+    name = match["quoted"] or match["plain"]
     if response not in (None, name):
         raise AnalysisError(
             f'expected one response; got "{name}" in the formula and "{response}" beside it. Leave one of them out'
@@ -74,8 +74,8 @@ def left_hand_side(model: Any, response: str | None) -> str:
 def predictor(factor: Any, table: pd.DataFrame) -> tuple[str, tuple[str, ...] | None]:
     """The column of a categorical factor and None, or an expression and the numeric columns in it."""
     code = factor.code
-    if found := _CATEGORICAL.match(code):
-        name = found["quoted"] or found["plain"]
+    if match := _CATEGORICAL.match(code):
+        name = match["quoted"] or match["plain"]
         if name not in table.columns:
             raise AnalysisError(f'expected a column "{name}"; {nearest(name, map(str, table.columns))}')
         return name, None

@@ -121,12 +121,12 @@ def marginal_contrasts(
     by = names_of("by", by)
     labels, weights, notes = _means(fit, [*by, factor], at)
     names, coefficients = _contrast_rows(fit.design.factors[factor], factor, kind, reference, scores)
-    found_labels, found = [], []
+    named, combinations = [], []
     for group, rows in _groups(labels, by):
         for name, row in zip(names, coefficients, strict=True):
-            found_labels.append({**group, "factor": factor, **name})
-            found.append(row @ weights[rows])
-    return _combinations(fit, pd.DataFrame(found_labels), np.array(found), notes, null=0.0, level=level, adjust=adjust)
+            named.append({**group, "factor": factor, **name})
+            combinations.append(row @ weights[rows])
+    return _combinations(fit, pd.DataFrame(named), np.array(combinations), notes, null=0.0, level=level, adjust=adjust)
 
 
 def simple_effects(fit: LinearFit, factor: str, *, by: str | Sequence[str], **options: Any) -> Margins:
@@ -159,8 +159,8 @@ def interaction_contrasts(
     levels = fit.design.factors
     names_a, rows_a = _contrast_rows(levels[factor_a], factor_a, kind, None, None)
     names_b, rows_b = _contrast_rows(levels[factor_b], factor_b, kind, None, None)
-    found = np.kron(rows_a, rows_b) @ weights
-    if np.allclose(found, 0, atol=1e-9):
+    combinations = np.kron(rows_a, rows_b) @ weights
+    if np.allclose(combinations, 0, atol=1e-9):
         raise AnalysisError(
             f'expected a model with an interaction of {factor_a} and {factor_b}; got "{fit.design.formula}". '
             f'Add "{factor_a}:{factor_b}"'
@@ -170,7 +170,7 @@ def interaction_contrasts(
         for a in names_a
         for b in names_b
     ]
-    return _combinations(fit, pd.DataFrame(rows), found, notes, null=0.0, level=level, adjust=adjust)
+    return _combinations(fit, pd.DataFrame(rows), combinations, notes, null=0.0, level=level, adjust=adjust)
 
 
 def polynomial_contrasts(scores: Sequence[float], degree: int) -> np.ndarray:

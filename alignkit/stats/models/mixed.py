@@ -188,8 +188,8 @@ def fit_mixed(
     terms = seed_terms(rows, design, block, seed=seed, random=random)
     named = [] if random is None else [term.name for term in terms]
     components, blocks, not_separable = _separable([*components, *terms], x, design.y / scale, block, named)
-    found = [_search(blocks, residual) for residual in STARTS]
-    best = min(found, key=lambda optimum: optimum.at.deviance)
+    optima = [_search(blocks, residual) for residual in STARTS]
+    best = min(optima, key=lambda optimum: optimum.at.deviance)
     at = best.at
     if not best.converged:
         raise AnalysisError(
@@ -203,7 +203,7 @@ def fit_mixed(
         )
     boundary = np.array([False, *(at.variances[1:] < BOUNDARY * at.variances[0])])
     offset = (n - p) * np.log(scale) + float(np.linalg.slogdet(to_x)[1])
-    log_likelihoods = tuple(float(-optimum.at.deviance / 2 - offset) for optimum in found)
+    log_likelihoods = tuple(float(-optimum.at.deviance / 2 - offset) for optimum in optima)
     warnings = [*design.missing_note]
     if boundary.any():
         names = [name for name, zero in zip(blocks.names, boundary[1:], strict=True) if zero]

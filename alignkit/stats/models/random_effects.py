@@ -43,7 +43,7 @@ def seed_terms(
         random = [random]
     formula = design.formula if random is None else " + ".join(random)
     terms = [term for term in parse_formula(formula or "1").rhs_termlist if term.factors]
-    found = []
+    components = []
     for term in sorted(terms, key=lambda term: len(term.factors)):
         component = _component(rows, design, term, seed)
         if is_constant(component, block):
@@ -54,8 +54,8 @@ def seed_terms(
                 f'random: expected terms that vary within seeds; got "{name}", which has one level within every '
                 f"{seed}. Leave it out: the variance of {seed} is what its effect is tested against"
             )
-        found.append(component)
-    return found
+        components.append(component)
+    return components
 
 
 def is_constant(component: Component, group: np.ndarray) -> bool:

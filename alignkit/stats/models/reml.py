@@ -212,21 +212,21 @@ def confounded(blocks: Blocks) -> dict[int, tuple[str, ...]]:
     gram = evaluate(blocks, np.concatenate([[1.0], np.zeros(count)])).expected
     names = ("residual", *blocks.names)
     kept = [0]
-    found: dict[int, tuple[str, ...]] = {}
+    aliases: dict[int, tuple[str, ...]] = {}
     size = np.sqrt(np.maximum(np.diag(gram), 0.0))
     for k in range(1, count + 1):
         # The trace of K_k itself is n: what the fixed effects leave of it may be rounding alone.
         if size[k] < 1e-7 * np.sqrt(blocks.n):
-            found[k - 1] = (FIXED,)
+            aliases[k - 1] = (FIXED,)
             continue
         unit = gram[np.ix_(kept, kept)] / np.outer(size[kept], size[kept])
         along = gram[kept, k] / (size[kept] * size[k])
         weights = np.linalg.lstsq(unit, along, rcond=None)[0]
         if 1 - weights @ along < 1e-9:
-            found[k - 1] = tuple(names[i] for i, weight in zip(kept, weights, strict=True) if abs(weight) > 1e-6)
+            aliases[k - 1] = tuple(names[i] for i, weight in zip(kept, weights, strict=True) if abs(weight) > 1e-6)
         else:
             kept.append(k)
-    return found
+    return aliases
 
 
 def _step(now: Evaluation, floor: float, *, near: bool) -> np.ndarray:

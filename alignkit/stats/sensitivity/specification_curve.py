@@ -150,7 +150,7 @@ def specification_curve(
             f"got {', '.join(unknown) or 'an empty list'}. Give a model of your own a name of its own in other_models"
         )
     table_of = cache(table_of)  # scales of one response share its tables
-    found: list[Specification] = []
+    specifications: list[Specification] = []
     effects: list[pd.Series] = []
     for scale, summary, checkpoint in itertools.product(scales, summaries, checkpoints):
         names = ("beta",) if scale.beta else (*models, *(other_models or {}))
@@ -162,7 +162,7 @@ def specification_curve(
             table = table.assign(value=scale.transform(table["value"].to_numpy(dtype=float)))
             per_seed = seed_contrasts(table, factor=factor, levels=levels, response="value", seed=seed, within=within)
         except AnalysisError as error:
-            found += [replace(one, reason=str(error)) for one in blank]
+            specifications += [replace(one, reason=str(error)) for one in blank]
             continue
         differences = per_seed.differences
         if not scale.beta:
@@ -177,9 +177,9 @@ def specification_curve(
                 else:
                     result, sd = (other_models or {})[one.model](table), float(differences.std())
             except AnalysisError as error:
-                found.append(replace(one, reason=str(error)))
+                specifications.append(replace(one, reason=str(error)))
                 continue
-            found.append(
+            specifications.append(
                 replace(
                     one,
                     estimate=float(result.estimate),
@@ -191,36 +191,38 @@ def specification_curve(
                 )
             )
     orientation = {scale.name: scale.orientation for scale in scales}
-    signs = [orientation[one.scale] * np.sign(one.estimate) for one in found]
-    first = next((sign for sign, one in zip(signs, found, strict=True) if not one.reason), NAN)
-    found = [replace(one, agrees=bool(sign * first > 0)) for sign, one in zip(signs, found, strict=True)]
-    conclusion, statement = _conclusion(found, alpha)
-    done = [one for one in found if not one.reason]
-    lost = len(found) - len(done)
-    warnings = [f"{lost} of {len(found)} specifications could not be estimated"] if lost else []
-    if found[0].reason:
-        warnings.append(f"the primary specification could not be estimated: {found[0].reason}")
+    signs = [orientation[one.scale] * np.sign(one.estimate) for one in specifications]
+    first = next((sign for sign, one in zip(signs, specifications, strict=True) if not one.reason), NAN)
+    specifications = [
+        replace(one, agrees=bool(sign * first > 0)) for sign, one in zip(signs, specifications, strict=True)
+    ]
+    conclusion, statement = _conclusion(specifications, alpha)
+    done = [one for one in specifications if not one.reason]
+    lost = len(specifications) - len(done)
+    warnings = [f"{lost} of {len(specifications)} specifications could not be estimated"] if lost else []
+    if specifications[0].reason:
+        warnings.append(f"the primary specification could not be estimated: {specifications[0].reason}")
     return SpecificationCurve(
         factor=factor,
         levels=(str(level_text(levels[0])), str(level_text(levels[1]))),
-        specifications=tuple(found),
+        specifications=tuple(specifications),
         conclusion=conclusion,
         statement=statement,
         sign_agreement=float(np.mean([one.agrees for one in done])) if done else NAN,
         share_significant=float(np.mean([one.p < alpha for one in done])) if done else NAN,
         p_joint=_joint_p(effects, draw_seed),
         alpha=alpha,
-        method=f"{len(found)} specifications; joint sign flips of whole seeds",
+        method=f"{len(specifications)} specifications; joint sign flips of whole seeds",
         warnings=tuple(warnings),
     )
 
 
 def _conclusion(
-    found: Sequence[Specification], alpha: float
+    specifications: Sequence[Specification], alpha: float
 ) -> tuple[Literal["agree", "agree in sign", "disagree", "not estimable"], str]:
-    done = [one for one in found if not one.reason]
+    done = [one for one in specifications if not one.reason]
     if not done:
-        return "not estimable", f"not estimable: {found[0].reason}"
+        return "not estimable", f"not estimable: {specifications[0].reason}"
     n = len(done)
     opposite = [one for one in done if not one.agrees]
     significant = [one for one in done if one.p < alpha]

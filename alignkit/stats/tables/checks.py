@@ -24,10 +24,10 @@ def names_of(what: str, names: Any) -> list[str]:
     """
     if isinstance(names, str):
         return [names]
-    found = list(names) if isinstance(names, Iterable) else [names]
-    if not all(isinstance(name, str) for name in found) or len(set(found)) < len(found):
+    given = list(names) if isinstance(names, Iterable) else [names]
+    if not all(isinstance(name, str) for name in given) or len(set(given)) < len(given):
         raise AnalysisError(f'{what}: expected different names, as text; got {names!r}. Write ["a", "b"]')
-    return found
+    return given
 
 
 def levels_given(factor: str, levels: Any) -> list[Any]:

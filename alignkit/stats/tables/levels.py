@@ -92,16 +92,16 @@ def _spelled(values: Iterable[Any]) -> list[str | None]:
         texts = [*(level_text(level) for level in levels), None]  # code -1: missing
         return [texts[code] for code in codes.tolist()]
     known: dict[tuple[type, Any], str | None] = {}
-    found = []
+    spelled = []
     for value in values:
         if isinstance(value, tuple) or not isinstance(value, Hashable):  # (1,) and (True,) would be one key
-            found.append(level_text(value))
+            spelled.append(level_text(value))
             continue
         key = (type(value), value)
         if key not in known:
             known[key] = level_text(value)
-        found.append(known[key])
-    return found
+        spelled.append(known[key])
+    return spelled
 
 
 def _number(text: str) -> float | None:
