@@ -29,16 +29,16 @@ errors = Console(stderr=True)
 
 
 @contextmanager
-def planning(*, every: float = 5.0) -> Iterator[None]:
-    """A line every few seconds while a large study is planned."""
+def planning(*, after: float = 5.0) -> Iterator[None]:
+    """A line after a few seconds of planning a large study, and more of them ever less often."""
     from alignkit.study.watch import watched
 
     last = time.monotonic()
 
     def tell(what: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= every:
-            last = time.monotonic()
+        nonlocal last, after
+        if time.monotonic() - last >= after:
+            last, after = time.monotonic(), min(1.5 * after, 60.0)
             complain(f"{what}: {done:,} of {total:,}")
 
     with watched(tell):

@@ -26,7 +26,6 @@ from alignkit.memory import enough_memory
 from alignkit.paths import given_path
 from alignkit.records import registration
 from alignkit.records.files import (
-    KEEP,
     TABLES,
     joined,
     read_object,
@@ -127,7 +126,10 @@ def load(directory: str | Path) -> Records:
             "DIR` wrote to"
         )
     directory = given_path(directory, what="the directory of the records", error=RecordsError)
-    with enough_memory(f"{directory}: its records", KEEP):
+    keep = (
+        "Nothing says that they are damaged: keep them. Close other programs, or read them where there is more memory"
+    )
+    with enough_memory(f"{directory}: its records", keep):
         return _load(directory)
 
 

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Factor:
     levels: tuple[Level, ...]
     option: str | None = None  # the one option whose value the level is; None where levels have names
 
-    @property
+    @cached_property
     def paths(self) -> set[str]:
         return {path for level in self.levels for path, _ in level.overrides}
 

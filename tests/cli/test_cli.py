@@ -17,8 +17,10 @@ import pandas as pd
 import pytest
 
 from alignkit.cli.main import main
+from alignkit.cli.terminal import planning
 from alignkit.records.store import load
 from alignkit.report.page import declaration
+from alignkit.study.watch import counted
 
 STUDY = """
 name = "small"
@@ -256,6 +258,30 @@ def test_validate_says_what_it_imports_and_need_not(tmp_path, capsys, forgotten)
     code, out = call("validate", path, capsys=capsys)
     assert code == 0 and f"Imported foreign_rule:Own from {tmp_path / 'foreign_rule.py'}" in out.out
     assert (tmp_path / "ran").exists()
+
+
+def test_no_import_imports_nothing_whatever_a_study_names(tmp_path, capsys, forgotten):
+    path = _with_own_rule(tmp_path, "raise RuntimeError('imported')")
+    named = '[rule]\ndecay = 0.1\n[data]\nname = "foreign_rule:Data"\nsize = 3\n'
+    path.write_text(
+        path.read_text()
+        .replace("[probe]", '[probe]\nmeasures = ["signal", "foreign_rule:Measure"]')
+        .replace("width = 16", 'width = 16\nop = "foreign_rule:Op"')
+        .replace("[training]", named + "[training]")
+    )
+    code, out = call("validate", path, "--no-import", capsys=capsys)
+    assert code == 0 and "foreign_rule" not in sys.modules, out.err
+    assert "valid, as far as that shows without its own modules. 4 cells" in out.out
+    assert all(f"foreign_rule:{name}" in out.out for name in ("Own", "Data", "Measure", "Op"))
+    path.write_text(path.read_text().replace('["none", "batch"]\nfeedback', '["none", "bath"]\nfeedback'))
+    code, out = call("validate", path, "--no-import", capsys=capsys)
+    assert code == 2 and "network.norm: expected" in out.err
+
+
+def test_a_long_plan_says_how_far_it_is(capsys):
+    with planning(after=0.0):
+        list(counted("Planning cells", range(3)))
+    assert capsys.readouterr().err == "".join(f"Planning cells: {done} of 3\n" for done in range(3))
 
 
 def test_rates_that_are_somebody_else_s_are_not_written_over(tmp_path, capsys):
