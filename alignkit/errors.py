@@ -40,10 +40,10 @@ class AliasedError(AnalysisError):
     """The levels of a factor cannot be told apart from those of other factors in these cells."""
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A value as a message shows it: `repr`, cut where nobody reads on.
 
-    >>> shown("a"), shown(12), shown(-(10**400))
+    >>> quoted("a"), quoted(12), quoted(-(10**400))
     ("'a'", '12', 'a whole number of about 401 digits')
     """
     if isinstance(value, int) and abs(value) > _LONG:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from alignkit.errors import has_control_characters, printable, shown
+from alignkit.errors import has_control_characters, printable, quoted
 from alignkit.text import for_spreadsheets
 
 
@@ -32,5 +32,5 @@ def test_control_characters_are_written_and_not_obeyed():
 
 
 def test_long_values_are_cut_in_messages():
-    assert shown([1] * 10_000).endswith("…") and len(shown([1] * 10_000)) == 300
-    assert shown([10**5000]) == "a list" and shown("a") == "'a'"
+    assert quoted([1] * 10_000).endswith("…") and len(quoted([1] * 10_000)) == 300
+    assert quoted([10**5000]) == "a list" and quoted("a") == "'a'"

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from alignkit.data import loading
-from alignkit.errors import StudyError, shown
+from alignkit.errors import StudyError, quoted
 from alignkit.execution.progress import OnStatus
 from alignkit.execution.workers import execute
 from alignkit.paths import kind_of
@@ -164,7 +164,7 @@ def read_rates(path: Path) -> dict[str, Any]:
     for rate in rates:
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
             raise StudyError(
-                f"{path}: expected positive learning rates; got {shown(rate)}. "
+                f"{path}: expected positive learning rates; got {quoted(rate)}. "
                 "Move the file away and make it anew: alignkit pilot STUDY"
             )
     if outcome.get("format") != RATES_FORMAT:

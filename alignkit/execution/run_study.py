@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.data import loading
-from alignkit.errors import DataError, StudyError, nearest, shown
+from alignkit.errors import DataError, StudyError, nearest, quoted
 from alignkit.execution import pilot
 from alignkit.execution.devices import choose_device, default_workers
 from alignkit.execution.notebook import cell_progress, in_notebook
@@ -110,7 +110,7 @@ def _require_beside(source: StudySource) -> None:
         place = Path("/")
     if not place.is_relative_to(folder) or place in (folder, source.path.resolve()):
         raise StudyError(
-            f"{source.path}: pilot.rates: expected a file in the study's own folder; got {shown(named)}. Write "
+            f"{source.path}: pilot.rates: expected a file in the study's own folder; got {quoted(named)}. Write "
             f'"{source.study.name}.rates.json"'
         )
 

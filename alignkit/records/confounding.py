@@ -40,14 +40,14 @@ def rate_note(
     for rate in rates:
         if rate == factor or rate not in table.columns:
             continue
-        arms = [table.loc[at == level, rate].dropna() for level in (low, high)]
+        values = pd.Series(float_column(table[rate], rate), table.index)
+        arms = [values[at == level].dropna() for level in (low, high)]
         if any(arm.empty for arm in arms):
             continue
         if all(arm.nunique() == 1 for arm in arms):
             if arms[0].iloc[0] != arms[1].iloc[0]:
                 parts.append(f"{rate} {arms[0].iloc[0]:g} vs {arms[1].iloc[0]:g}")
             continue
-        values = float_column(table[rate], rate)
         log = pd.Series(np.log(np.where(values > 0, values, np.nan)), table.index)
         logs = log.groupby([pd.Series(cell, table.index), at]).mean().unstack()
         matched = logs.dropna(subset=[low, high])

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from alignkit.errors import StudyError, nearest, shown
+from alignkit.errors import StudyError, nearest, quoted
 from alignkit.settings.data import options_class
 from alignkit.settings.modules import is_own
 
@@ -132,11 +132,11 @@ def _explain(model: type[BaseModel], details: Any) -> tuple[str, str, str]:
             options = [option.strip('" ') for option in expected.replace(" or ", ", ").split(",")]
             suggestion = nearest(received, options)
             hint = f"; {suggestion.split(' (valid')[0]}" if suggestion.startswith("did you") else ""
-        return key, f"expected {expected}", f"{shown(received)}{hint}"
+        return key, f"expected {expected}", f"{quoted(received)}{hint}"
     if details["type"] == "union_tag_invalid":
         tag = details["ctx"]["discriminator"].strip("'")
         own = ', or "module:Class" for one of your own' if key == "data" else ""
-        return f"{key}.{tag}", f"expected {details['ctx']['expected_tags']}{own}", shown(details["ctx"]["tag"])
+        return f"{key}.{tag}", f"expected {details['ctx']['expected_tags']}{own}", quoted(details["ctx"]["tag"])
     if details["type"] == "value_error":
         return key, details["msg"].removeprefix("Value error, "), ""
     if key == "claims" and details["type"] == "tuple_type":
@@ -144,9 +144,9 @@ def _explain(model: type[BaseModel], details: Any) -> tuple[str, str, str]:
     if details["type"] in ("too_short", "too_long") and isinstance(received, list | tuple | dict):
         bounds = details["ctx"]
         bound = f"at least {bounds['min_length']}" if "min_length" in bounds else f"at most {bounds['max_length']}"
-        return key, f"expected {bound} items", f"{len(received)}: {shown(received)}"
+        return key, f"expected {bound} items", f"{len(received)}: {quoted(received)}"
     message = _WORDS.get(details["type"]) or details["msg"].removeprefix("Input should be ")
-    return key, f"expected {message}", shown(received)
+    return key, f"expected {message}", quoted(received)
 
 
 def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from alignkit.columns import CHECKPOINTS, LAYERS, RUNS
-from alignkit.errors import StudyError, shown
+from alignkit.errors import StudyError, quoted
 from alignkit.settings.rules import WITHOUT_FEEDBACK
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.study.study import Design, Study
@@ -154,7 +154,7 @@ def _check_factors(design: Design, factors: tuple[Factor, ...], place: str) -> N
         counts = Counter(values)
         if len(counts) < len(values):
             twice = next(value for value, count in counts.items() if count > 1)
-            raise StudyError(f"{place}.factors: {factor.name} names a level twice: {shown(twice)}. Leave one out")
+            raise StudyError(f"{place}.factors: {factor.name} names a level twice: {quoted(twice)}. Leave one out")
         if factor.name in RESERVED:
             raise StudyError(
                 f'{place}.factors: "{factor.name}" is a column of the tables. Give the factor another name'

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from alignkit.display import block, head_html, pairs_html, rows_html
-from alignkit.errors import StudyError, has_control_characters, printable, shown
+from alignkit.errors import StudyError, has_control_characters, printable, quoted
 from alignkit.settings.rules import check_rule
 from alignkit.settings.study_options import SECTIONS, Settings
 from alignkit.settings.types import Count, Name, Positive, Section, Seed
@@ -71,7 +71,7 @@ class Design(Section):
 
 def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"expected one or more different seeds; got {shown(list(seeds))}")
+        raise ValueError(f"expected one or more different seeds; got {quoted(list(seeds))}")
     return seeds
 
 
@@ -196,7 +196,7 @@ class Study(Settings):
         if len(names) > MOST_CLAIMS:
             raise ValueError(f"expected at most {MOST_CLAIMS:,} claims; got {len(names):,}. Make several studies of it")
         if len(set(names)) != len(names):
-            raise ValueError(f"expected a different name for each claim; got {shown(names)}")
+            raise ValueError(f"expected a different name for each claim; got {quoted(names)}")
         return claims
 
     @model_validator(mode="after")
@@ -204,7 +204,7 @@ class Study(Settings):
         shared = sorted(set(self.pilot.seeds) & set(self.every_seed)) if self.pilot else []
         if shared:
             raise ValueError(
-                f"pilot.seeds: expected seeds that the study itself does not use; got {shown(shared)} of both. "
+                f"pilot.seeds: expected seeds that the study itself does not use; got {quoted(shared)} of both. "
                 "Rates tuned on the seeds they are judged by are no longer tuned apart"
             )
         return self
@@ -214,7 +214,7 @@ class Study(Settings):
         shared = sorted(set(self.held_out_seeds) & set(self.seed_list))
         if shared:
             raise ValueError(
-                f"held_out_seeds: expected seeds that no verdict uses; got {shown(shared)} of seeds as well. Leave "
+                f"held_out_seeds: expected seeds that no verdict uses; got {quoted(shared)} of seeds as well. Leave "
                 "them out of one of the two"
             )
         return self

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from alignkit.display import shown
-from alignkit.errors import AnalysisError, nearest
+from alignkit.errors import AnalysisError, nearest, quoted
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.contrasts.paired import paired_test
-from alignkit.stats.tables.checks import float_column
+from alignkit.stats.tables.checks import float_column, is_number
 from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_text
 
@@ -108,8 +108,8 @@ def choose(
             'expected better="lower" or "higher" and method="student" or "bootstrap"; '
             f"got {better!r} and {method!r}. State which direction is better"
         )
-    if not margin > 0:
-        raise AnalysisError(f"expected a margin above 0; got {margin}. State the smallest effect that matters")
+    if not (is_number(margin) and margin > 0):
+        raise AnalysisError(f"expected a margin above 0; got {quoted(margin)}. State the smallest effect that matters")
     names = [str(level_text(name)) for name in means.columns]
     reference = names[0] if base is None and names else str(level_text(base))
     if len(set(names)) < 2 or len(set(names)) < len(names):
@@ -257,8 +257,11 @@ def confirm(
             f'expected a finding, "supported", "refuted" or "equivalent"; got "{verdict}". '
             "Where nothing was found there is nothing to confirm"
         )
-    if not np.isfinite(estimate) or (estimate == 0 and verdict != "equivalent"):
-        raise AnalysisError(f"expected the finding's estimate, finite and other than 0; got {estimate}")
+    if not is_number(estimate) or not np.isfinite(estimate) or (estimate == 0 and verdict != "equivalent"):
+        raise AnalysisError(
+            f"expected the finding's estimate, finite and other than 0; got {quoted(estimate)}. Give the estimate "
+            "that the verdict was about"
+        )
     held_out = paired_test(held_out_differences)
     equivalence = equivalence_test(held_out_differences, margin=margin)
     low, high = held_out.interval

@@ -13,6 +13,7 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.contrasts.paired import minimum_seeds, paired_test
+from alignkit.stats.tables.checks import float_column
 
 Finding = Literal["increases", "decreases", "equivalent", "undecided"]
 
@@ -67,7 +68,8 @@ def leave_one_seed_out(
     >>> leave_one_seed_out([3.0, 2.5, 3.5, 3.0, 2.0, 2.8, 9.0], margin=1.0).verdict
     'increases'
     """
-    series = pd.Series(differences, dtype=float)
+    series = pd.Series(differences)
+    series = pd.Series(float_column(series, "differences"), series.index)
     kept = series[np.isfinite(series)]
     warnings = []
     if len(kept) < len(series):

@@ -16,6 +16,7 @@ from scipy import special, stats
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import paired_test, sign_flip_p
+from alignkit.stats.tables.checks import require_level
 from alignkit.stats.tables.frames import one_row
 
 Differences = Sequence[float] | np.ndarray | pd.Series
@@ -58,6 +59,7 @@ def signed_rank(differences: Differences, *, level: float = 0.95) -> LocationRes
     >>> signed_rank([1.0, 2.0, 3.0, 4.0, 5.0, 60.0]).estimate
     3.5
     """
+    require_level(level)
     values, warnings = _finite(differences)
     n = len(values)
     first, second = np.triu_indices(n)

@@ -17,9 +17,10 @@ import pandas as pd
 from scipy import optimize, stats
 
 from alignkit.display import shown
-from alignkit.errors import AnalysisError
+from alignkit.errors import AnalysisError, quoted
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO, moments, sign_flip_p_values, t_p
 from alignkit.stats.contrasts.paired import minimum_seeds, require_seeds
+from alignkit.stats.tables.checks import is_number
 from alignkit.stats.tables.frames import one_row
 
 MOST_SEEDS = 100_000
@@ -225,11 +226,13 @@ def nested_power(
     >>> whole.power > lossy.power
     True
     """
-    if min(cells, layers) < 1 or not 0 <= missing < 1 or min(seed_by_factor_sd, run_sd, layer_sd) < 0:
+    sizes = (cells, layers, seed_by_factor_sd, run_sd, layer_sd)
+    if not all(map(is_number, sizes)) or min(sizes[:2]) < 1 or not 0 <= missing < 1 or min(sizes[2:]) < 0:
         raise AnalysisError(
             "expected cells and layers of 1 or more, standard deviations of 0 or more and a missing share in "
-            f"[0, 1); got cells={cells}, layers={layers}, seed_by_factor_sd={seed_by_factor_sd}, run_sd={run_sd}, "
-            f"layer_sd={layer_sd}, missing={missing}"
+            f"[0, 1); got cells={quoted(cells)}, layers={quoted(layers)}, "
+            f"seed_by_factor_sd={quoted(seed_by_factor_sd)}, run_sd={quoted(run_sd)}, "
+            f"layer_sd={quoted(layer_sd)}, missing={missing}"
         )
     run_variance = run_sd**2 + layer_sd**2 / layers
     sd = float(np.sqrt(seed_by_factor_sd**2 + 2 * run_variance / cells))
@@ -317,12 +320,18 @@ def _fewest(power_at: Callable[[int], float], power: float, *, at_least: int) ->
 def _check(
     *, effect: float, sd: float, alpha: float, family_size: int, power: float = 0.5, name: str = "effect"
 ) -> None:
-    if not (np.isfinite(effect) and effect != 0 and (name == "effect" or effect > 0)):
+    if not (is_number(effect) and np.isfinite(effect) and effect != 0 and (name == "effect" or effect > 0)):
         above = "other than 0" if name == "effect" else "above 0"
-        raise AnalysisError(f"expected a finite {name} {above}; got {effect}. State the smallest effect that matters")
-    if not (np.isfinite(sd) and sd > 0):
-        raise AnalysisError(f"expected an sd of the per-seed contrast above 0; got {sd}. Estimate it from a pilot")
-    if not 0 < alpha < 1 or family_size < 1:
-        raise AnalysisError(f"expected alpha in (0, 1) and a family of 1 or more; got {alpha} and {family_size}")
+        raise AnalysisError(
+            f"expected a finite {name} {above}; got {quoted(effect)}. State the smallest effect that matters"
+        )
+    if not (is_number(sd) and np.isfinite(sd) and sd > 0):
+        raise AnalysisError(
+            f"expected an sd of the per-seed contrast above 0; got {quoted(sd)}. Estimate it from a pilot"
+        )
+    if not 0 < alpha < 1 or family_size < 1 or not is_number(family_size):
+        raise AnalysisError(
+            f"expected alpha in (0, 1) and a family of 1 or more; got {quoted(alpha)} and {quoted(family_size)}"
+        )
     if not alpha / family_size < power < 1:
         raise AnalysisError(f"expected a power between alpha and 1; got {power}. 0.8 and 0.9 are usual")

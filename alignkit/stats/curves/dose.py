@@ -11,12 +11,12 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from alignkit.display import shown
-from alignkit.errors import AnalysisError
+from alignkit.errors import AnalysisError, quoted
 from alignkit.stats.contrasts.location import median_interval
 from alignkit.stats.contrasts.multiplicity import holm
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.curves.page import page_trend
-from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column
+from alignkit.stats.tables.checks import float_column, is_number, require_columns, require_level, require_seed_column
 from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column, level_order, numeric_levels
 
@@ -218,8 +218,9 @@ def dose_at_loss(result: DoseResponse, *, loss: float, level: float = 0.95) -> D
     Not for a response that rises with the dose (give its negative), nor for a loss within the noise of one
     run: the fit then reads noise as a fall, and the dose comes out too small.
     """
-    if not (np.isfinite(loss) and loss > 0):
-        raise AnalysisError(f"dose_at_loss: expected a loss above 0 in the unit of the response; got {loss}")
+    if not (is_number(loss) and np.isfinite(loss) and loss > 0):
+        raise AnalysisError(f"dose_at_loss: expected a loss above 0 in the unit of the response; got {quoted(loss)}")
+    require_level(level)
     x = _scaled(np.array(result.doses), result.scale, result.dose)
     crossed = [_crossing(x, row, loss) for row in result.curves.to_numpy(float)]
     per_seed = pd.Series(crossed, index=result.curves.index, name=result.dose)

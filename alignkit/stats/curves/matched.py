@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from alignkit.display import shown
-from alignkit.errors import AnalysisError
+from alignkit.errors import AnalysisError, quoted
 from alignkit.stats.contrasts.contrasts import Contrast, contrast, contrast_frame
 from alignkit.stats.curves.rows import curve_rows
-from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column
+from alignkit.stats.tables.checks import float_column, require_columns, require_count, require_seed_column
 from alignkit.stats.tables.levels import cell_column, level_column, level_text
 
 NAN = float("nan")
@@ -83,8 +83,9 @@ def matched_loss_table(
             f'factor "{factor}": expected runs at two different levels; got {" and ".join(map(str, texts))}, '
             f"of {', '.join(map(str, own.dropna().unique())) or 'none'}"
         )
-    if points < 2 or not 0.5 < reach <= 1:
-        raise AnalysisError(f"expected two points or more and 0.5 < reach <= 1; got {points} and {reach}")
+    require_count("points", points, least=2)
+    if not 0.5 < reach <= 1:
+        raise AnalysisError(f"expected 0.5 < reach <= 1; got {quoted(reach)}. Write 1 for whole curves")
     runs = runs[own.isin(texts)].reset_index(drop=True)
     table = _joined(runs, checkpoints, layers, response, layer, loss, run, time)
     if (table["loss"] <= 0).any():

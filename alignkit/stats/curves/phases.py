@@ -21,6 +21,7 @@ from alignkit.stats.tables.checks import (
     float_column,
     require_choice,
     require_columns,
+    require_level,
     require_number,
     require_seed_column,
     without_index_names,
@@ -184,6 +185,7 @@ def phase_summaries(
     """
     require_columns(times, "event", "time", "state", seed, *([] if by is None else [by]))
     require_seed_column(times[seed])
+    require_level(level)
     results = []
     group_of = pd.Series("all", times.index) if by is None else level_column(times[by])
     # A run without the factor is a group of its own, beside a level that is called "none".

@@ -19,7 +19,13 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO, sign_patterns
 from alignkit.stats.contrasts.paired import paired_test, require_seeds
-from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column
+from alignkit.stats.tables.checks import (
+    float_column,
+    require_columns,
+    require_count,
+    require_level,
+    require_seed_column,
+)
 from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import cell_column, level_column, level_order, level_text, numeric_levels
 
@@ -122,6 +128,8 @@ def threshold(
         raise AnalysisError(
             f'factor "{factor}": expected levels above 0 for log2; got {min(levels):g}. Use log2=False, or leave it out'
         )
+    require_level(level)
+    require_count("per_gap", per_gap)
     alpha = round(1 - level, 12)
     require_seeds(len(seeds), alpha=alpha)
     x = np.log2(levels) if log2 else np.asarray(levels)

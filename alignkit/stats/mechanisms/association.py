@@ -12,7 +12,7 @@ from scipy import stats
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import require_seeds
-from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column
+from alignkit.stats.tables.checks import float_column, require_columns, require_level, require_seed_column
 from alignkit.stats.tables.levels import cell_column
 
 NAN = float("nan")
@@ -69,6 +69,7 @@ def within_association(
     Do not read a slope into it that a practice would follow: it is what chance moved, and noise in the mediator
     draws it towards 0.
     """
+    require_level(level)
     complete, warnings = both_or_neither(table, mediator, outcome)
     runs = WithinRuns.of(complete, mediator, outcome, seed, within)
     names = np.unique(runs.seeds)

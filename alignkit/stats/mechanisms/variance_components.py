@@ -13,7 +13,7 @@ from scipy import stats
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError, nearest
-from alignkit.stats.tables.checks import float_column, without_index_names
+from alignkit.stats.tables.checks import float_column, require_count, require_level, without_index_names
 from alignkit.stats.tables.levels import level_column, level_order
 from alignkit.text import count
 
@@ -153,6 +153,8 @@ def variance_components(
     >>> [(part.source, round(part.share, 1)) for part in result.components]
     [('weights', 0.7), ('order', 0.1), ('residual', 0.2)]
     """
+    require_level(level)
+    require_count("draws", draws)
     factors = tuple(factors)
     values = _array(table, factors, response)  # [levels of each factor …, replicates]
     levels, replicates = values.shape[:-1], values.shape[-1]

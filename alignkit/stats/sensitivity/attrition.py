@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from alignkit.display import shown
-from alignkit.errors import AnalysisError
+from alignkit.errors import AnalysisError, quoted
 from alignkit.stats.contrasts.arrays import EXACT_UP_TO, Moments, moments, t_interval, t_p, tost_p
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.contrasts.paired import PairedResult, paired_test, sign_flip_p
 from alignkit.stats.contrasts.per_seed import seed_contrasts
+from alignkit.stats.tables.checks import is_number
 from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column
 
@@ -107,11 +108,13 @@ def worst_case_bounds(
 
     Raises `AnalysisError` where an observed value lies outside `bounds`.
     """
-    low, high = map(float, bounds)
+    low, high = (float(bound) if is_number(bound) else np.nan for bound in bounds)
     if not low < high or not np.isfinite([low, high]).all():
-        raise AnalysisError(f"expected finite bounds, the lower first; got {bounds}. State what the response can be")
-    if margin is not None and not margin > 0:
-        raise AnalysisError(f"expected a margin above 0; got {margin}. State the smallest effect that matters")
+        raise AnalysisError(
+            f"expected finite bounds, the lower first; got {quoted(bounds)}. State what the response can be"
+        )
+    if margin is not None and not (is_number(margin) and margin > 0):
+        raise AnalysisError(f"expected a margin above 0; got {quoted(margin)}. State the smallest effect that matters")
     contrasts = seed_contrasts(table, factor=factor, levels=levels, response=response, seed=seed, within=within)
     wide, cells = _wide(table, factor, contrasts.levels, within, response, seed)
     values = wide.to_numpy()

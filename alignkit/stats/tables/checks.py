@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from alignkit.errors import AnalysisError, nearest, require_text, shown
+from alignkit.errors import AnalysisError, nearest, quoted, require_text
 
 
 def names_of(what: str, names: Any) -> list[str]:
@@ -46,35 +46,35 @@ def require_choice(what: str, value: Any, choices: Sequence[str]) -> None:
 
 def require_number(what: str, value: Any) -> None:
     """A finite number."""
-    if not _is_number(value) or not np.isfinite(value):
-        raise AnalysisError(f"{what}: expected a finite number; got {shown(value)}. Write it as a number")
+    if not is_number(value) or not np.isfinite(value):
+        raise AnalysisError(f"{what}: expected a finite number; got {quoted(value)}. Write it as a number")
 
 
 def require_count(what: str, value: Any, *, least: int = 1) -> None:
     """A whole number of at least `least`."""
-    if not _is_number(value) or not np.isfinite(value) or int(value) != value or value < least:
+    if not is_number(value) or not np.isfinite(value) or int(value) != value or value < least:
         raise AnalysisError(
-            f"{what}: expected a whole number of at least {least}; got {shown(value)}. Write {least} or more"
+            f"{what}: expected a whole number of at least {least}; got {quoted(value)}. Write {least} or more"
         )
 
 
 def require_level(level: Any) -> None:
     """The level of an interval."""
-    if not _is_number(level) or not 0 < level < 1:
-        raise AnalysisError(f"level: expected a share between 0 and 1; got {shown(level)}. Write 0.95 for 95%")
+    if not is_number(level) or not 0 < level < 1:
+        raise AnalysisError(f"level: expected a share between 0 and 1; got {quoted(level)}. Write 0.95 for 95%")
 
 
 def require_alpha(alpha: Any, *, below: float = 1.0) -> None:
     """The level of a test; that of two one-sided tests is below 0.5."""
-    if not _is_number(alpha) or not 0 < alpha < below:
-        raise AnalysisError(f"alpha: expected a share between 0 and {below:g}; got {shown(alpha)}. Write 0.05 for 5%")
+    if not is_number(alpha) or not 0 < alpha < below:
+        raise AnalysisError(f"alpha: expected a share between 0 and {below:g}; got {quoted(alpha)}. Write 0.05 for 5%")
 
 
 def require_margin(margin: Any) -> None:
     """The smallest effect that matters, as a size."""
-    if not _is_number(margin) or not 0 < margin < np.inf:
+    if not is_number(margin) or not 0 < margin < np.inf:
         raise AnalysisError(
-            f"expected a margin above 0, in the unit of the response; got {shown(margin)}. "
+            f"expected a margin above 0, in the unit of the response; got {quoted(margin)}. "
             "State the smallest effect that matters"
         )
 
@@ -192,7 +192,7 @@ def require_seed_column(column: pd.Series) -> None:
         )
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """A number that a float can hold."""
     if isinstance(value, int) and abs(value) > sys.float_info.max:
         return False

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from alignkit.errors import AnalysisError, shown
+from alignkit.errors import AnalysisError, quoted
 from alignkit.stats.tables.checks import require_columns
 
 
@@ -117,7 +117,7 @@ def _whole_text(number: int) -> str:
         return str(number)
     except ValueError:  # more digits than Python writes
         raise AnalysisError(
-            f"expected levels that can be written; got {shown(number)}. Give them names, or their logarithms"
+            f"expected levels that can be written; got {quoted(number)}. Give them names, or their logarithms"
         ) from None
 
 

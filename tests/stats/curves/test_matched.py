@@ -189,7 +189,7 @@ def test_bad_input_says_what_was_expected() -> None:
         matched_loss_table(runs, checkpoints, layers, **{**OPTIONS, "levels": ("fast", "fast")})
     with pytest.raises(AnalysisError, match='"train_loss" above 0'):
         matched_loss_table(runs, checkpoints.assign(train_loss=checkpoints["train_loss"] - 1), layers, **OPTIONS)
-    with pytest.raises(AnalysisError, match="two points or more"):
+    with pytest.raises(AnalysisError, match="points: expected a whole number of at least 2"):
         matched_loss_table(runs, checkpoints, layers, points=1, **OPTIONS)
     with pytest.raises(AnalysisError, match="Choose one signal"):
         matched_loss_table(runs, checkpoints, pd.concat([layers, layers]), **OPTIONS)

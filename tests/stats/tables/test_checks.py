@@ -22,11 +22,15 @@ from alignkit.columns import label_of, unit_of
 from alignkit.errors import AlignkitError
 from alignkit.records.confounding import rate_note, step_note
 from alignkit.records.summaries import run_summaries
+from alignkit.stats.contrasts.choice import choose, confirm
+from alignkit.stats.contrasts.influence import leave_one_seed_out
+from alignkit.stats.contrasts.power import difference_power, nested_power
 from alignkit.stats.curves.matched import matched_loss_table
 from alignkit.stats.curves.phase_order import layer_order
 from alignkit.stats.curves.phases import memorisation_times, phase_times
 from alignkit.stats.mechanisms.variance_components import variance_components
 from alignkit.stats.models.margins import marginal_contrasts, marginal_means
+from alignkit.stats.sensitivity.attrition import worst_case_bounds
 from alignkit.stats.tables.checks import require_count
 
 NAN, INF = float("nan"), float("inf")
@@ -91,6 +95,18 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: stats.minimum_seeds(HUGE), "family_size: .* about 401 digits"),
     (lambda: stats.minimum_seeds(INF), "family_size: expected a whole number"),  # type: ignore[arg-type]  # no number
     (lambda: stats.holm([HUGE]), "expected a list of p-values"),
+    (lambda: difference_power(8, effect=HUGE, sd=1.0), "a finite effect other than 0; got a whole number of about 401"),
+    (lambda: nested_power(8, effect=1.0, seed_by_factor_sd=HUGE, run_sd=1, cells=1), "got cells=1, .*about 401 digits"),
+    (lambda: confirm(HUGE, [1.0, 2.0, 3.0], margin=1.0, verdict="supported"), "finding's estimate, finite"),
+    (
+        lambda: choose(TABLE.pivot_table("value", "seed", "norm"), better="lower", margin=HUGE),
+        "a margin above 0; got a",
+    ),
+    (lambda: leave_one_seed_out([1.0, 2.0, HUGE, 4.0]), "expected numbers of at most 1.8e.308"),
+    (
+        lambda: worst_case_bounds(TABLE, factor="norm", levels=("a", "b"), response="value", bounds=(0, HUGE)),
+        "finite bounds, the lower first",
+    ),
     (lambda: stats.level_text(10**5000), "levels that can be written; got a whole number of about 5,001 digits"),
     # p-values
     *(
