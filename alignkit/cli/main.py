@@ -5,49 +5,34 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from alignkit.cli.arguments import (
+    DataOption,
+    DeviceOption,
+    DirectoryArgument,
+    ProfileOption,
+    StudyArgument,
+    WorkersOption,
+    path_of,
+)
 from alignkit.cli.bench import bench
+from alignkit.cli.ending import Stopped, one_message
 from alignkit.cli.tables import print_power, print_verdicts, verdict_notes
-from alignkit.cli.terminal import complain, console, duration, escape, planning, say, size, study_progress
+from alignkit.cli.terminal import console, duration, escape, planning, say, size, study_progress
 from alignkit.errors import AlignkitError
-from alignkit.memory import free_bytes, in_words, is_shortage
-from alignkit.paths import given_path
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-def path_of(what: str) -> Callable[[str], Path]:
-    """The parser of an argument that is a path."""
-    return lambda text: given_path(text, what=what)
-
-
-StudyArgument = Annotated[str, typer.Argument(help="A study file (TOML), or the name of a shipped study.")]
-DirectoryArgument = Annotated[
-    Path,
-    typer.Argument(parser=path_of("DIRECTORY"), metavar="DIRECTORY", help="A directory that `alignkit run` wrote."),
-]
-DataOption = Annotated[
-    str | None, typer.Option("--data", help="A folder of image Parquet files, in place of the study's data.")
-]
-ProfileOption = Annotated[
-    str | None, typer.Option("--profile", help="A smaller version of the study that its file declares.")
-]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core, one on a GPU.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 def _version(asked: bool) -> None:
@@ -400,63 +385,13 @@ def pilot(
 app.command()(bench)
 
 
-class Stopped(BaseException):
-    """Ctrl-C or SIGTERM, with what is said of it; an exception, so that whatever has to clean up does."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Answer SIGTERM as Ctrl-C is answered."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise Stopped("Stopped.", 128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def main() -> None:
     """The entry point: turns errors of the user's into one message and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show ° still gets its table
-    try:
-        with _terminable():
-            app()
-    except AlignkitError as error:
-        complain(f"alignkit: {error}")
-        sys.exit(2)
-    except BrokenPipeError:  # the reader (head, say) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except SystemExit as end:
-        if end.code == 130:  # Ctrl-C, as typer passes it on
-            complain("Stopped.")
-        raise
-    except Stopped as stop:
-        complain(str(stop))
-        sys.exit(stop.status)
-    except (MemoryError, RuntimeError, OSError) as error:
-        if is_shortage(error):
-            free = free_bytes()
-            there = f" ({in_words(free)} are free now)" if free is not None else ""
-            complain(f"alignkit: out of memory{there}. Close other programs, or ask for less; nothing is damaged by it")
-        elif isinstance(error, OSError):
-            place = error.filename or "standard output"
-            complain(f"alignkit: {place}: {error.strerror}. Free or change the place, and run the same command again")
-        else:
-            raise
-        sys.exit(2)
+    with one_message():
+        app()
 
 
 if __name__ == "__main__":

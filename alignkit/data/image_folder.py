@@ -1,5 +1,4 @@
-"""Images in a local folder of Parquet files, in the schema of the Hugging Face hub: found, checked,
-decoded once and kept in a cache.
+"""Images in a local folder of Parquet files, in the schema of the Hugging Face hub: labels checked, pixels decoded once.
 
 The folder, or a folder `data` within it, holds `train-*.parquet`, `test-*.parquet` and perhaps
 `validation-*.parquet` (or `valid-*`, `val-*`). Each file has a column of `{bytes, path}` structs that
@@ -13,11 +12,8 @@ import io
 import math
 import os
 import re
-import tempfile
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -27,19 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from alignkit.data.content import content_hash
+from alignkit.data.image_files import KEEP, files_hash, find_files, reading
+from alignkit.data.pixel_cache import cache_folder, read_cache, write_cache
 from alignkit.errors import DataError
-from alignkit.memory import enough_memory, is_shortage, may_need, shortage
-from alignkit.paths import given_path, kind_of
+from alignkit.memory import enough_memory, is_shortage, shortage
 
-_FILE = re.compile(r"(train|test|validation|valid|val)(?:-(\d+)-of-(\d+))?(?:-.*)?\.parquet")
-_EXPECTED = "a folder with train-*.parquet and test-*.parquet, as the Hugging Face hub lays them out"
 _LABELS = ("label", "labels", "fine_label")
 _IMAGES = ("image", "img")
-_DIGEST_BYTES = hashlib.sha256().digest_size
 _GREY = ("1", "L", "LA", "La")
 _MOST_NOTES = 5
-_FEWER = "The files may well be whole: keep them. Close other programs, or read them where there is more memory"
 
 
 @dataclass(frozen=True)
@@ -78,18 +70,18 @@ class ImageFolder:
         shape = (len(self.labels[split]), *self.shape)
         version = 2 if self.mode == "L" and not self.chosen else 1  # 1 took grey for whatever the first image was
         key = hashlib.sha256(f"{version} {self.mode} {files_hash(self.files[split])}".encode()).hexdigest()[:32]
-        cache = _cache_folder()
+        cache = cache_folder()
         if cache is None:
             return self._decoded(split, shape)
         path = cache / f"{key}.pixels"
-        pixels = _read_cache(path, shape)
+        pixels = read_cache(path, shape)
         if pixels is None:
             pixels = self._decoded(split, shape)
-            _write_cache(path, pixels)
+            write_cache(path, pixels)
         return pixels
 
     def _decoded(self, split: str, shape: tuple[int, ...]) -> np.ndarray:
-        with enough_memory(f"{self.files[split][0].parent}: the {split} images", _FEWER, needed=math.prod(shape)):
+        with enough_memory(f"{self.files[split][0].parent}: the {split} images", KEEP, needed=math.prod(shape)):
             pixels = np.empty(shape, np.uint8)
         done = 0
         # Pillow releases the interpreter's lock while it decodes.
@@ -147,7 +139,7 @@ def open_folder(path: str, colour: Literal["grey", "rgb"] | None = None) -> Imag
 
 def _unused_labels(file: Path) -> list[str]:
     """Whether a file has other columns that look like labels."""
-    with _reading(file):
+    with reading(file):
         schema = pq.read_schema(file)
     name = _label_column(file, schema)
     others = [
@@ -183,64 +175,6 @@ def _listed(labels: list[int]) -> str:
     return f"label {shown}"
 
 
-def find_files(path: str) -> dict[str, tuple[Path, ...]]:
-    """The Parquet files of each split below `path`, in the order of their names; nothing is opened."""
-    root = given_path(path, what="data.path", error=DataError)
-    if root.is_file():
-        raise DataError(f"{root}: expected {_EXPECTED}; got a file. Give the folder that holds it: {root.parent}")
-    if not root.is_dir():
-        raise DataError(
-            f"{root}: no such folder. Expected {_EXPECTED}. Mend data.path in the study, or give --data PATH"
-        )
-    for folder in (root, root / "data"):
-        matches = [(file, match) for file in _listing(folder) if (match := _FILE.fullmatch(file.name))]
-        if matches:
-            break
-    else:
-        raise DataError(f"{root}: no Parquet file that is named for its split. Expected {_EXPECTED}; {_found(root)}")
-    files, shards = defaultdict(list), defaultdict(list)
-    for file, match in matches:
-        if (kind := kind_of(file)) not in ("a file", "nothing"):
-            raise DataError(
-                f"{file}: expected a Parquet file; got {kind} of that name. "
-                + ("Move the files in it up, named train-*.parquet and so on" if kind == "a folder" else "Copy a file")
-            )
-        split = "validation" if match[1].startswith("val") else match[1]
-        files[split].append(file)
-        if match[2]:
-            shards[split, int(match[3])].append(int(match[2]))
-    for (split, total), present in shards.items():
-        if sorted(present) != list(range(total)):
-            missing = sorted(set(range(total)) - set(present))
-            raise DataError(
-                f"{folder}: expected each of the {total} files {split}-*-of-{total:05d}.parquet once; "
-                + f"got {len(present)} files, "
-                + (f"without number {missing[0]:05d}. " if missing else "some numbers twice. ")
-                + "Copy the folder again from its source"
-            )
-    for split in ("train", "test"):
-        if split not in files:
-            raise DataError(
-                f"{folder}: no {split} split. Expected {_EXPECTED}; "
-                f"got {', '.join(f'{name}-*' for name in sorted(files))}. "
-                f"Add {split}-*.parquet, or rename the files that hold it"
-            )
-    return {split: tuple(parts) for split, parts in files.items()}
-
-
-def files_hash(files: tuple[Path, ...]) -> str:
-    """`content_hash` of a split's files.
-
-    Raises
-    ------
-    DataError : a file cannot be read.
-    """
-    for file in files:
-        with _reading(file):
-            content_hash((file,))
-    return content_hash(files)
-
-
 def decode(encoded: bytes | None, place: str, mode: str | None, chosen: bool = False) -> np.ndarray:
     """One encoded image as uint8 [channels, height, width]; without a `mode`, in its own of L and RGB.
 
@@ -262,7 +196,7 @@ def decode(encoded: bytes | None, place: str, mode: str | None, chosen: bool = F
             )
     except Exception as error:  # Pillow's decoders raise many kinds for broken bytes
         if is_shortage(error):
-            raise shortage(place, _FEWER) from None
+            raise shortage(place, KEEP) from None
         raise DataError(
             f"{place}: expected an encoded image (PNG, JPEG, …); its {len(encoded)} bytes cannot be decoded ({error}). "
             "Copy the file again from its source"
@@ -277,7 +211,7 @@ def decode(encoded: bytes | None, place: str, mode: str | None, chosen: bool = F
 
 def _labels(file: Path) -> np.ndarray:
     """The file's labels, int64 [rows], checked."""
-    with _reading(file), pq.ParquetFile(file) as parquet:
+    with reading(file), pq.ParquetFile(file) as parquet:
         name = _label_column(file, parquet.schema_arrow)
         _image_column(file, parquet.schema_arrow)
         column = parquet.read(columns=[name]).column(0)
@@ -341,7 +275,7 @@ def _columns(schema: pa.Schema) -> str:
 
 def _encoded_batches(file: Path, *, rows: int = 1024) -> Iterator[tuple[int, list[bytes | None]]]:
     """The file's encoded images in batches, each with the number of its first row."""
-    with _reading(file), pq.ParquetFile(file) as parquet:
+    with reading(file), pq.ParquetFile(file) as parquet:
         name = _image_column(file, parquet.schema_arrow)
         first = 0
         for batch in parquet.iter_batches(batch_size=rows, columns=[f"{name}.bytes"]):
@@ -351,90 +285,5 @@ def _encoded_batches(file: Path, *, rows: int = 1024) -> Iterator[tuple[int, lis
             first += len(encoded)
 
 
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Turn what can go wrong with a file into an error that says what to do."""
-    try:
-        yield
-    except PermissionError:
-        raise DataError(f"{file}: expected a readable file; permission was denied. Change its permissions") from None
-    except (pa.ArrowException, OSError, MemoryError) as error:
-        if is_shortage(error) and file.is_file() and may_need(file.stat().st_size):
-            raise shortage(f"{file}: reading it", _FEWER, needed=file.stat().st_size) from None
-        if not file.exists():
-            raise DataError(
-                f"{file}: a link to a file that is missing, or removed meanwhile. Copy the files themselves"
-            ) from None
-        with file.open("rb") as handle:
-            start = handle.read(64)
-        if start.startswith(b"version https://git-lfs"):
-            raise DataError(
-                f"{file}: expected a Parquet file; got a Git-LFS pointer to one. Run `git lfs pull` where it was cloned"
-            ) from None
-        reason = str(error).rstrip(".")
-        raise DataError(
-            f"{file}: expected a whole Parquet file; its {file.stat().st_size} bytes are damaged or half-copied "
-            f"({reason}). Copy it again from its source"
-        ) from None
-
-
-def _listing(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with _reading(folder):
-        return sorted(folder.iterdir())
-
-
-def _found(root: Path) -> str:
-    nested = sorted(root.glob("*/train*.parquet"))
-    if nested:
-        return f"{nested[0].parent} has such files. Give that folder"
-    names = [entry.name for entry in _listing(root)]
-    if not names:
-        return "got an empty folder. Copy the files into it"
-    return f"got {', '.join(names[:4])}{', …' if len(names) > 4 else ''}. Rename the files, or give another folder"
-
-
 def _size(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size))
-
-
-def _cache_folder() -> Path | None:
-    chosen = os.environ.get("ALIGNKIT_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "alignkit"
-    except RuntimeError:  # no home folder is known
-        return None
-
-
-def _read_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The pixels at `path`, or None where there is no whole file of this shape: pixels, then their hash."""
-    size = math.prod(shape)
-    try:
-        with path.open("rb") as handle:
-            if os.fstat(handle.fileno()).st_size != size + _DIGEST_BYTES:
-                return None
-            pixels = np.memmap(handle, np.uint8, mode="r", shape=shape)
-            handle.seek(size)
-            digest = handle.read()
-    except OSError:
-        return None
-    return pixels if hashlib.sha256(pixels.data).digest() == digest else None
-
-
-def _write_cache(path: Path, pixels: np.ndarray) -> None:
-    """Write aside, then rename: a reader sees a whole file or none. Going on without is no error."""
-    aside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-            aside = handle.name
-            handle.write(pixels.data)
-            handle.write(hashlib.sha256(pixels.data).digest())
-        os.replace(aside, path)
-    except OSError:
-        if aside:
-            Path(aside).unlink(missing_ok=True)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from alignkit.data.draws import permutation
-from alignkit.data.image_folder import ImageFolder, files_hash, find_files, open_folder
+from alignkit.data.image_files import files_hash, find_files
+from alignkit.data.image_folder import ImageFolder, open_folder
 from alignkit.data.pixels import channel_moments, lookup_table, normalised
 from alignkit.data.source import Arrays, DatasetShape, DataSource
 from alignkit.errors import DataError
