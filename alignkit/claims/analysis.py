@@ -122,7 +122,7 @@ class Analysis:
         return measure in self.layers and bool(self.layers[measure].notna().any())
 
     def varying(self, rule: str, design: str) -> list[str]:
-        """The factors of which a design has more than one level under a rule, draws of randomness left aside."""
+        """The factors that vary in a design under a rule; seeds of single streams do not count."""
         return varying_factors(self.records, rule=rule, design=design)
 
     def streams(self, rule: str, design: str) -> list[str]:

@@ -45,7 +45,7 @@ def design_effects(
 
 
 def varying_factors(records: Records, *, rule: str, design: str) -> list[str]:
-    """The factors of which a design has more than one level under a rule, draws of randomness left aside."""
+    """The factors that vary in a design under a rule; seeds of single streams do not count."""
     return [name for name in _varying(records, rule, design) if not name.startswith(STREAMS)]
 
 

@@ -96,7 +96,7 @@ def worst_case(
 ) -> Verdict:
     """The claim's p-values, the largest over all values that runs without one could have had.
 
-    `exact` takes the sign-flip p, else that of the t test. `AnalysisError` where the response has no bounds.
+    With `exact`, p is the sign-flip test's, else the t test's. `AnalysisError` where the response has no bounds.
     """
     claim = measured.claim
     bounds = worst_case_bounds(

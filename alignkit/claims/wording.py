@@ -193,7 +193,7 @@ def _size(value: float, response: str) -> str:
 
 
 def deciding_p(verdict: Verdict) -> str:
-    """The adjusted p that a verdict rests on, and of which test where it is not that of a difference."""
+    """The adjusted p that a verdict rests on; it names the test where that is the one of equivalence."""
     if verdict.verdict == "equivalent":
         return f"{p_text(verdict.p_equivalence_adjusted)} (equivalence)"
     return p_text(verdict.p_adjusted)

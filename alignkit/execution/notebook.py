@@ -32,7 +32,7 @@ def cell_progress(name: str) -> Iterator[Callable[[str], OnStatus]]:
 
     try:
         yield begin
-    except BaseException:
+    except BaseException:  # an interrupted cell, above all: say what is kept
         for line in lines[-1:]:
             line.stop()
         raise

@@ -112,6 +112,8 @@ class Measure:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
 
+    # A measure defines those that it needs; the probe calls no other.
+
     def of_signals(self, signals: LayerSignals) -> OfLayer:
         raise NotImplementedError
 
