@@ -1,4 +1,4 @@
-"""Images in a local folder of Parquet files, in the schema of the Hugging Face hub: labels checked, pixels decoded once.
+"""Images in a local folder of Parquet files, in the schema of the Hugging Face hub: labels checked, decoded once.
 
 The folder, or a folder `data` within it, holds `train-*.parquet`, `test-*.parquet` and perhaps
 `validation-*.parquet` (or `valid-*`, `val-*`). Each file has a column of `{bytes, path}` structs that
