@@ -22,6 +22,8 @@ RUNS = {
     "cell": ("string", "the combination of factor levels, as text; a BP run leaves feedback factors out"),
     "designs": ("string", "names of the study's designs that hold the run, joined by +"),
     "bp_run_id": ("string", "the BP run of the same cell and seed (for a BP run, itself; empty where there is none)"),
+    "replicate": ("string", "the run; where each seed tunes itself, what its runs at all rates share"),
+    "bp_replicate": ("string", "the replicate under BP of the same cell and seed; empty where there is none"),
     "seed": ("int64", "seed: the unit of replication"),
     "held_out": ("bool", "whether the study holds the seed out: such runs confirm, and take no part in verdicts"),
     "train_accuracy": ("float64", "accuracy on the training split at the end, in evaluation mode"),
@@ -30,6 +32,9 @@ RUNS = {
     "train_loss": ("float64", "loss on the training split at the end"),
     "validation_loss": ("float64", "loss on the validation split at the end"),
     "test_loss": ("float64", "loss on the test split at the end"),
+    "validation_loss_error": ("float64", "standard error of validation_loss over the split's samples"),
+    "validation_samples": ("float64", "how many samples the validation split has"),
+    "classes": ("float64", "how many classes the data have; missing for regression"),
     "lr": ("float64", "learning rate of the hidden layers"),
     "output_lr": ("float64", "learning rate of the output layer"),
     "diverged": ("bool", "whether the loss or a parameter ever was non-finite"),
@@ -38,7 +43,9 @@ RUNS = {
     "parameters": ("int64", "number of trained parameters"),
 }
 
-FROM_PLAN = frozenset({"study", "rule", "cell", "designs", "bp_run_id", "seed", "held_out"})
+FROM_PLAN = frozenset(
+    {"study", "rule", "cell", "designs", "bp_run_id", "replicate", "bp_replicate", "seed", "held_out"}
+)
 """Columns of `runs` that its files leave out: the plan knows them."""
 
 CHECKPOINTS = {

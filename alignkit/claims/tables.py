@@ -8,9 +8,11 @@ import pandas as pd
 
 from alignkit.records.rows import rows_of, summarised
 from alignkit.records.store import Records
+from alignkit.records.summaries import measures_of
 from alignkit.stats.tables.levels import in_design, level_order, level_text
 from alignkit.study.claim import Claim
 from alignkit.study.designs import declared_factors
+from alignkit.study.panel import Question
 
 UNFINISHED = "not finished yet"
 
@@ -50,8 +52,48 @@ def claim_table(
         response or claim.response,
         summary=summary or (claim.summary if own else "final"),
         layer=claim.layer if own else "mean",
+        mode=claim.mode if own else None,
     )
-    return rows_of(table, rule=claim.rule, design=claim_design(records, claim))
+    table = rows_of(table, rule=claim.rule, design=claim_design(records, claim))
+    return with_failed(table, claim, response or claim.response)
+
+
+def question_table(
+    records: Records, claim: Claim, question: Question, *, every_rate: bool = False
+) -> pd.DataFrame:
+    """The rows of a claim as a question of its panel asks them; with `every_rate`, one per run and not per replicate.
+
+    A question about a measure takes it as the claim does, at the end or over training.
+    """
+    summary = claim.summary if question.response in measures_of(records.layers) else "final"
+    table = summarised(
+        records, question.response, summary=summary, layer=question.layer, mode=question.mode,
+        rates="every" if every_rate else question.rates,
+    )  # fmt: skip
+    return with_failed(rows_of(table, rule=claim.rule, design=claim_design(records, claim)), claim, question.response)
+
+
+def with_failed(table: pd.DataFrame, claim: Claim, response: str) -> pd.DataFrame:
+    """The rows with what the claim says a failed run counts as; `missing` is then empty there."""
+    value = not_aligned(response, table) if claim.failed == "not_aligned" else None
+    failed = table["missing"] == "diverged"
+    if value is None or not failed.any():
+        return table
+    filled = table["value"].where(~failed, value)
+    return table.assign(value=filled, missing=table["missing"].where(filled.isna() | ~failed, ""))
+
+
+def not_aligned(response: str, table: pd.DataFrame) -> pd.Series | float | None:
+    """What a run shows that did not align and did not learn; None where the response does not say."""
+    if response.endswith("_excess"):
+        return None
+    if response.endswith("_angle_deg"):
+        return 90.0
+    if response.endswith("_cosine") and response != "ceiling_cosine":
+        return 0.0
+    if response in ("train_accuracy", "validation_accuracy", "test_accuracy"):
+        return 100.0 / table["classes"]
+    return None
 
 
 def planned_runs(records: Records) -> pd.DataFrame:

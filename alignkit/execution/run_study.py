@@ -14,6 +14,7 @@ from alignkit.execution import pilot
 from alignkit.execution.devices import choose_device, default_workers
 from alignkit.execution.notebook import cell_progress, in_notebook
 from alignkit.execution.progress import OnStatus
+from alignkit.execution.tuning import execute_tuned
 from alignkit.execution.workers import execute
 from alignkit.paths import given_path
 from alignkit.records import store
@@ -183,7 +184,10 @@ def run_study(
     with _told(on_stage, source.study.name) as begin:
         rates = tuned_rates(source, out, device=device, workers=workers, begin=begin)
         plan = study_plan(source, rates=rates)
-        execute(plan, out, device=device, workers=workers, on_status=begin("training"))
+        if source.study.tuning is not None:
+            execute_tuned(plan, out, device=device, workers=workers, begin=begin)
+        else:
+            execute(plan, out, device=device, workers=workers, on_status=begin("training"))
     return store.load(out)
 
 

@@ -50,10 +50,19 @@ class _Stopped(Exception):
 
 
 def execute(
-    plan: Plan, directory: Path, *, device: str = "cpu", workers: int = 1, on_status: OnStatus | None = None
+    plan: Plan,
+    directory: Path,
+    *,
+    device: str = "cpu",
+    workers: int = 1,
+    on_status: OnStatus | None = None,
+    part: Plan | None = None,
 ) -> None:
-    """Train what has no records yet below `directory`, one cohort after another or in `workers` processes."""
-    planned = plan_cohorts(plan, device=device)
+    """Train what has no records yet below `directory`, one cohort after another or in `workers` processes.
+
+    Of the plan, a `part` alone is trained where one is given: its runs share no cohort with the others.
+    """
+    planned = plan_cohorts(plan if part is None else part, device=device)
     check_device(plan, device)
     prepare(plan, directory)
     finished = store.finished_run_ids(directory)

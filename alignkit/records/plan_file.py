@@ -23,6 +23,9 @@ class _PlannedRun(BaseModel):
     bp_run_id: str
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     levels: dict[str, str | bool | int | float | None]
+    replicate: str = ""
+    bp_replicate: str = ""
+    tunes: bool = False
 
 
 class _OwnColumn(BaseModel):

@@ -40,6 +40,7 @@ def analysis_plan(study: Study, *, rates: Rates | None = None) -> dict[str, Any]
     settings = study.model_dump(mode="json", include=set(SECTIONS), exclude_defaults=True)
     settings.get("data", {}).pop("path", None)
     pilot = study.pilot.model_dump(mode="json", exclude={"rates"}, exclude_defaults=True) if study.pilot else {}
+    tuning = study.tuning.model_dump(mode="json", exclude_defaults=True) if study.tuning else {}
     plan: dict[str, Any] = {
         "claims": [_written(claim) for claim in study.claims],
         "seeds": list(study.seed_list),
@@ -48,6 +49,7 @@ def analysis_plan(study: Study, *, rates: Rates | None = None) -> dict[str, Any]
         "rules": list(study.rules),
         "settings": settings,
         "pilot": pilot,
+        "tuning": tuning,
         "rates": dict(rates or {}),
     }
     return {key: value for key, value in plan.items() if value or key in ("claims", "seeds", "settings")}
@@ -254,5 +256,6 @@ def _parts(plan: Mapping[str, Any]) -> dict[str, Any]:
         "the rules": plan.get("rules", []),
         **settings,
         "the pilot": plan.get("pilot", {}),
+        "the tuning": plan.get("tuning", {}),
         "the tuned learning rates": plan.get("rates", {}),
     }

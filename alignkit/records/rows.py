@@ -15,6 +15,7 @@ from alignkit.errors import AnalysisError, nearest, require_text
 from alignkit.records.confounding import rate_note, step_note
 from alignkit.records.store import Records
 from alignkit.records.summaries import measures_of, require_summary, run_summaries
+from alignkit.records.tuning import Rates
 from alignkit.stats.tables.checks import require_columns
 from alignkit.stats.tables.levels import in_design, level_column, level_order, level_text
 
@@ -108,12 +109,15 @@ def summarised(
     *,
     summary: Literal["final", "auc"] = "final",
     layer: int | Literal["mean"] = "mean",
+    rates: Rates | Literal["every"] = "within",
 ) -> pd.DataFrame:
     """`run_summaries` of all the records' runs, worked out once: an analysis asks for the same ones many times."""
     require_summary(summary, layer)  # before the memo, to which True is 1
-    key = ("run_summaries", response, summary, layer)
+    key = ("run_summaries", response, summary, layer, rates)
     if key not in records.memo:
-        records.memo[key] = run_summaries(records.runs, records.layers, response, summary=summary, layer=layer)
+        records.memo[key] = run_summaries(
+            records.runs, records.layers, response, summary=summary, layer=layer, rates=rates
+        )
     rows: pd.DataFrame = records.memo[key]
     return rows.copy(deep=False)
 

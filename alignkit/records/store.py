@@ -54,7 +54,8 @@ class Records:
     the plan knows of it (run_id, rule, cell, designs, seed, factors). `timing` has a row per cohort, NaN where
     its timing.json is lost. `held_out` holds the same of the seeds that the study holds out, which are in
     no table here; None where there are none. `registration` is the history of the analysis plan; None for
-    records that were not read from a directory. `memo` keeps what was worked out from these tables once.
+    records that were not read from a directory. `tuning` has the short runs of a grid that only chose the rates of
+    these; None where there are none. `memo` keeps what was worked out from these tables once.
     """
 
     study: Study
@@ -67,6 +68,7 @@ class Records:
     timing: pd.DataFrame | None = None
     held_out: Records | None = None
     registration: Registration | None = None
+    tuning: pd.DataFrame | None = None
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -172,6 +174,13 @@ def _load(directory: Path) -> Records:
         tables[table] = frame.iloc[position[place[position] >= 0]].reset_index(drop=True)
     planned = _planned_runs(plan, study)
     tables["runs"] = _with_plan_columns(tables["runs"], planned, plan["factors"])
+    tunes = planned.loc[planned["tunes"], "run_id"]
+    short = tables["runs"]["run_id"].isin(tunes)
+    tuning = tables["runs"][short].reset_index(drop=True) if short.any() else None
+    if tuning is not None:
+        tables = {
+            name: table[~table["run_id"].isin(tunes)].reset_index(drop=True) for name, table in tables.items()
+        }
     recorded = Records(
         study=study,
         runs=tables["runs"],
@@ -180,8 +189,10 @@ def _load(directory: Path) -> Records:
         factors=tuple(plan["factors"]),
         timing=pd.DataFrame(timing),
         registration=registration.read(directory),
+        tuning=tuning,
     )
-    unfinished = planned[~planned["run_id"].isin(recorded.runs["run_id"])]
+    finished = {*recorded.runs["run_id"], *(tuning["run_id"] if tuning is not None else ())}
+    unfinished = planned[~planned["run_id"].isin(finished)].drop(columns="tunes")
     judged = _of_seeds(recorded, unfinished, held_out=False)
     if judged.runs.empty:
         raise RecordsError(
@@ -216,7 +227,10 @@ def _planned_runs(plan: dict[str, Any], study: Study) -> pd.DataFrame:
     """What the plan knows of each run: rule, cell, seed, factors."""
     described = pd.DataFrame(
         [
-            {key: run[key] for key in ("run_id", "rule", "cell", "designs", "bp_run_id", "seed")} | run["levels"]
+            {key: run[key] for key in ("run_id", "rule", "cell", "designs", "bp_run_id", "seed", "tunes")}
+            | {"replicate": run["replicate"] or run["run_id"]}
+            | {"bp_replicate": run["bp_replicate"] if run["replicate"] else run["bp_run_id"]}
+            | run["levels"]
             for run in plan["runs"]
         ]
     )
@@ -228,7 +242,7 @@ def _planned_runs(plan: dict[str, Any], study: Study) -> pd.DataFrame:
 def _with_plan_columns(runs: pd.DataFrame, planned: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
     """Add what the plan knows of each run, in the documented order; columns that are documented nowhere come last."""
     runs = runs.drop(columns=[name for name in (*factors, *FROM_PLAN) if name in runs])  # a rate that is a factor
-    merged = runs.merge(planned, on="run_id", how="left", validate="one_to_one")
+    merged = runs.merge(planned.drop(columns="tunes"), on="run_id", how="left", validate="one_to_one")
     names = list(RUNS)
     after_seed = names.index("held_out") + 1
     kept = [name for name in names[after_seed:] if name not in factors]
@@ -276,6 +290,12 @@ def finished_run_ids(directory: Path) -> set[str]:
     for folder in finished_cohorts(directory):
         run_ids.update(_read_table(folder, "runs")["run_id"])
     return run_ids
+
+
+def finished_runs(directory: Path) -> pd.DataFrame:
+    """The rows of `runs` that finished so far, without what the plan knows of them."""
+    parts = [_read_table(folder, "runs") for folder in finished_cohorts(directory)]
+    return joined(parts).drop_duplicates("run_id", ignore_index=True)
 
 
 def write_cohort(directory: Path, cohort_id: str, tables: dict[str, pd.DataFrame], timing: dict[str, Any]) -> None:

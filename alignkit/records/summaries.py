@@ -9,6 +9,7 @@ import pandas as pd
 
 from alignkit.columns import _ACCURACIES, EXCESS, GAP
 from alignkit.errors import AnalysisError, nearest, require_text
+from alignkit.records.tuning import Rates, is_tuned, per_replicate
 from alignkit.stats.tables.checks import (
     float_column,
     require_choice,
@@ -46,8 +47,12 @@ def run_summaries(
     *,
     summary: Literal["final", "auc"] = "final",
     layer: int | Literal["mean"] = "mean",
+    rates: Rates | Literal["every"] = "within",
 ) -> pd.DataFrame:
-    """One row per run: the columns of `runs`, `value`, and `missing`, which says why a value is missing.
+    """One row per replicate: the columns of `runs`, `value`, and `missing`, which says why a value is missing.
+
+    A replicate is a run; where each seed tunes itself it is an arm under a seed, and its value the mean over those of
+    its `rates` that count (`records.tuning.chosen_rates`). With "every", a row per run all the same.
 
     `response` is one of
 
@@ -77,14 +82,19 @@ def run_summaries(
             f'response "{response}": one number per run, which has no layers and no course over training; got '
             f"summary={summary!r}, layer={layer!r}. Leave both out, or name a measure of layers"
         )
+    tuned = rates != "every" and is_tuned(runs)
     if response == GAP:
         own = runs["test_accuracy"].astype(float) * 100
+        if tuned:
+            runs, own = per_replicate(runs, own, rates)
         twin = _of_twin(runs, own)
         value, label = (own - twin).where(runs["rule"] != "bp"), "test accuracy"
         return _labelled(runs, value, runs["rule"] == "bp", twin, label)
     if response.endswith(EXCESS):
         measure = response.removesuffix(EXCESS)
         own = _measure(runs, layers, measure, summary=summary, layer=layer)
+        if tuned:
+            runs, own = per_replicate(runs, own, rates)
         twin = _of_twin(runs, own)
         return _labelled(runs, (own - twin).where(runs["rule"] != "bp"), runs["rule"] == "bp", twin, measure)
     if response in measures_of(layers):
@@ -97,6 +107,8 @@ def run_summaries(
         raise AnalysisError(
             f'response "{response}": no such measure; {nearest(response, valid)}; or a measure with {EXCESS} appended'
         )
+    if tuned:
+        runs, value = per_replicate(runs, value, rates)
     return _labelled(runs, value, pd.Series(False, index=runs.index), None, response)
 
 

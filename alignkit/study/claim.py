@@ -20,14 +20,18 @@ class Claim(Section):
     (`layer` "mean") or in one. A confirmatory claim is tested in the family of all of them; an
     exploratory one suggests what to declare next.
     `smallest_effect` is in its unit. `practice` says in words what `levels[1]` asks a practitioner to do;
-    with it, the report has a recommendation. Without `design`, the first that has both levels is taken."""
+    with it, the report has a recommendation. Without `design`, the first that has both levels is taken.
+
+    `moderators` are factors at whose levels the claim is judged apart: whether it turns over, or differs in size, is
+    tested in the family. `failed` says what a run counts as that diverged (at every rate, where each seed tunes
+    itself): "not_aligned", 90 degrees and chance accuracy, or the "worst_case" over all values that it could have."""
 
     name: Name
     statement: str
     practice: str = ""
     factor: str
     levels: tuple[Any, Any]
-    response: str = "signal_angle_deg"
+    response: str = "gradient_angle_deg"
     summary: Literal["final", "auc"] = "final"
     layer: Count | Literal["mean"] = "mean"
     direction: Literal["increase", "decrease"]
@@ -35,6 +39,8 @@ class Claim(Section):
     family: Literal["confirmatory", "exploratory"] = "confirmatory"
     rule: str = "dfa"
     design: str | None = None
+    moderators: tuple[str, ...] = ()
+    failed: Literal["not_aligned", "worst_case"] = "not_aligned"
 
     @field_validator("levels")
     @classmethod

@@ -28,6 +28,15 @@ def run_ids(rule: str, settings: Settings, fingerprint: Fingerprint) -> Callable
     return lambda seed: _hash({**shared, "seed": seed})
 
 
+def replicate_ids(rule: str, settings: Settings, fingerprint: Fingerprint) -> Callable[[int], str]:
+    """What the runs of an arm have in common at whatever learning rate, by seed."""
+    determined = _determinants(rule, settings, fingerprint)
+    for key in ("lr", "output_lr"):
+        determined["training"].pop(key, None)
+    shared = {"replicate": ENGINE_VERSION, "rule": rule_identity(rule), **determined}
+    return lambda seed: _hash({**shared, "seed": seed})
+
+
 def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
     """Identifies an arm apart from its learning rates, its probe and its streams: what a pilot tunes."""
     determined = _determinants(rule, settings, fingerprint)

@@ -20,7 +20,11 @@ Rates = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Run:
-    """An arm under one seed. `bp_run_id` is empty where the study has no BP."""
+    """An arm under one seed, at one rate. `bp_run_id` is empty where no BP run is its like.
+
+    A `replicate` is an arm under a seed at whatever rate: where each seed tunes itself, several runs share one.
+    `tunes` marks the short runs of a grid that only choose the rate of the run `in_full`.
+    """
 
     run_id: str
     rule: str
@@ -30,6 +34,10 @@ class Run:
     levels: dict[str, Any]
     designs: tuple[str, ...] = ()
     bp_run_id: str = ""
+    replicate: str = ""
+    bp_replicate: str = ""
+    tunes: bool = False
+    in_full: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Plan:
             {
                 "run_id": run.run_id, "rule": run.rule, "cell": run.cell, "designs": "+".join(run.designs),
                 "bp_run_id": run.bp_run_id, "seed": run.seed, "levels": run.levels,
+                **({"replicate": run.replicate, "bp_replicate": run.bp_replicate} if run.replicate else {}),
+                **({"tunes": True} if run.tunes else {}),
             }
             for run in self.runs
         ]  # fmt: skip

@@ -21,6 +21,7 @@ from alignkit.settings.types import Count, Name, Positive, Section, Seed
 from alignkit.settings.validation import built, plain_values, validated
 from alignkit.study.claim import Claim
 from alignkit.study.toml_text import toml_text
+from alignkit.study.tuning import Tuning
 from alignkit.text import count, named
 
 MOST_CLAIMS = 1_000
@@ -119,7 +120,7 @@ class Study(Settings):
     one of its `profiles` where asked; `profile` then names it.
 
     `seeds` is a count, or a list. `held_out_seeds` run as the others do and take no part in any verdict: they
-    are where a finding is confirmed. Sections, designs and claims are objects or dicts, whose keys are those of a
+    are where a finding is confirmed, under `held_out_rules` alone where those are named. Sections, designs and claims are objects or dicts, whose keys are those of a
     study file. A study of one grid gives its `factors` alone, without `designs`.
 
     >>> study = Study(name="norms", network={"width": 32}, factors={"network.norm": ["none", "batch"]}, seeds=10)
@@ -141,9 +142,11 @@ class Study(Settings):
     rules: tuple[str, ...] = ("bp", "dfa")
     seeds: Count | tuple[Seed, ...] = 5
     held_out_seeds: tuple[Seed, ...] = ()
+    held_out_rules: tuple[str, ...] | None = None
     designs: dict[Name, Design] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     pilot: Pilot | None = None
+    tuning: Tuning | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)
     profile: str = ""
 
@@ -210,6 +213,24 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _rates_are_tuned_once(self) -> Study:
+        if self.tuning is None:
+            return self
+        if self.pilot is not None:
+            raise ValueError("tuning and pilot both choose learning rates. Leave one of the two out")
+        for rule in self.tuning.rules:
+            if rule not in self.rules:
+                raise ValueError(f"tuning.rules: expected rules of the study, {list(self.rules)}; got {quoted(rule)}")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_rules_are_run(self) -> Study:
+        for rule in self.held_out_rules or ():
+            if rule not in self.rules:
+                raise ValueError(f"held_out_rules: expected rules of the study, {list(self.rules)}; got {quoted(rule)}")
+        return self
+
+    @model_validator(mode="after")
     def _held_out_seeds_are_held_out(self) -> Study:
         shared = sorted(set(self.held_out_seeds) & set(self.seed_list))
         if shared:
@@ -226,6 +247,11 @@ class Study(Settings):
     @property
     def every_seed(self) -> tuple[int, ...]:
         return (*self.seed_list, *self.held_out_seeds)
+
+    def seeds_of(self, rule: str) -> tuple[int, ...]:
+        """The seeds that a rule runs under: without the held-out ones where only other rules have those."""
+        apart = self.held_out_rules is not None and rule not in self.held_out_rules
+        return self.seed_list if apart else self.every_seed
 
     @property
     def settings(self) -> Settings:
@@ -283,7 +309,7 @@ def _words(study: Study) -> str:
 def _html(study: Study) -> str:
     """The study at a glance: the options that it states, what varies, and its claims."""
     stated = study.options()
-    sections = {name: _options_text(stated.get(name, {})) for name in (*SECTIONS, "pilot")}
+    sections = {name: _options_text(stated.get(name, {})) for name in (*SECTIONS, "pilot", "tuning")}
     designs = {
         f"design {name}": f"{design.kind}: {_options_text(design.factors) or count(len(design.cells), 'cell')}"
         for name, design in study.designs.items()

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS
+from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS, RUNS
 from alignkit.data.dataset import Dataset
 from alignkit.measures.probe import Probe
 from alignkit.measures.reductions import Measures
@@ -84,20 +84,24 @@ class Recorder:
         for name in SPLITS:
             split = getattr(self._dataset, name)
             nothing = np.full(len(self._cohort.runs), np.nan)
-            loss, accuracy = (
-                (nothing, nothing.copy()) if split is None else evaluate(self._network, split, samples=samples)
+            loss, error, accuracy = (
+                (nothing,) * 3 if split is None else evaluate(self._network, split, samples=samples)
             )
-            for column, values in ((f"{name}_loss", loss), (f"{name}_accuracy", accuracy)):
+            columns = {f"{name}_loss": loss, f"{name}_accuracy": accuracy, f"{name}_loss_error": error}
+            for column, values in columns.items():
                 found[column] = np.where(diverged, np.nan, values)
         return found
 
     def _runs(self) -> pd.DataFrame:
         training = [run.settings.training for run in self._cohort.runs]
-        diverged_step = self._diverged_step.cpu().numpy()
+        diverged_step, split = self._diverged_step.cpu().numpy(), self._dataset.validation
+        evaluated = self._evaluated(0)
         return pd.DataFrame(
             {
                 "run_id": [run.run_id for run in self._cohort.runs],
-                **self._evaluated(0),
+                **{name: values for name, values in evaluated.items() if name in RUNS},
+                "validation_samples": float("nan") if split is None else float(len(split)),
+                "classes": float("nan") if self._dataset.train.targets.is_floating_point() else float(self._network.outputs),
                 "lr": [t.lr for t in training],
                 "output_lr": [t.lr if t.output_lr is None else t.output_lr for t in training],
                 "diverged": diverged_step > 0,
