@@ -14,12 +14,14 @@ from alignkit.columns import unit_of
 from alignkit.errors import AnalysisError, nearest
 from alignkit.records.confounding import rate_note, step_note
 from alignkit.records.store import Records
+from alignkit.records.tuning import edge_counts
 from alignkit.stats.contrasts.contrasts import contrast
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.contrasts.paired import minimum_seeds, require_seeds
 from alignkit.stats.sensitivity.attrition import worst_case_bounds
 from alignkit.stats.tables.levels import in_design, level_text
 from alignkit.study.claim import Claim
+from alignkit.study.panel import not_identifiable
 from alignkit.text import count, sized
 
 OF_THE_CONTRAST = (
@@ -48,9 +50,11 @@ def measure(records: Records, claim: Claim, *, family_size: int, alpha: float) -
         result = contrast(table, factor=claim.factor, levels=claim.levels, within=within)
     except AnalysisError as error:
         return replace(blank, reason=str(error))
+    same = not_identifiable(claim, records.study)
     equivalence = equivalence_test(result.differences, margin=claim.smallest_effect, alpha=alpha)
     missing = _missing(table, claim, levels)
-    notes = [*_step_length(records, claim), *result.warnings, *missing]
+    failed = _failed(table, claim, levels)
+    notes = [*failed, *_step_length(records, claim), *result.warnings, *missing]
     if records.missing:
         notes.append(
             f"preliminary: {count(records.missing, 'planned run')} without records yet; verdicts take the worst case "
@@ -64,11 +68,16 @@ def measure(records: Records, claim: Claim, *, family_size: int, alpha: float) -
             claim_table(records, claim),
             factor=claim.factor,
             levels=claim.levels,
-            tuned=records.study.pilot is not None,
+            tuned=records.study.pilot is not None or records.study.tuning is not None,
             within=within,
         ),
         warnings=tuple(notes),
     )
+    if same:
+        return replace(measured, verdict="not identifiable", reason=f"{same}: nothing else of the two can be judged")
+    edges = _at_edges(records, table)
+    if edges:
+        return replace(measured, reason=edges, p=NAN, p_equivalence=NAN)
     size = family_size if claim.family == "confirmatory" else 1
     try:
         require_seeds(result.n_seeds, family_size=size, alpha=alpha)
@@ -119,11 +128,46 @@ def worst_case(
     )
 
 
+MOST_AT_EDGE = 0.05
+"""The share of replicates whose best rate may lie at the edge of what they tried, before a claim stays undecided."""
+
+
+def _at_edges(records: Records, table: pd.DataFrame) -> str:
+    """Why a claim stays undecided whose replicates have their best rates at the edge of the grid; else empty."""
+    tuning = records.study.tuning
+    if tuning is None:
+        return ""
+    tried = records.runs if records.tuning is None else records.tuning
+    edges = edge_counts(tried[tried["replicate"].isin(table["run_id"])])["edge"]
+    at = int(edges.sum())
+    if at <= MOST_AT_EDGE * len(edges):
+        return ""
+    return (
+        f"the best learning rate of {at:,} of {count(len(edges), 'replicate')} is at the edge of what it tried, "
+        f"{tuning.extend} rates beyond the grid: widen tuning.lr"
+    )
+
+
 def _step_length(records: Records, claim: Claim) -> list[str]:
     """What `step_note` says of the updates over training, where they were recorded."""
     table = claim_table(records, claim, response="update_ratio", summary="auc")
     note = step_note(table, factor=claim.factor, levels=claim.levels)
     return [note] if note else []
+
+
+def _failed(table: pd.DataFrame, claim: Claim, levels: tuple[str, str]) -> list[str]:
+    """How many runs at each level diverged and count as what the claim says of them."""
+    failed = table[table["diverged"].fillna(False).astype(bool) & table["value"].notna()]
+    at = failed[claim.factor].map(level_text)
+    before, after = (int((at == level).sum()) for level in levels)
+    if not before + after:
+        return []
+    value = failed["value"].iloc[0]
+    return [
+        f"diverged: {count(before, 'run')} at {levels[0]}, {after} at {levels[1]}; they count as {value:g}"
+        f"{' points' if unit_of(claim.response) == 'points' else unit_of(claim.response)}, as runs that did not align "
+        "and did not learn"
+    ]
 
 
 def _missing(table: pd.DataFrame, claim: Claim, levels: tuple[str, str]) -> list[str]:

@@ -19,6 +19,7 @@ VERDICTS = {
     "refuted": "the effect has the opposite direction, beyond what random signs over seeds explain",
     "equivalent": "the effect is smaller than the smallest that the claim says would matter",
     "undecided": "these seeds do not tell",
+    "not identifiable": "the two arms differ in a learning rate alone: nothing else of them can be told apart",
 }
 
 
@@ -34,10 +35,12 @@ class Verdict:
     have, and both p-values are the largest over those: a verdict does not rest on why runs failed, nor on what is
     still to come. `claim.family` is the family that it was judged in: a claim that was not `declared` before the
     runs is exploratory, whatever it says of itself, and `warnings` say why.
+
+    `grade` says what the claim's panel makes of the verdict, and `grade_reason` what it hangs on (`claims/panel.py`).
     """
 
     claim: Claim
-    verdict: Literal["supported", "refuted", "equivalent", "undecided"]
+    verdict: Literal["supported", "refuted", "equivalent", "undecided", "not identifiable"]
     reason: str
     levels: tuple[str, str]
     unit: str
@@ -59,6 +62,8 @@ class Verdict:
     learning_rates: str = ""
     method: str = ""
     warnings: tuple[str, ...] = field(default=())
+    grade: str = ""
+    grade_reason: str = ""
 
     def __repr__(self) -> str:
         return f"Verdict({_words(self)})"
@@ -107,7 +112,7 @@ class Verdicts(list[Verdict]):
 
 
 VERDICT_COLUMNS = (
-    "claim", "statement", "verdict", "reason", "practice", "factor", "level_from", "level_to", "response", "unit",
+    "claim", "statement", "verdict", "grade", "grade_reason", "reason", "practice", "factor", "level_from", "level_to", "response", "unit",
     "direction", "smallest_effect", "family", "declared", "rule", "design", "estimate", "low", "high",
     "worst_low", "worst_high", "p", "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "df", "n_seeds",
     "n_cells", "learning_rates", "method", "warnings",
@@ -118,7 +123,8 @@ def verdict_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     """One row per verdict, in the order given."""
     rows = [
         (
-            verdict.claim.name, verdict.claim.statement, verdict.verdict, verdict.reason, verdict.claim.practice,
+            verdict.claim.name, verdict.claim.statement, verdict.verdict, verdict.grade, verdict.grade_reason,
+            verdict.reason, verdict.claim.practice,
             verdict.claim.factor, *verdict.levels, verdict.claim.response, verdict.unit, verdict.claim.direction,
             verdict.claim.smallest_effect, verdict.claim.family, verdict.declared, verdict.claim.rule,
             verdict.design or "", verdict.estimate, *verdict.interval, *verdict.worst_case, verdict.p,

@@ -8,6 +8,8 @@ from math import isfinite
 from typing import Any
 
 from alignkit.claims.measured import measure, worst_case
+from alignkit.claims.moderators import moderator_hypotheses
+from alignkit.claims.panel import Panel, panels
 from alignkit.claims.tables import claim_factors, planned_table
 from alignkit.claims.verdict import NAN, Verdict, Verdicts
 from alignkit.errors import AnalysisError
@@ -18,6 +20,7 @@ from alignkit.stats.contrasts.multiplicity import benjamini_hochberg, holm_joint
 from alignkit.stats.contrasts.paired import minimum_seeds, paired_test
 from alignkit.stats.tables.checks import require_alpha
 from alignkit.study.claim import Claim
+from alignkit.study.panel import not_identifiable
 from alignkit.text import p_relation, sized
 
 ALPHA = 0.05
@@ -45,9 +48,15 @@ def family_size(records: Records) -> int:
     """How many claims the confirmatory family counts.
 
     It is every confirmatory claim of the plan that was in force when the first run finished, whether it stands
-    as it was declared, was changed since (which leaves it untested) or removed.
+    as it was declared, was changed since (which leaves it untested) or removed; and every hypothesis on its
+    moderators. Claims whose arms differ in a learning rate alone are in no family: that is known before any run.
     """
-    return sum(claim.family == "confirmatory" for claim, _ in _as_declared(records)) + _untested(records)
+    study = records.study
+    return _untested(records) + sum(
+        1 + len(moderator_hypotheses(claim, study))
+        for claim, _ in _as_declared(records)
+        if claim.family == "confirmatory" and not not_identifiable(claim, study)
+    )
 
 
 def _untested(records: Records) -> int:
@@ -71,7 +80,19 @@ def _evaluate(records: Records, alpha: float) -> list[Verdict]:
         verdict = measure(records, claim, family_size=family, alpha=alpha)
         warnings = (reason, *verdict.warnings) if reason else verdict.warnings
         measured.append(replace(verdict, declared=not reason, warnings=warnings))
-    return _in_families(measured, untested=_untested(records), alpha=alpha)
+    judged = _in_families(measured, untested=_untested(records), alpha=alpha)
+    return [
+        replace(verdict, grade=panel.grade, grade_reason=panel.reason)
+        for verdict, panel in zip(judged, panels(records, judged, alpha=alpha), strict=True)
+    ]
+
+
+def panels_of(records: Records, *, alpha: float = ALPHA) -> list[Panel]:
+    """The panel of each claim of a study, with the grade that it gives the claim's verdict."""
+    key = ("panels", alpha)
+    if key not in records.memo:
+        records.memo[key] = panels(records, evaluate(records, alpha=alpha), alpha=alpha)
+    return list(records.memo[key])
 
 
 def without_each_seed(records: Records, *, alpha: float = ALPHA) -> dict[Any, list[Verdict | None]]:
@@ -128,7 +149,10 @@ def _in_families(measured: Sequence[Verdict], *, untested: int, alpha: float) ->
     """Adjusts the p-values within each family, and judges."""
     verdicts: dict[int, Verdict] = {}
     for family in ("confirmatory", "exploratory"):
-        members = [index for index, verdict in enumerate(measured) if verdict.claim.family == family]
+        members = [
+            index for index, verdict in enumerate(measured)
+            if verdict.claim.family == family and verdict.verdict != "not identifiable"
+        ]  # fmt: skip
         p = [measured[index].p for index in members]
         p_equivalence = [measured[index].p_equivalence for index in members]
         if family == "confirmatory":
@@ -139,7 +163,7 @@ def _in_families(measured: Sequence[Verdict], *, untested: int, alpha: float) ->
         for position, index in enumerate(members):
             own = float(difference[position]), float(equivalence[position])
             verdicts[index] = _judge(measured[index], *own, alpha)
-    return [verdicts[index] for index in range(len(measured))]
+    return [verdicts.get(index, verdict) for index, verdict in enumerate(measured)]
 
 
 def _judge(verdict: Verdict, p: float, p_equivalence: float, alpha: float) -> Verdict:

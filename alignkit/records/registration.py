@@ -23,8 +23,10 @@ from alignkit.study.study import Study
 from alignkit.text import listed
 
 FILE = "analysis_plan.json"
-PLAN_FORMAT = 2
-"""Plans of format 1 held claims, seeds and designs alone; they are read, and said to hold no more."""
+PLAN_FORMAT = 3
+"""Plans of format 1 held claims, seeds and designs alone; they are read, and said to hold no more. Those before format
+3 left out a claim's response where it was that of then, `FORMER_RESPONSE`."""
+FORMER_RESPONSE = "signal_angle_deg"
 _MEND = "Restore the file. Without it no claim counts as declared before the runs"
 
 Rates = Mapping[str, Any]
@@ -73,7 +75,8 @@ class Entry:
         return plan_hash(self.plan)
 
     def claim(self, name: str) -> dict[str, Any] | None:
-        return next((claim for claim in self.plan["claims"] if claim["name"] == name), None)
+        claim = next((claim for claim in self.plan["claims"] if claim["name"] == name), None)
+        return None if claim is None else {"response": FORMER_RESPONSE, **claim}
 
 
 Status = Literal["declared", "changed", "added"]
@@ -217,9 +220,9 @@ def read(directory: Path) -> Registration:
     content = read_object(path, _MEND)
     entries = []
     try:
-        if content["format"] not in (1, PLAN_FORMAT):
+        if content["format"] not in range(1, PLAN_FORMAT + 1):
             raise RecordsError(
-                f"{path}: expected analysis plans of format 1 or {PLAN_FORMAT}; got {content['format']!r}. {_MEND}"
+                f"{path}: expected analysis plans of format 1 to {PLAN_FORMAT}; got {content['format']!r}. {_MEND}"
             )
         for known in content["history"]:
             entry = Entry(dict(known["plan"]), int(known["finished_runs"]))
@@ -238,7 +241,8 @@ def read(directory: Path) -> Registration:
 
 def _written(claim: Claim) -> dict[str, Any]:
     """A claim as the plan holds it: what it says in words for practitioners is no part of the test."""
-    return claim.model_dump(mode="json", exclude_defaults=True, exclude={"practice", "statement"})
+    written = claim.model_dump(mode="json", exclude_defaults=True, exclude={"practice", "statement"})
+    return {"response": claim.response, **written}
 
 
 def _confirmatory(written: Mapping[str, Any]) -> bool:

@@ -266,6 +266,10 @@ def read_study(directory: Path) -> Study:
         )
     try:
         stated = without_control_characters(read_object(path, _TO_STUDY))
+        claims = stated.get("claims")
+        for claim in claims if isinstance(claims, list) else ():
+            if isinstance(claim, dict):
+                claim.setdefault("response", registration.FORMER_RESPONSE)
         return Study.parse(stated, source=str(path), own_modules=False)
     except StudyError as error:
         raise RecordsError(f"{error}. {_TO_STUDY}") from None

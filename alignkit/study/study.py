@@ -267,8 +267,13 @@ class Study(Settings):
         return validated(cls, raw, source=source, own_modules=own_modules)
 
     def to_json(self) -> str:
-        """The study as JSON, defaults left out, in its own order: what its records keep beside them."""
+        """The study as JSON, defaults left out, in its own order: what its records keep beside them.
+
+        A claim's response is there whatever it is: its default was another one once.
+        """
         dumped = self.model_dump(mode="json", exclude_defaults=True)
+        for claim, written in zip(self.claims, dumped.get("claims", ()), strict=True):
+            written["response"] = claim.response
         return json.dumps(dumped, indent=1, ensure_ascii=False)
 
     def __repr__(self) -> str:
