@@ -9,12 +9,12 @@ from pydantic import Field, field_validator
 from alignkit.columns import ANGLES, MEASURES
 from alignkit.errors import nearest
 from alignkit.settings.modules import is_own
-from alignkit.settings.types import Index, Section
+from alignkit.settings.types import Flag, Index, Section
 
 
 class ProbeOptions(Section):
     """What is measured, when and on what: the first `samples` of the split (`draw` 1 takes the next ones,
-    and so on: the control for the draw of the probe). Checkpoints: step 0, `log_steps` log-spaced steps within the
+    and so on: the control for the draw of the probe). Checkpoints: step 0 (with `start`), `log_steps` log-spaced steps within the
     first epoch, every `every_epochs` epochs (0: none), the listed `steps`, and the end. `mode` "batch"
     uses the statistics of the probe batch with dropout off; "eval" and "train" are the network's own.
 
@@ -37,6 +37,7 @@ class ProbeOptions(Section):
     reference_mode: Literal["batch", "eval", "train"] | None = None
     reference_masks: Literal["shared", "none", "independent"] = "shared"
     measures: Literal["all", "angles"] | tuple[str, ...] = "all"
+    start: Flag = True
     log_steps: Index = 6
     every_epochs: Index = 1
     steps: tuple[Index, ...] = ()

@@ -11,8 +11,8 @@ from alignkit.settings.probe import ProbeOptions
 from alignkit.settings.study_options import Settings
 from alignkit.settings.types import Count, Index, Positive, Section
 
-QUIET = {"log_steps": 0, "every_epochs": 0, "steps": ()}
-"""Probe options of a run that is measured at its start and its end alone."""
+QUIET = {"log_steps": 0, "every_epochs": 0, "steps": (), "start": False}
+"""Probe options of a run that is measured at its end alone."""
 
 
 def _grid(rates: tuple[float, ...]) -> tuple[float, ...]:
@@ -30,7 +30,7 @@ class Tuning(Section):
     are out. So a replicate is the whole procedure, and intervals hold what tuning adds.
 
     Where a seed's best rate is at the edge of its grid, that seed's grid grows by the same ratio, at most `extend`
-    rates a side. `trajectory_lr` is the one rate at which all checkpoints are measured, and the others at the end
+    rates a side. `trajectory_lr` is the one rate at which all checkpoints are measured, the others at the end
     alone. With `epochs`, the grid trains that long and is not measured; each seed then trains in full at its best rate.
     """
 

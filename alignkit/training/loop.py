@@ -59,7 +59,8 @@ def train_cohort(
     own = cohort.rule not in RULES or settings.probe.own_measures
     undifferentiated = torch.no_grad if own else torch.inference_mode
     with undifferentiated():
-        recorder.checkpoint(0, None)
+        if 0 in watched:
+            recorder.checkpoint(0, None)
 
         batches = _batches(members, len(dataset.train), training.batch_size, network.parameters.storage.device)
         for step in range(1, cohort.steps + 1):
