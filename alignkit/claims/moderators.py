@@ -1,4 +1,83 @@
+"""On what a claim depends: whether it turns over, or differs in size, between two levels of a moderator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+import pandas as pd
+
+from alignkit.claims.moderation import LevelEffect, Moderation
+from alignkit.claims.tables import claim_factors, planned_table
+from alignkit.columns import digits_of, unit_of
+from alignkit.errors import AnalysisError
+from alignkit.records.store import Records
+from alignkit.stats.contrasts.contrasts import Contrast, contrast
+from alignkit.stats.contrasts.equivalence import equivalence_test
+from alignkit.stats.tables.levels import level_column
 from alignkit.study.claim import Claim
-from alignkit.study.study import Study
-def moderator_hypotheses(claim: Claim, study: Study):
-    return ()
+from alignkit.study.hypotheses import moderator_hypotheses
+from alignkit.text import after_number
+
+def level_effects(records: Records, claim: Claim, *, alpha: float) -> list[LevelEffect]:
+    """The claim's contrast at every level of its moderators, on the same rows as its verdict."""
+    if not claim.moderators:
+        return []
+    table, within = planned_table(records, claim), claim_factors(records, claim)
+    found = []
+    for hypothesis in moderator_hypotheses(claim, records.study):
+        for level in hypothesis.levels:
+            if any((one.moderator, one.level) == (hypothesis.moderator, level) for one in found):
+                continue
+            rows = table[level_column(table[hypothesis.moderator]) == level]
+            found.append(_at(rows, claim, within, hypothesis.moderator, level, alpha))
+    return found
+
+
+def _at(
+    rows: pd.DataFrame, claim: Claim, within: Sequence[str], moderator: str, level: str, alpha: float
+) -> LevelEffect:
+    try:
+        result: Contrast = contrast(rows, factor=claim.factor, levels=claim.levels, within=within)
+    except AnalysisError:
+        return LevelEffect(moderator, level)
+    if result.n_seeds < 2 or rows["value"].isna().any():
+        return LevelEffect(moderator, level, result.estimate, result.interval, n_seeds=result.n_seeds)
+    equivalence = equivalence_test(result.differences, margin=claim.smallest_effect, alpha=alpha)
+    return LevelEffect(
+        moderator, level, result.estimate, result.interval, result.p, equivalence.p, result.n_seeds
+    )
+
+
+def moderations(claim: Claim, effects: Sequence[LevelEffect], records: Records) -> list[Moderation]:
+    """Every hypothesis on a claim's moderators with its p, rejected or not; 1 where its parts point another way."""
+    at = {(effect.moderator, effect.level): effect for effect in effects}
+    found = []
+    for hypothesis in moderator_hypotheses(claim, records.study):
+        first, second = (at[hypothesis.moderator, level] for level in hypothesis.levels)
+        if hypothesis.kind == "turns over":
+            p = max(first.p, second.p) if first.estimate * second.estimate < 0 else 1.0
+        else:
+            p = max(first.p, second.p_equivalence)
+        found.append(Moderation(hypothesis, p if isfinite(p) else float("nan")))
+    return found
+
+
+def depends_on(claim: Claim, effects: Sequence[LevelEffect], found: Sequence[Moderation], alpha: float) -> list[str]:
+    """What a claim was shown to depend on, a sentence each: the levels with their effects."""
+    sentences = []
+    for one in found:
+        if not one.p_adjusted < alpha:
+            continue
+        pair = [e for level in one.hypothesis.levels for e in effects
+                if (e.moderator, e.level) == (one.hypothesis.moderator, level)]  # fmt: skip
+        sizes = " and ".join(
+            f"{_size(effect.estimate, claim)} at {effect.moderator} = {effect.level}" for effect in pair
+        )
+        says = "turns over" if one.hypothesis.kind == "turns over" else "differs in size"
+        sentences.append(f"it {says}: {sizes}")
+    return sentences
+
+
+def _size(estimate: float, claim: Claim) -> str:
+    return f"{estimate:+.{digits_of(claim.response)}f}{after_number(unit_of(claim.response))}".replace("-", "−")

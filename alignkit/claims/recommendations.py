@@ -18,6 +18,7 @@ from alignkit.claims.wording import (
     NO_EVIDENCE,
     advice,
     best_of_all,
+    conditions,
     effect_text,
     standing,
     tentative_note,
@@ -82,7 +83,8 @@ def recommendations(records: Records, verdicts: Iterable[Verdict] | None = None)
     `effect` and `interval` are the claim's contrast in `unit`, `accuracy_effect` the same contrast of test
     accuracy in points, with a 95% interval of its own. `verdict` is that of the claim, with "no evidence" in
     the place of undecided: silence about a practice is never advice for or against it. A claim that is
-    exploratory, or was not `declared` before the runs, is never advice either: its summary "suggests".
+    exploratory, or was not `declared` before the runs, is never advice either: its summary "suggests". So is one whose
+    `grade` is not robust and that has no `conditions`; a contested one says what it hangs on.
 
     A summary says that accuracy rises or falls only where `accuracy_p_adjusted` is below 5%: the exact sign-flip
     p, the largest over all that runs without an accuracy could have had, Holm-adjusted over all entries. So the
@@ -144,6 +146,9 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
     return {
         "practice": claim.practice,
         "verdict": finding,
+        "grade": verdict.grade,
+        "grade_reason": verdict.grade_reason,
+        "conditions": conditions(verdict),
         "summary": " ".join(summary),
         "effect": _number(verdict.estimate),
         "interval": [_number(bound) for bound in verdict.interval],
@@ -172,7 +177,7 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
 
 def _fragile(records: Records, verdict: Verdict) -> str:
     """Whether a verdict that says something would say it without each seed; empty where it would."""
-    if verdict.verdict == "undecided":
+    if verdict.verdict in ("undecided", "not identifiable"):
         return ""
     position = [known.claim.name for known in evaluate(records)].index(verdict.claim.name)
     others = {seed: verdicts[position] for seed, verdicts in without_each_seed(records).items()}
@@ -294,7 +299,7 @@ def _held_out(records: Records, verdict: Verdict) -> dict[str, Any]:
         "interval": [_number(bound) for bound in result.interval],
         "n_seeds": result.n_seeds,
     }
-    if verdict.verdict == "undecided":
+    if verdict.verdict in ("undecided", "not identifiable"):
         return answer
     try:
         outcome = confirm(verdict.estimate, result.differences, margin=claim.smallest_effect, verdict=verdict.verdict)

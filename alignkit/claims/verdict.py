@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from alignkit.claims.moderation import LevelEffect, Moderation
 from alignkit.display import block, effect_words, head_html, p_words, rows_html, seeds_words, tight
 from alignkit.study.claim import Claim
 from alignkit.text import ABSENT, count, p_text, plural
@@ -35,6 +36,9 @@ class Verdict:
     have, and both p-values are the largest over those: a verdict does not rest on why runs failed, nor on what is
     still to come. `claim.family` is the family that it was judged in: a claim that was not `declared` before the
     runs is exploratory, whatever it says of itself, and `warnings` say why.
+
+    `level_effects` are the claim's effects at each level of its moderators, `moderations` the hypotheses on them, and
+    `depends` says of which it was shown that the claim depends on them.
 
     `grade` says what the claim's panel makes of the verdict, and `grade_reason` what it hangs on (`claims/panel.py`).
     """
@@ -64,6 +68,9 @@ class Verdict:
     warnings: tuple[str, ...] = field(default=())
     grade: str = ""
     grade_reason: str = ""
+    level_effects: tuple[LevelEffect, ...] = ()
+    moderations: tuple[Moderation, ...] = ()
+    depends: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Verdict({_words(self)})"

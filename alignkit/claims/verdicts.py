@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from alignkit.claims.measured import measure, worst_case
-from alignkit.claims.moderators import moderator_hypotheses
+from alignkit.claims.moderators import Moderation, depends_on, level_effects, moderations
 from alignkit.claims.panel import Panel, panels
 from alignkit.claims.tables import claim_factors, planned_table
 from alignkit.claims.verdict import NAN, Verdict, Verdicts
@@ -20,6 +20,7 @@ from alignkit.stats.contrasts.multiplicity import benjamini_hochberg, holm_joint
 from alignkit.stats.contrasts.paired import minimum_seeds, paired_test
 from alignkit.stats.tables.checks import require_alpha
 from alignkit.study.claim import Claim
+from alignkit.study.hypotheses import moderator_hypotheses
 from alignkit.study.panel import not_identifiable
 from alignkit.text import p_relation, sized
 
@@ -79,7 +80,13 @@ def _evaluate(records: Records, alpha: float) -> list[Verdict]:
     for claim, reason in _as_declared(records):
         verdict = measure(records, claim, family_size=family, alpha=alpha)
         warnings = (reason, *verdict.warnings) if reason else verdict.warnings
-        measured.append(replace(verdict, declared=not reason, warnings=warnings))
+        effects = level_effects(records, claim, alpha=alpha) if isfinite(verdict.p) else []
+        measured.append(
+            replace(
+                verdict, declared=not reason, warnings=warnings, level_effects=tuple(effects),
+                moderations=tuple(moderations(claim, effects, records)) if effects else (),
+            )  # fmt: skip
+        )
     judged = _in_families(measured, untested=_untested(records), alpha=alpha)
     return [
         replace(verdict, grade=panel.grade, grade_reason=panel.reason)
@@ -153,16 +160,23 @@ def _in_families(measured: Sequence[Verdict], *, untested: int, alpha: float) ->
             index for index, verdict in enumerate(measured)
             if verdict.claim.family == family and verdict.verdict != "not identifiable"
         ]  # fmt: skip
-        p = [measured[index].p for index in members]
-        p_equivalence = [measured[index].p_equivalence for index in members]
+        hypotheses = [(index, one) for index in members for one in measured[index].moderations]
+        p = [*(measured[index].p for index in members), *(one.p for _, one in hypotheses)]
+        p_equivalence = [*(measured[index].p_equivalence for index in members), *(NAN for _ in hypotheses)]
         if family == "confirmatory":
             blank = [NAN] * untested
             difference, equivalence = holm_joint([*p, *blank], [*p_equivalence, *blank])
         else:
             difference, equivalence = (benjamini_hochberg(values, count_missing=True) for values in (p, p_equivalence))
+        of_claim: dict[int, list[Moderation]] = {}
+        for (index, one), adjusted in zip(hypotheses, difference[len(members) :], strict=False):
+            of_claim.setdefault(index, []).append(replace(one, p_adjusted=float(adjusted)))
         for position, index in enumerate(members):
             own = float(difference[position]), float(equivalence[position])
-            verdicts[index] = _judge(measured[index], *own, alpha)
+            verdict = _judge(measured[index], *own, alpha)
+            found = tuple(of_claim.get(index, ()))
+            depends = depends_on(verdict.claim, verdict.level_effects, found, alpha)
+            verdicts[index] = replace(verdict, moderations=found, depends=tuple(depends))
     return [verdicts.get(index, verdict) for index, verdict in enumerate(measured)]
 
 

@@ -62,10 +62,12 @@ def to_markdown(entries: list[dict[str, Any]]) -> str:
 
 
 def standing(entry: dict[str, Any]) -> str:
-    """The verdict, and whether the claim was one to confirm: "supported", "supported, exploratory"."""
+    """The verdict, and whether the claim was one to confirm: "supported", "supported, robust", "supported,
+    exploratory"."""
+    graded = ", ".join(part for part in (entry["verdict"], entry["grade"]) if part)
     if not entry["declared"]:
-        return f"{entry['verdict']}, not declared before the runs"
-    return entry["verdict"] + (", exploratory" if entry["family"] == "exploratory" else "")
+        return f"{graded}, not declared before the runs"
+    return graded + (", exploratory" if entry["family"] == "exploratory" else "")
 
 
 def ranked(entry: dict[str, Any]) -> bool:
@@ -107,7 +109,11 @@ def advice(verdict: Verdict, finding: str, accuracy: Contrast | None, *, changes
     response = verdict.claim.response
     change = accuracy.estimate if accuracy and changes and response != ACCURACY else 0.0
     on_accuracy = f"test accuracy {_moves(change, ACCURACY)}" if change else ""
-    tentative = tentative_note(verdict)
+    tentative = tentative_note(verdict) or not _is_sure(verdict)
+    if finding == "not identifiable":
+        return f"Not identifiable apart from the learning rate: {verdict.reason}."
+    if verdict.grade == "contested":
+        return f"No recommendation: {finding} as declared, but {verdict.grade_reason}."
     if finding == NO_EVIDENCE:
         text = f"No evidence for or against it, as to the {label_of(response)}"
         return f"{text}; the claim is not about test accuracy, but {on_accuracy}." if on_accuracy else f"{text}."
@@ -123,12 +129,27 @@ def advice(verdict: Verdict, finding: str, accuracy: Contrast | None, *, changes
         advice = "Recommended" if follow else "Advised against"
     alignment = " alignment" if tentative else " for alignment"
     if accuracy is None or "accuracy" in response:
-        return f"{advice}: {moved}."
-    if not on_accuracy:
-        return f"{advice}{alignment}: {moved}. There is no evidence that test accuracy changes."
-    if (change > 0) == follow:
-        return f"{advice}: {moved}, and {on_accuracy}."
-    return f"{advice}{alignment} alone: {moved}, but {on_accuracy}."
+        said = f"{advice}: {moved}."
+    elif not on_accuracy:
+        said = f"{advice}{alignment}: {moved}. There is no evidence that test accuracy changes."
+    elif (change > 0) == follow:
+        said = f"{advice}: {moved}, and {on_accuracy}."
+    else:
+        said = f"{advice}{alignment} alone: {moved}, but {on_accuracy}."
+    return " ".join([said, *conditions(verdict)])
+
+
+def _is_sure(verdict: Verdict) -> bool:
+    """Whether a verdict may be said as advice: its panel agrees, or it is known what it hangs on."""
+    return verdict.grade == "robust" or bool(conditions(verdict))
+
+
+def conditions(verdict: Verdict) -> list[str]:
+    """What a verdict holds under, a sentence each: what it depends on, and where it was not shown."""
+    found = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in verdict.depends]
+    if verdict.grade == "conditional" and verdict.grade_reason:
+        found.append(f"{verdict.grade_reason[0].upper()}{verdict.grade_reason[1:]}.")
+    return found
 
 
 def tentative_note(verdict: Verdict) -> str:

@@ -1,0 +1,93 @@
+"""What a study's confirmatory family counts: its claims, and the hypotheses on their moderators, before any run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from alignkit.errors import StudyError, nearest
+from alignkit.stats.contrasts.paired import minimum_seeds
+from alignkit.stats.tables.levels import level_text
+from alignkit.study.claim import Claim
+from alignkit.study.designs import Factor, declared_factors
+from alignkit.study.panel import not_identifiable, panel_of
+from alignkit.study.study import Study
+from alignkit.text import count, listed
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """How a claim may depend on a moderator: it turns over between two levels, or is supported (or refuted) at the
+    first and equivalent at the second."""
+
+    kind: Literal["turns over", "differs in size"]
+    moderator: str
+    levels: tuple[str, str]
+
+
+def moderator_hypotheses(claim: Claim, study: Study) -> tuple[Hypothesis, ...]:
+    """The hypotheses on a claim's moderators: for every two levels of each, one turn and two differences in size.
+
+    All count in the family from the start, rejected or not: to look first, and count what was found, would find
+    something in most studies.
+    """
+    found = []
+    for name in claim.moderators:
+        levels = [str(level_text(level.value)) for level in _factor(claim, study, name).levels]
+        for first, second in itertools.combinations(levels, 2):
+            found.append(Hypothesis("turns over", name, (first, second)))
+            found.append(Hypothesis("differs in size", name, (first, second)))
+            found.append(Hypothesis("differs in size", name, (second, first)))
+    return tuple(found)
+
+
+def _factor(claim: Claim, study: Study, name: str) -> Factor:
+    declared = declared_factors(study, study.name)
+    design = claim.design or next(
+        (key for key, factors in declared.items() if claim.factor in {factor.name for factor in factors}), None
+    )
+    factors = {factor.name: factor for factor in declared.get(design or "", ())}
+    if name not in factors or name == claim.factor:
+        others = [factor for factor in factors if factor != claim.factor]
+        raise StudyError(
+            f'claim {claim.name}: expected moderators that vary in its design beside "{claim.factor}"; got "{name}"; '
+            f"{nearest(name, others)}"
+        )
+    return factors[name]
+
+
+def family_of(study: Study) -> tuple[int, int]:
+    """The confirmatory claims that can be judged, and the hypotheses on their moderators."""
+    claims = [
+        claim for claim in study.claims if claim.family == "confirmatory" and not not_identifiable(claim, study)
+    ]
+    return len(claims), sum(len(moderator_hypotheses(claim, study)) for claim in claims)
+
+
+def panel_notes(study: Study) -> tuple[str, ...]:
+    """What the panels of a study's claims will be, a line each, and what they need."""
+    if not study.claims:
+        return ()
+    notes = []
+    for claim in study.claims:
+        same = not_identifiable(claim, study)
+        if same:
+            notes.append(f"Claim {claim.name} will be called not identifiable: {same}")
+            continue
+        questions = panel_of(claim, study)
+        core, graded = ([q.label for q in questions if getattr(q, kind)] for kind in ("core", "graded"))
+        other = [question.label for question in questions if not question.core]
+        beside = f"; beside them {listed(other)}" if other else ""
+        notes.append(f"Claim {claim.name}: {count(len(graded), 'graded row')}, core {listed(core)}{beside}")
+    claims, hypotheses = family_of(study)
+    if claims:
+        size, seeds = claims + hypotheses, len(study.seed_list)
+        with_moderators = f" and {count(hypotheses, 'hypothesis', 'hypotheses')} on moderators" if hypotheses else ""
+        needed = max(minimum_seeds(size), math.ceil(math.log2(claims / 0.05)))
+        notes.append(
+            f"The confirmatory family has {count(claims, 'claim')}{with_moderators}: verdicts and panels need "
+            f"{count(needed, 'seed')} or more; the study has {seeds}"
+        )
+    return tuple(notes)
