@@ -50,6 +50,7 @@ def claim_table(
         response or claim.response,
         summary=summary or (claim.summary if own else "final"),
         layer=claim.layer if own else "mean",
+        mode=claim.mode if own else None,
     )
     return rows_of(table, rule=claim.rule, design=claim_design(records, claim))
 
