@@ -52,11 +52,16 @@ CHECKPOINTS = {
     "run_id": ("string", "the run"),
     "step": ("int64", "updates made so far"),
     "epoch": ("float64", "step divided by the updates of an epoch"),
-    "mode": ("string", "mode of the measured forward pass: batch, eval or train"),
+    "mode": ("string", "mode of the measured forward pass: batch, eval or train; the first of several"),
     "output_cosine": (
         "float64",
         "self-test, always 1: the rule's output-weight gradient against autograd's (NaN where it is 0); less where "
         "probe.reference_mode takes the two from passes in different modes",
+    ),
+    "update_angle_deg": (
+        "float64",
+        "angle between the rule's update of all hidden weights and BP's gradient, each layer's update scaled to the "
+        "length of BP's gradient there, in degrees",
     ),
     "train_loss": ("float64", "loss on the training split (its first evaluation_samples)"),
     "validation_loss": ("float64", "loss on the validation split"),
@@ -178,6 +183,7 @@ LAYERS = {
     "run_id": ("string", "the run"),
     "step": ("int64", "updates made so far"),
     "epoch": ("float64", "step divided by the updates of an epoch"),
+    "mode": ("string", "mode of the measured forward pass; of several, measures of the last step stand with the first"),
     "layer": ("int64", "1-based index of the hidden layer, from the input"),
     "layer_name": ("string", "linear1, conv1, …"),
     "width": ("int64", "size of the layer's output h_l"),

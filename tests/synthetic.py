@@ -136,7 +136,7 @@ def synthetic_records(
                     values = _measures(degrees, step, width) if defined else {}
                     layer_rows.append(
                         {
-                            "run_id": run_id, "step": step, "epoch": step / 45, "layer": layer,
+                            "run_id": run_id, "step": step, "epoch": step / 45, "mode": "batch", "layer": layer,
                             "layer_name": f"linear{layer}", "width": width,
                             "signal": "bystander" if rule == "bp" else "teaching",
                             **nothing, **{name: value for name, value in values.items() if name in chosen},

@@ -19,14 +19,14 @@ from alignkit.claims.verdict import Verdict
 from alignkit.claims.verdicts import evaluate, family_size, without_each_seed
 from alignkit.errors import AnalysisError
 from alignkit.records.registration import Registration
-from alignkit.records.rows import at_the_end, curves, final_by_layer, rows_of, summarised, until
+from alignkit.records.rows import at_the_end, curves, final_by_layer, layers_of, rows_of, summarised, until
 from alignkit.records.store import Records
-from alignkit.records.summaries import measures_of, own_signal, run_summaries
+from alignkit.records.summaries import at_layer, measures_of, own_signal, run_summaries
 from alignkit.stats.contrasts.contrasts import Contrast
 from alignkit.stats.contrasts.paired import PairedResult, paired_test
 from alignkit.stats.models.linear import LinearFit
 from alignkit.stats.tables.levels import in_design, level_order, numeric_levels
-from alignkit.study.claim import Claim
+from alignkit.study.claim import Claim, Layer
 from alignkit.study.study import Study
 from alignkit.text import slug
 
@@ -80,8 +80,15 @@ class Analysis:
 
     @property
     def layers(self) -> pd.DataFrame:
-        """One row per run, checkpoint and hidden layer."""
-        return self.records.layers
+        """One row per run, checkpoint and hidden layer, in the first mode of measurement."""
+        return layers_of(self.records)
+
+    @property
+    def other_modes(self) -> list[str]:
+        """The modes of measurement beside the first, which only what names them is about."""
+        if self.layers is self.records.layers:
+            return []
+        return sorted(set(self.records.layers["mode"].dropna()) - set(self.layers["mode"].dropna()))
 
     @property
     def timing(self) -> pd.DataFrame | None:
@@ -144,7 +151,8 @@ class Analysis:
         rule: str | None = None,
         design: str | None = None,
         summary: Literal["final", "auc"] = "final",
-        layer: int | Literal["mean"] = "mean",
+        layer: Layer = "mean",
+        mode: str | None = None,
         checkpoint: str = "end",
     ) -> pd.DataFrame:
         """One row per run, with its `value` and why it is `missing`: see `run_summaries`.
@@ -152,12 +160,12 @@ class Analysis:
         A `checkpoint` ("half-way", "first epoch") leaves out whatever was measured after it.
         """
         if checkpoint == "end":
-            table = summarised(self.records, response, summary=summary, layer=layer)
+            table = summarised(self.records, response, summary=summary, layer=layer, mode=mode)
         else:
             table = self._once(
-                (response, summary, layer, checkpoint),
+                (response, summary, layer, mode, checkpoint),
                 lambda: run_summaries(
-                    self.runs, until(self.layers, checkpoint), response, summary=summary, layer=layer
+                    self.runs, until(layers_of(self.records, mode), checkpoint), response, summary=summary, layer=layer
                 ),
             )
         return rows_of(table, rule=rule, design=design)
@@ -191,9 +199,11 @@ class Analysis:
         runs = self.runs_of(design=design)[["run_id", "rule", "seed"]]
         return at_the_end(self.layers, runs, ["signal", *measures])
 
-    def own_layers(self) -> pd.DataFrame:
-        """`layers` with one signal for each run: the one that taught it, where there was one."""
-        return self._once("own", lambda: own_signal(self.layers))
+    def own_layers(self, layer: Layer = "mean", mode: str | None = None) -> pd.DataFrame:
+        """`layers` with one signal for each run: the one that taught it, where there was one. All hidden layers, or
+        one; in the first mode of measurement, or another."""
+        key = ("own", layer, mode)
+        return self._once(key, lambda: at_layer(own_signal(layers_of(self.records, mode)), layer))
 
     def effects_of(self, rule: str, design: str) -> DesignEffects | None:
         return next((one for one in self.effects if (one.rule, one.design) == (rule, design)), None)
@@ -265,7 +275,7 @@ def _alignment(records: Records) -> tuple[str | None, tuple[str, ...]]:
     runs = records.runs.loc[~records.runs["rule"].isin(IMPOSED), ["run_id", "rule"]]
     if IMPOSED & set(records.study.rules) and set(runs["rule"]) <= {"bp", "shallow"}:
         return None, ()
-    rows = records.layers[["run_id", "signal", *RESPONSES]].merge(runs, on="run_id")
+    rows = layers_of(records)[["run_id", "signal", *RESPONSES]].merge(runs, on="run_id")
     for only in ("teaching", "bystander"):
         part = rows[rows["signal"] == only]
         for response in RESPONSES:

@@ -22,6 +22,7 @@ from alignkit.stats.models.factorial import repeated_measures_f
 from alignkit.stats.models.linear import FTest
 from alignkit.stats.tables.checks import levels_given, names_of, require_choice, require_columns
 from alignkit.stats.tables.levels import level_column, level_order, level_text
+from alignkit.study.claim import Layer
 from alignkit.text import count
 
 
@@ -128,7 +129,8 @@ def compare(
     rule: str | None = "dfa",
     design: str | None = None,
     summary: Literal["final", "auc"] = "final",
-    layer: int | Literal["mean"] = "mean",
+    layer: Layer = "mean",
+    mode: str | None = None,
     within: Sequence[str] | None = None,
     seed: str = "seed",
     adjust: Literal["holm", "bh"] = "holm",
@@ -136,9 +138,9 @@ def compare(
     """How far a response moves between the levels of a factor, as one contrast per seed.
 
     Of records, the runs under `rule` (None: all, with "rule" among the factors) and of `design` are taken, each
-    summarised to one number by `response` (an angle in degrees by default), `summary` and `layer`.
-    Without `design` it is the first that holds all the levels. Of a table, which has a row per seed and
-    cell, `response` is a column ("value" by default); rule, design, summary and layer do not apply.
+    summarised to one number by `response` (an angle in degrees by default), `summary`, `layer` and `mode`, as
+    `run_summaries` takes them. Without `design` it is the first that holds all the levels. Of a table, which has a row
+    per seed and cell, `response` is a column ("value" by default); rule, design, summary, layer and mode do not apply.
 
     levels : which levels, the first one being what the others are compared with; all by default.
     by : another factor, at each level of which the comparison is made again, and whose levels' contrasts
@@ -156,7 +158,7 @@ def compare(
     >>> result.estimate, result.p, result.n_seeds
     (-3.0, 0.03125, 6)
     """
-    analysed = analysis_rows(records_or_table, response, rule=rule, summary=summary, layer=layer)
+    analysed = analysis_rows(records_or_table, response, rule=rule, summary=summary, layer=layer, mode=mode)
     require_choice("adjust", adjust, tuple(ADJUSTMENTS))
     for name in (factor, *([by] if by is not None else ())):
         require_text("factor" if name is factor else "by", name)

@@ -35,6 +35,7 @@ from alignkit.networks.parameters import Parameters
 from alignkit.networks.stages import EVALUATION, Mode
 from alignkit.rules.base import Rule
 from alignkit.rules.bp import BP
+from alignkit.settings.types import ProbeMode
 from alignkit.text import listed
 
 
@@ -57,12 +58,17 @@ class Probe:
         self._reference_masks = network.masks if masks == "shared" else None
         if masks == "independent":
             self._reference_masks = Masks.of(members, network.layers, like, draw=1)
-        self._subject = subject = Subject(
-            network, self._rule, self._reference, members, options, self._x, self._reference_masks
-        )
-        measures = _measures(subject)
-        self._of_step = [measure for measure in measures if "step" in measure.needs]
-        self._measures = [measure for measure in measures if "step" not in measure.needs]
+        measures = {}
+        for mode in options.every_mode:
+            of_mode = options.model_copy(update={"mode": mode})
+            self._subject = Subject(
+                network, self._rule, self._reference, members, of_mode, self._x, self._reference_masks
+            )
+            measures[mode] = _measures(self._subject)
+        self._of_step = [measure for measure in measures[options.mode] if "step" in measure.needs]
+        self._measures = {
+            mode: [measure for measure in each if "step" not in measure.needs] for mode, each in measures.items()
+        }
 
     @property
     def needs_step(self) -> bool:
@@ -76,20 +82,20 @@ class Probe:
         found = [measure.of_step(LastStep(before, bp_gradient)) for measure in self._of_step]
         return columns([_merged(layer) for layer in zip(*found, strict=True)], self._of_step)
 
-    def measure(self, step: int) -> tuple[Measures, np.ndarray]:
-        """The chosen measures of the networks as they are, and `output_cosine` [E]."""
-        network = self._network
+    def measure(self, step: int, mode: ProbeMode | None = None) -> tuple[Measures, np.ndarray]:
+        """The chosen measures of the networks as they are, in the first mode or another, and `output_cosine` [E]."""
+        network, name = self._network, mode or self._options.mode
+        measures = self._measures[name]
         kept = {name: tensor.clone() for name, tensor in self._watched().items()}
-        forward_pass = network.forward(self._x, self._targets, probe_mode(self._options.mode, step=step))
+        forward_pass = network.forward(self._x, self._targets, probe_mode(name, step=step))
         reference = forward_pass
         if self._options.reference_mode is not None:
-            mode = probe_mode(self._options.reference_mode, step=step)
-            reference = network.forward(self._x, self._targets, mode)
+            reference_mode = probe_mode(self._options.reference_mode, step=step)
+            reference = network.forward(self._x, self._targets, reference_mode)
         self_test = output_cosine(network, forward_pass, reference)
         reference = dataclasses.replace(reference, masks=self._reference_masks)
         of_network, of_signals, of_deltas = (
-            [measure for measure in self._measures if need in measure.needs]
-            for need in ("network", "signals", "deltas")
+            [measure for measure in measures if need in measure.needs] for need in ("network", "signals", "deltas")
         )
         layers: list[dict[str, Tensor]] = [{} for _ in network.hidden_sizes]
         for measure in of_network:  # before the ways back take the pass's memory
@@ -115,12 +121,12 @@ class Probe:
                 found.update(measure.of_deltas(deltas))
             del deltas, delta, ours, bp
         self._require_unchanged(kept)
-        return columns(layers, self._measures), self_test.cpu().numpy()
+        return columns(layers, measures), self_test.cpu().numpy()
 
     def _watched(self) -> dict[str, Tensor]:
         """What a measurement must leave as it is: the rule's state, and under a user's own measures the networks'."""
         found = dict(self._rule.state())
-        if any(isinstance(measure, OwnMeasure) for measure in self._measures):
+        if self._options.own_measures:
             found.update(network_state(self._subject))
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from alignkit.records.rows import require_records
+from alignkit.records.rows import last_layers, require_records
 from alignkit.records.store import Records
 
 
@@ -20,7 +20,7 @@ def published_summary(records: Records, *, best_by: str = "train_accuracy") -> p
     seed was chosen for what it scored. For inference take `compare`, in which the replicate is the seed.
     """
     require_records(records)
-    last = records.layers[records.layers["step"] == records.layers.groupby("run_id")["step"].transform("max")]
+    last = last_layers(records)
     runs = records.runs.assign(arm=records.runs["rule"] + " | " + records.runs["cell"])
     rows = []
     for _, own in runs.groupby("arm", sort=False):

@@ -14,7 +14,7 @@ from alignkit.columns import EXCESS, unit_of
 from alignkit.errors import AnalysisError, nearest, require_text
 from alignkit.records.confounding import rate_note, step_note
 from alignkit.records.store import Records
-from alignkit.records.summaries import measures_of, require_summary, run_summaries
+from alignkit.records.summaries import Layer, first_mode, in_mode, measures_of, require_summary, run_summaries
 from alignkit.records.tuning import Rates
 from alignkit.stats.tables.checks import require_columns
 from alignkit.stats.tables.levels import in_design, level_column, level_order, level_text
@@ -108,18 +108,43 @@ def summarised(
     response: str,
     *,
     summary: Literal["final", "auc"] = "final",
-    layer: int | Literal["mean"] = "mean",
+    layer: Layer = "mean",
+    mode: str | None = None,
     rates: Rates | Literal["every"] = "within",
 ) -> pd.DataFrame:
     """`run_summaries` of all the records' runs, worked out once: an analysis asks for the same ones many times."""
-    require_summary(summary, layer)  # before the memo, to which True is 1
-    key = ("run_summaries", response, summary, layer, rates)
+    require_summary(summary, layer, mode)  # before the memo, to which True is 1
+    key = ("run_summaries", response, summary, layer, mode, rates)
     if key not in records.memo:
-        records.memo[key] = run_summaries(
-            records.runs, records.layers, response, summary=summary, layer=layer, rates=rates
-        )
+        layers = records.layers if mode is not None else layers_of(records)
+        options: dict[str, Any] = {"summary": summary, "layer": layer, "mode": mode, "rates": rates}
+        records.memo[key] = run_summaries(records.runs, layers, response, **options)
     rows: pd.DataFrame = records.memo[key]
     return rows.copy(deep=False)
+
+
+def layers_of(records: Records, mode: str | None = None) -> pd.DataFrame:
+    """The records' `layers` in one mode, worked out once: where none is named in the study's own, that of each run's
+    `checkpoints`."""
+    key = ("layers", mode)
+    if key not in records.memo:
+        records.memo[key] = _in_own_mode(records) if mode is None else in_mode(records.layers, mode)
+    rows: pd.DataFrame = records.memo[key]
+    return rows
+
+
+def last_layers(records: Records) -> pd.DataFrame:
+    """The rows of `layers` at each run's last checkpoint, in the study's own mode."""
+    layers = layers_of(records)
+    return layers[layers["step"] == layers.groupby("run_id")["step"].transform("max")]
+
+
+def _in_own_mode(records: Records) -> pd.DataFrame:
+    layers, checkpoints = records.layers, records.checkpoints
+    if "mode" not in layers.columns or "mode" not in checkpoints.columns or layers["mode"].nunique(dropna=False) <= 1:
+        return first_mode(layers)
+    own = layers["run_id"].map(checkpoints.drop_duplicates("run_id").set_index("run_id")["mode"])
+    return layers[(layers["mode"] == own) | layers["mode"].isna() | own.isna()]
 
 
 def require_records(records: Any) -> None:
@@ -145,7 +170,8 @@ def analysis_rows(
     *,
     rule: str | None,
     summary: Literal["final", "auc"],
-    layer: int | Literal["mean", "each"],
+    layer: Layer,
+    mode: str | None = None,
 ) -> AnalysisRows:
     """Records as one row per run under `rule` (or per run and hidden layer, with layer="each"); a table as it is.
 
@@ -153,7 +179,10 @@ def analysis_rows(
     """
     require_records_or_table(records_or_table)
     if isinstance(records_or_table, pd.DataFrame):
-        of_records = {"rule": (rule, ("dfa", None)), "summary": (summary, ("final",)), "layer": (layer, ("mean",))}
+        of_records = {
+            "rule": (rule, ("dfa", None)), "summary": (summary, ("final",)), "layer": (layer, ("mean",)),
+            "mode": (mode, (None,)),
+        }  # fmt: skip
         given = [f"{name}={value!r}" for name, (value, defaults) in of_records.items() if value not in defaults]
         if given:
             raise AnalysisError(
@@ -166,9 +195,9 @@ def analysis_rows(
     records, name = records_or_table, ANGLE if response is None else response
     require_text("response", name)
     table = (
-        _each_layer(records, name, summary)
+        _each_layer(records, name, summary, mode)
         if layer == "each"
-        else summarised(records, name, summary=summary, layer=layer)
+        else summarised(records, name, summary=summary, layer=layer, mode=mode)
     )
     if rule is not None:
         ran = sorted(set(table["rule"]))
@@ -180,7 +209,9 @@ def analysis_rows(
     )
 
 
-def _each_layer(records: Records, response: str, summary: Literal["final", "auc"]) -> pd.DataFrame:
+def _each_layer(
+    records: Records, response: str, summary: Literal["final", "auc"], mode: str | None = None
+) -> pd.DataFrame:
     """One row per run and hidden layer, with `layer` and `position`, the layer over the number of layers."""
     measures = measures_of(records.layers)
     if response.removesuffix(EXCESS) not in measures:
@@ -188,7 +219,7 @@ def _each_layer(records: Records, response: str, summary: Literal["final", "auc"
     depth = records.runs["run_id"].map(records.layers.groupby("run_id")["layer"].max())
     parts = []
     for layer in sorted(records.layers["layer"].unique()):
-        part = summarised(records, response, summary=summary, layer=int(layer))
+        part = summarised(records, response, summary=summary, layer=int(layer), mode=mode)
         has = depth >= layer
         parts.append(part[has].assign(layer=int(layer), position=layer / depth[has]))
     return pd.concat(parts, ignore_index=True)
@@ -215,7 +246,7 @@ def curves(
 ) -> pd.DataFrame:
     """Mean and 95% t interval over seeds, by layer and step; each seed is first averaged over its cells."""
     runs = rows_of(records.runs, rule=rule, design=design)[["run_id", "seed"]]
-    rows = records.layers[["run_id", "step", "layer", response]].merge(runs, on="run_id")
+    rows = layers_of(records)[["run_id", "step", "layer", response]].merge(runs, on="run_id")
     common = rows.groupby("step")["run_id"].nunique() == rows["run_id"].nunique()
     rows = rows[rows["step"].map(common).astype(bool)].dropna(subset=[response])
     seeds = rows.groupby(["layer", "step", "seed"])[response].mean()
@@ -234,7 +265,7 @@ def final_by_layer(records: Records, *, rule: str, design: str | None, factor: s
     """Columns layer, x (the factor as a number), seed and value, at the last checkpoint."""
     runs = rows_of(records.runs, rule=rule, design=design)
     runs = runs.assign(x=pd.to_numeric(level_column(runs[factor]), errors="coerce"))[["run_id", "seed", "x"]]
-    rows = at_the_end(records.layers, runs, [response])
+    rows = at_the_end(layers_of(records), runs, [response])
     return rows.rename(columns={response: "value"}).dropna(subset=["value", "x"])
 
 

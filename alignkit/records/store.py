@@ -168,8 +168,10 @@ def _load(directory: Path) -> Records:
     tables = {}
     for table in TABLES:
         frame = joined(parts[table])
+        modes = [_mode_order(frame)] if table == "layers" else []
         place = np.array([order.get(run_id, -1) for run_id in frame["run_id"].tolist()])
-        keys = [place, *(frame[key].to_numpy() for key in ("step", "layer") if key in frame)]
+        steps, layers = ([frame[key].to_numpy()] if key in frame else [] for key in ("step", "layer"))
+        keys = [place, *steps, *modes, *layers]
         position = np.lexsort(keys[::-1])
         tables[table] = frame.iloc[position[place[position] >= 0]].reset_index(drop=True)
     planned = _planned_runs(plan, study)
@@ -201,6 +203,14 @@ def _load(directory: Path) -> Records:
         )
     held_out = _of_seeds(recorded, unfinished, held_out=True)
     return replace(judged, held_out=held_out if len(held_out.runs) else None)
+
+
+def _mode_order(layers: pd.DataFrame) -> np.ndarray:
+    """Orders the modes of a run as its files do: the study's own comes first."""
+    if layers["mode"].nunique(dropna=False) <= 1:
+        return np.zeros(len(layers), dtype=np.int64)
+    row = pd.Series(np.arange(len(layers)), layers.index)
+    return row.groupby([layers["run_id"], layers["mode"]], dropna=False).transform("min").to_numpy()
 
 
 def _of_seeds(records: Records, unfinished: pd.DataFrame, *, held_out: bool) -> Records:
@@ -368,7 +378,18 @@ def _read_cohort(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]
                 f"{folder}: damaged (expected the same runs in {table}.parquet as in runs.parquet; got others). "
                 f"{_remove(folder)}"
             )
+    frames["layers"] = _with_mode(frames["layers"], frames["checkpoints"])
     return frames, {key: value for key, value in _read_timing(folder).items() if key != "sha256"}
+
+
+def _with_mode(layers: pd.DataFrame, checkpoints: pd.DataFrame) -> pd.DataFrame:
+    """Files of one mode did not name it in `layers`: it is that of the run's checkpoint."""
+    absent = layers["mode"].isna()
+    if not absent.any():
+        return layers
+    known = checkpoints.drop_duplicates(["run_id", "step"])[["run_id", "step", "mode"]]
+    of_checkpoint = layers[["run_id", "step"]].merge(known, on=["run_id", "step"], how="left")["mode"]
+    return layers.assign(mode=layers["mode"].where(~absent, of_checkpoint.set_axis(layers.index)))
 
 
 def _read_timing(folder: Path) -> dict[str, Any]:

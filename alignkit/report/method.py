@@ -217,7 +217,10 @@ def _probe(analysis: Analysis) -> str:
     steps = analysis.layers["step"].nunique()
     when = count(int(steps), "checkpoint")
     text = f"the same {probe.samples} samples of the {probe.split} split for every run, at {when}"
-    return text + (f"; mode {modes}" if modes else "") + (f" ({explained})" if explained else "")
+    text += (f"; mode {modes}" if modes else "") + (f" ({explained})" if explained else "")
+    others = analysis.other_modes
+    at = " at the end" if probe.modes_at == "end" else ""
+    return text + (f"; mode {listed(others)} as well{at}, for what names it" if others else "")
 
 
 def _tests(analysis: Analysis) -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from alignkit.columns import ANGLES, MEASURES
 from alignkit.errors import nearest
 from alignkit.settings.modules import is_own
-from alignkit.settings.types import Flag, Index, Section
+from alignkit.settings.types import Flag, Index, ProbeMode, Section
 
 
 class ProbeOptions(Section):
     """What is measured, when and on what: the first `samples` of the split (`draw` 1 takes the next ones,
-    and so on: the control for the draw of the probe). Checkpoints: step 0 (with `start`), `log_steps` log-spaced steps within the
-    first epoch, every `every_epochs` epochs (0: none), the listed `steps`, and the end. `mode` "batch"
-    uses the statistics of the probe batch with dropout off; "eval" and "train" are the network's own.
+    and so on: the control for the draw of the probe). Checkpoints: step 0 (with `start`), `log_steps` log-spaced steps
+    within the first epoch, every `every_epochs` epochs (0: none), the listed `steps`, and the end. `mode` "batch"
+    uses the statistics of the probe batch with dropout off; "eval" and "train" are the network's own. `modes` lists
+    several, the first of which is `mode`: those after it are measured at the end, or at "all" checkpoints (`modes_at`).
 
     Both signals come from one pass under the same masks. `reference_mode` takes the BP signal from a second pass in
     another mode, and `reference_masks` under other masks of frozen weights and signals ("independent") or none. Both
@@ -33,8 +34,10 @@ class ProbeOptions(Section):
     split: Literal["test", "validation", "train"] = "test"
     samples: Annotated[int, Field(strict=True, ge=2, le=10_000_000)] = 128
     draw: Index = 0
-    mode: Literal["batch", "eval", "train"] = "batch"
-    reference_mode: Literal["batch", "eval", "train"] | None = None
+    mode: ProbeMode = "batch"
+    modes: tuple[ProbeMode, ...] = ()
+    modes_at: Literal["end", "all"] = "end"
+    reference_mode: ProbeMode | None = None
     reference_masks: Literal["shared", "none", "independent"] = "shared"
     measures: Literal["all", "angles"] | tuple[str, ...] = "all"
     start: Flag = True
@@ -58,6 +61,42 @@ class ProbeOptions(Section):
             if len(set(measures)) != len(measures):
                 raise ValueError(f"expected different measures; got {list(measures)}. Name each once")
         return measures
+
+    @field_validator("modes")
+    @classmethod
+    def _modes_differ(cls, modes: tuple[str, ...]) -> tuple[str, ...]:
+        if not modes or len(set(modes)) != len(modes):
+            raise ValueError(
+                f"expected one or more different modes; got {list(modes)}. Name each once, or leave it out"
+            )
+        return modes
+
+    @model_validator(mode="after")
+    def _modes_agree(self) -> ProbeOptions:
+        if not self.modes:
+            return self
+        if "mode" in self.model_fields_set and self.mode != self.modes[0]:
+            raise ValueError(
+                f'expected mode to be the first of modes; got mode = "{self.mode}" and modes = {list(self.modes)}. '
+                "Leave mode out"
+            )
+        if len(self.modes) > 1 and self.reference_mode is not None:
+            raise ValueError(
+                f"reference_mode, a defect of measuring, goes with one mode alone; got modes = {list(self.modes)}. "
+                "Leave one of the two out"
+            )
+        # It stays unset, so that a design may list other modes.
+        object.__setattr__(self, "mode", self.modes[0])
+        return self
+
+    @property
+    def every_mode(self) -> tuple[ProbeMode, ...]:
+        """The modes that are measured, the first of which is the study's own."""
+        return self.modes or (self.mode,)
+
+    def modes_of(self, *, at_the_end: bool) -> tuple[ProbeMode, ...]:
+        """The modes that are measured at a checkpoint."""
+        return self.every_mode if at_the_end or self.modes_at == "all" else self.every_mode[:1]
 
     @property
     def groups(self) -> frozenset[str]:

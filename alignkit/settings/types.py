@@ -19,6 +19,9 @@ Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
+ProbeMode = Literal["batch", "eval", "train"]
+
+
 class Section(BaseModel):
     """A section of a study: unknown keys are errors, values do not change."""
 

@@ -50,6 +50,9 @@ def arm_id(rule: str, settings: Settings, fingerprint: Fingerprint) -> str:
 def _determinants(rule: str, settings: Settings, fingerprint: Fingerprint) -> dict[str, Any]:
     dumped = settings.model_dump(mode="json", exclude_defaults=True)
     sections = {section: dict(dumped.get(section, {})) for section in SECTIONS if section not in ("data", "rule")}
+    if len(settings.probe.every_mode) == 1:  # said in another way, it is the same run
+        for key in ("modes", "modes_at"):
+            sections["probe"].pop(key, None)
     options = identifying_options(rule, settings.rule)
     own: dict[str, Any] = {"op": code_identity(settings.network.op)} if is_own(settings.network.op) else {}
     if settings.probe.own_measures:

@@ -90,7 +90,7 @@ def _places(claim: Claim, study: Study) -> Iterator[Question]:
         response = f"{name}{kind}"
         if response not in known or name == "centred":
             continue
-        for mode in (None,) if name == "step" else study.probe.measured_modes:
+        for mode in (None,) if name == "step" else study.probe.every_mode:
             label = words if mode is None else f"{words}, {_MODES[mode]}"
             row = Question(
                 f"{name}-{mode}" if mode else name, label, "place", response + excess, mode, claim.layer, core=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from alignkit.networks.forward_pass import Pass
 from alignkit.networks.network import Network
 from alignkit.rules.base import Rule
 from alignkit.settings.measures import own_columns
+from alignkit.settings.types import ProbeMode
 from alignkit.training.cohorts import Cohort
 from alignkit.training.evaluation import SPLITS, evaluate
 
@@ -25,7 +27,8 @@ class _Row(NamedTuple):
     """What one checkpoint found of all members."""
 
     step: int
-    measures: Measures
+    measures: Mapping[ProbeMode, Measures]
+    """By mode, the study's own first."""
     output_cosine: np.ndarray
     evaluated: dict[str, np.ndarray]
 
@@ -60,17 +63,23 @@ class Recorder:
 
     def checkpoint(self, step: int, last_update: Measures | None) -> None:
         self.check(step)
-        measures, output_cosine = self._probe.measure(step)
-        if last_update is not None:
-            measures = {**measures, **last_update}
-        samples = self._cohort.settings.probe.evaluation_samples
+        options = self._cohort.settings.probe
+        first, *others = options.modes_of(at_the_end=step == self._cohort.steps)
+        measures, output_cosine = self._probe.measure(step, first)
+        by_mode = {first: {**measures, **(last_update or {})}}
+        by_mode |= {mode: self._probe.measure(step, mode)[0] for mode in others}
+        output_cosine[self._diverged] = np.nan
+        for found in by_mode.values():
+            self._leave_out_diverged(found)
+        self._rows.append(_Row(step, by_mode, output_cosine, self._evaluated(options.evaluation_samples)))
+
+    def _leave_out_diverged(self, measures: Measures) -> None:
         diverged = self._diverged
-        for values in (*measures.values(), output_cosine):
+        for values in measures.values():
             if values.dtype.kind == "f":
                 values[diverged] = np.nan
         if "undefined" in measures:
             measures["undefined"][diverged] = self._cohort.settings.probe.samples
-        self._rows.append(_Row(step, measures, output_cosine, self._evaluated(samples)))
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return {"runs": self._runs(), "checkpoints": self._checkpoints(), "layers": self._layers()}
@@ -122,18 +131,22 @@ class Recorder:
             "epoch": np.repeat(steps / self._cohort.steps_per_epoch, n_members),
             "mode": self._cohort.settings.probe.mode,
             "output_cosine": np.concatenate([row.output_cosine for row in self._rows]),
+            "update_angle_deg": np.full(len(steps) * n_members, np.nan),
             **evaluated,
         }
         return pd.DataFrame(columns)[list(CHECKPOINTS)]
 
     def _layers(self) -> pd.DataFrame:
         shapes = self._network.layers[:-1]
-        n_members, layers, steps = len(self._cohort.runs), len(shapes), self._steps
+        n_members, layers = len(self._cohort.runs), len(shapes)
         shape = (n_members, layers)
+        blocks = [(row.step, mode, measures) for row in self._rows for mode, measures in row.measures.items()]
+        steps = np.array([step for step, _, _ in blocks])
         columns: dict[str, Any] = {
             "run_id": np.tile(np.repeat([run.run_id for run in self._cohort.runs], layers), len(steps)),
             "step": np.repeat(steps, n_members * layers),
             "epoch": np.repeat(steps / self._cohort.steps_per_epoch, n_members * layers),
+            "mode": np.repeat([mode for _, mode, _ in blocks], n_members * layers),
             "layer": np.tile(np.arange(1, layers + 1), n_members * len(steps)),
             "layer_name": np.tile([shape.name for shape in shapes], n_members * len(steps)),
             "width": np.tile([shape.size for shape in shapes], n_members * len(steps)),
@@ -144,7 +157,7 @@ class Recorder:
         absent = {name: np.full(shape, np.nan) for name in (*MEASURE_COLUMNS, *own)}
         absent["undefined"] = np.zeros(shape, dtype=np.int64)
         for name, nothing in absent.items():
-            columns[name] = np.stack([row.measures.get(name, nothing) for row in self._rows]).reshape(-1)
+            columns[name] = np.stack([measures.get(name, nothing) for _, _, measures in blocks]).reshape(-1)
         return pd.DataFrame(columns)[[*LAYERS, *own]]
 
     @property

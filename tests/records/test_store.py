@@ -56,7 +56,7 @@ def tables_of(run_ids):
     runs = frame(RUNS, [{"run_id": run_id, "test_accuracy": np.nan if run_id == "r1" else 0.1} for run_id in run_ids])
     runs.loc[0, "diverged_step"] = pd.NA
     known = ["study", "rule", "cell", "designs", "bp_run_id", "seed", "held_out"]
-    steps = [{"run_id": run_id, "step": step} for step in (0, 5) for run_id in run_ids]
+    steps = [{"run_id": run_id, "step": step, "mode": "batch"} for step in (0, 5) for run_id in run_ids]
     layers = [{**row, "layer": layer, "chance_p": np.nan} for row in steps for layer in (1, 2)]
     return {"runs": runs.drop(columns=known), "checkpoints": frame(CHECKPOINTS, steps), "layers": frame(LAYERS, layers)}
 

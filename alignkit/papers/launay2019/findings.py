@@ -13,7 +13,7 @@ from alignkit.claims.verdicts import evaluate
 from alignkit.errors import AnalysisError
 from alignkit.papers.launay2019.published import BOTTLENECK, Bottleneck, Hypothesis
 from alignkit.papers.published_summary import published_summary
-from alignkit.records.rows import summarised
+from alignkit.records.rows import last_layers, summarised
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import Contrast, contrast
 from alignkit.stats.mechanisms.association import Association, within_association
@@ -108,7 +108,7 @@ def layer_means(records: Records, *, rule: str, layer: int | None = None) -> pd.
 
     Averages over hidden layers, or those of one.
     """
-    last = records.layers[records.layers["step"] == records.layers.groupby("run_id")["step"].transform("max")]
+    last = last_layers(records)
     last = last if layer is None else last[last["layer"] == layer]
     values = last.assign(share=last["signal_cosine"] / last["ceiling_cosine"])
     columns = ["signal_cosine", "ceiling_cosine", "share"]
@@ -153,7 +153,7 @@ def cells(records: Records) -> pd.DataFrame:
 
 def defect_effects(records: Records) -> pd.DataFrame:
     """What each way of measuring adds to the cosine against one pass, by network, layer by layer, and at the output."""
-    last = records.layers[records.layers["step"] == records.layers.groupby("run_id")["step"].transform("max")]
+    last = last_layers(records)
     checkpoints = records.checkpoints
     at_end = checkpoints["step"] == checkpoints.groupby("run_id")["step"].transform("max")
     end = checkpoints[at_end].set_index("run_id")["output_cosine"]

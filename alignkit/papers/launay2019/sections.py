@@ -15,6 +15,7 @@ from alignkit.papers.launay2019.figures import bottleneck_figure, ceiling_figure
 from alignkit.papers.launay2019.findings import All
 from alignkit.papers.launay2019.markdown import cosine_text, effect_text, rows_of, table_lines
 from alignkit.papers.launay2019.published import HYPOTHESES, Hypothesis
+from alignkit.records.rows import layers_of
 from alignkit.records.store import Records
 from alignkit.stats.tables.levels import level_column, level_order, level_text
 from alignkit.text import ABSENT, change, change_interval, count, interval_text, number, signed
@@ -125,7 +126,7 @@ def bottleneck(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
     ]
     if len(everywhere):
         ids = everywhere["run_id"]
-        layers = found[name].layers
+        layers = layers_of(found[name])
         last = layers[layers["run_id"].isin(ids) & (layers["step"] == layers["step"].max())].sort_values("layer")
         lines += [
             "",

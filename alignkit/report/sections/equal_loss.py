@@ -78,12 +78,11 @@ def _compare(analysis: Analysis, claim: Claim, *, reach: float) -> AtEqualLoss:
     result = matched_comparison(
         analysis.claim_rows(claim)[list(analysis.runs.columns)],
         analysis.checkpoints,
-        analysis.own_layers(),
+        analysis.own_layers(claim.layer, claim.mode),
         factor=claim.factor,
         levels=claim.levels,
         response=claim.response,
         within=analysis.claim_factors(claim),
-        layer=claim.layer,
         summary="end" if claim.summary == "final" else "mean",
         reach=reach,
     )

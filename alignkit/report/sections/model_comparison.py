@@ -77,7 +77,9 @@ def model_comparison(analysis: Analysis) -> Answer | None:
 
 def _is_of_layers(analysis: Analysis, verdict: Verdict) -> bool:
     claim = verdict.claim
-    return claim.response in analysis.measures and claim.summary == "final" and claim.layer == "mean"
+    return (
+        claim.response in analysis.measures and claim.summary == "final" and (claim.layer, claim.mode) == ("mean", None)
+    )
 
 
 def _effects(

@@ -187,7 +187,7 @@ def _specification_curve(analysis: Analysis, verdict: Verdict, fits: dict[Any, L
     # The first of each list is what the claim declares.
     summaries = [claim.summary, *({"final", "auc"} - {claim.summary})] if of_layers else ["final"]
     return specification_curve(
-        partial(analysis.final, rule=claim.rule, design=verdict.design, layer=claim.layer),
+        partial(analysis.final, rule=claim.rule, design=verdict.design, layer=claim.layer, mode=claim.mode),
         factor=claim.factor,
         levels=claim.levels,
         within=within,
