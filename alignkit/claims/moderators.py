@@ -19,12 +19,13 @@ from alignkit.study.claim import Claim
 from alignkit.study.hypotheses import moderator_hypotheses
 from alignkit.text import after_number
 
+
 def level_effects(records: Records, claim: Claim, *, alpha: float) -> list[LevelEffect]:
     """The claim's contrast at every level of its moderators, on the same rows as its verdict."""
     if not claim.moderators:
         return []
     table, within = planned_table(records, claim), claim_factors(records, claim)
-    found = []
+    found: list[LevelEffect] = []
     for hypothesis in moderator_hypotheses(claim, records.study):
         for level in hypothesis.levels:
             if any((one.moderator, one.level) == (hypothesis.moderator, level) for one in found):
@@ -44,9 +45,7 @@ def _at(
     if result.n_seeds < 2 or rows["value"].isna().any():
         return LevelEffect(moderator, level, result.estimate, result.interval, n_seeds=result.n_seeds)
     equivalence = equivalence_test(result.differences, margin=claim.smallest_effect, alpha=alpha)
-    return LevelEffect(
-        moderator, level, result.estimate, result.interval, result.p, equivalence.p, result.n_seeds
-    )
+    return LevelEffect(moderator, level, result.estimate, result.interval, result.p, equivalence.p, result.n_seeds)
 
 
 def moderations(claim: Claim, effects: Sequence[LevelEffect], records: Records) -> list[Moderation]:
@@ -80,4 +79,6 @@ def depends_on(claim: Claim, effects: Sequence[LevelEffect], found: Sequence[Mod
 
 
 def _size(estimate: float, claim: Claim) -> str:
-    return f"{estimate:+.{digits_of(claim.response)}f}{after_number(unit_of(claim.response))}".replace("-", "−")
+    return f"{estimate:+.{digits_of(claim.response)}f}{after_number(unit_of(claim.response))}".replace(
+        "-", "\N{MINUS SIGN}"
+    )

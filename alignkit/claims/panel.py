@@ -155,7 +155,8 @@ def at_equal_steps(records: Records, claim: Claim, question: Question) -> tuple[
     left out, and seeds without a cell.
     """
     tables = [question_table(records, claim, question, every_rate=True)]
-    tables.append(question_table(records, claim, replace(question, response="update_ratio", mode=None), every_rate=True))
+    of_step = replace(question, response="update_ratio", mode=None)
+    tables.append(question_table(records, claim, of_step, every_rate=True))
     value, step = (table["value"].to_numpy(float) for table in tables)
     rows = tables[0].assign(step=np.log(np.where(step > 0, step, np.nan)), value=value)
     rows["cell_"] = cell_column(rows, [name for name in claim_factors(records, claim) if name != claim.factor])
@@ -211,9 +212,11 @@ def panels(records: Records, verdicts: Sequence[Verdict], *, alpha: float) -> li
     """The graded panel of each verdict's claim, the claims of a family judged together."""
     found = []
     for verdict in verdicts:
-        questions = panel_of(verdict.claim, records.study) if claim_design(records, verdict.claim) or not (
-            records.study.designs
-        ) else ()
+        questions = (
+            panel_of(verdict.claim, records.study)
+            if claim_design(records, verdict.claim) or not (records.study.designs)
+            else ()
+        )
         found.append(
             Panel(verdict.claim, tuple(answer(records, verdict.claim, each, alpha=alpha) for each in questions))
         )

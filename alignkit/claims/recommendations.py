@@ -299,7 +299,7 @@ def _held_out(records: Records, verdict: Verdict) -> dict[str, Any]:
         "interval": [_number(bound) for bound in result.interval],
         "n_seeds": result.n_seeds,
     }
-    if verdict.verdict in ("undecided", "not identifiable"):
+    if verdict.verdict == "undecided" or verdict.verdict == "not identifiable":
         return answer
     try:
         outcome = confirm(verdict.estimate, result.differences, margin=claim.smallest_effect, verdict=verdict.verdict)

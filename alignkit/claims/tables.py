@@ -58,9 +58,7 @@ def claim_table(
     return with_failed(table, claim, response or claim.response)
 
 
-def question_table(
-    records: Records, claim: Claim, question: Question, *, every_rate: bool = False
-) -> pd.DataFrame:
+def question_table(records: Records, claim: Claim, question: Question, *, every_rate: bool = False) -> pd.DataFrame:
     """The rows of a claim as a question of its panel asks them; with `every_rate`, one per run and not per replicate.
 
     A question about a measure takes it as the claim does, at the end or over training.

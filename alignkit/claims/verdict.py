@@ -119,8 +119,9 @@ class Verdicts(list[Verdict]):
 
 
 VERDICT_COLUMNS = (
-    "claim", "statement", "verdict", "grade", "grade_reason", "reason", "practice", "factor", "level_from", "level_to", "response", "unit",
-    "direction", "smallest_effect", "family", "declared", "rule", "design", "estimate", "low", "high",
+    "claim", "statement", "verdict", "grade", "grade_reason", "reason", "practice", "factor", "level_from",
+    "level_to", "response", "unit", "direction", "smallest_effect", "family", "declared", "rule", "design",
+    "estimate", "low", "high",
     "worst_low", "worst_high", "p", "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "df", "n_seeds",
     "n_cells", "learning_rates", "method", "warnings",
 )  # fmt: skip

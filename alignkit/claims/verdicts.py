@@ -83,9 +83,12 @@ def _evaluate(records: Records, alpha: float) -> list[Verdict]:
         effects = level_effects(records, claim, alpha=alpha) if isfinite(verdict.p) else []
         measured.append(
             replace(
-                verdict, declared=not reason, warnings=warnings, level_effects=tuple(effects),
+                verdict,
+                declared=not reason,
+                warnings=warnings,
+                level_effects=tuple(effects),
                 moderations=tuple(moderations(claim, effects, records)) if effects else (),
-            )  # fmt: skip
+            )
         )
     judged = _in_families(measured, untested=_untested(records), alpha=alpha)
     return [

@@ -221,8 +221,10 @@ def validate(
     from alignkit.execution.checks import plan_cohorts
     from alignkit.execution.pilot import pilot_plan
     from alignkit.execution.run_study import open_study, study_plan
+    from alignkit.execution.tuning import check_tuning
     from alignkit.settings.modules import module_file, own_names
     from alignkit.study.defects import defects
+    from alignkit.study.hypotheses import panel_notes
     from alignkit.study.plan import every_settings
     from alignkit.study.seed_notes import seed_notes
 
@@ -240,7 +242,9 @@ def validate(
         plan_cohorts(planned, device="cpu")
         if source.study.pilot is not None:
             pilot_plan(source.study, source=str(source.path))
-        notes = (*defects(source.study).values(), *seed_notes(source.study), *data_notes(data_of(planned.runs)))
+        check_tuning(planned)
+        notes = (*defects(source.study).values(), *seed_notes(source.study), *panel_notes(source.study))
+        notes += data_notes(data_of(planned.runs))
     say(f"{source.path}: valid. {planned.cells:,} cells, {len(planned.runs):,} runs")
     for name in own:
         say(f"Imported {name} from {module_file(name.partition(':')[0])}")
@@ -273,7 +277,9 @@ def plan(
     from alignkit.execution.checks import check_device, plan_cohorts
     from alignkit.execution.devices import choose_device, default_workers
     from alignkit.execution.run_study import known_rates, open_study, study_plan
+    from alignkit.execution.tuning import check_tuning
     from alignkit.study.defects import defects
+    from alignkit.study.hypotheses import panel_notes
     from alignkit.study.seed_notes import seed_notes
     from alignkit.text import count
 
@@ -295,7 +301,9 @@ def plan(
 
             piloted = pilot_plan(source.study, source=str(source.path))[0]
             stages.insert(0, ("its pilot", plan_cohorts(piloted, device=device)))
+        check_tuning(planned)
         notes = (*planned.notes, *defects(source.study).values(), *seed_notes(source.study))
+        notes += panel_notes(source.study)
         notes += data_notes(data_of(planned.runs))
     table = Table(
         "",

@@ -110,7 +110,7 @@ def summarised(
     summary: Literal["final", "auc"] = "final",
     layer: Layer = "mean",
     mode: str | None = None,
-    rates: Rates | Literal["every"] = "within",
+    rates: Rates = "within",
 ) -> pd.DataFrame:
     """`run_summaries` of all the records' runs, worked out once: an analysis asks for the same ones many times."""
     require_summary(summary, layer, mode)  # before the memo, to which True is 1

@@ -180,9 +180,7 @@ def _load(directory: Path) -> Records:
     short = tables["runs"]["run_id"].isin(tunes)
     tuning = tables["runs"][short].reset_index(drop=True) if short.any() else None
     if tuning is not None:
-        tables = {
-            name: table[~table["run_id"].isin(tunes)].reset_index(drop=True) for name, table in tables.items()
-        }
+        tables = {name: table[~table["run_id"].isin(tunes)].reset_index(drop=True) for name, table in tables.items()}
     recorded = Records(
         study=study,
         runs=tables["runs"],

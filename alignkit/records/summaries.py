@@ -89,7 +89,7 @@ def run_summaries(
     summary: Literal["final", "auc"] = "final",
     layer: Layer = "mean",
     mode: str | None = None,
-    rates: Rates | Literal["every"] = "within",
+    rates: Rates = "within",
 ) -> pd.DataFrame:
     """One row per replicate: the columns of `runs`, `value`, and `missing`, which says why a value is missing.
 

@@ -12,9 +12,9 @@ from alignkit.errors import AnalysisError
 from alignkit.study.runs import Plan
 from alignkit.study.tuning import Tried
 
-Rates = Literal["within", "best", "common"] | float
+Rates = Literal["within", "best", "common", "every"] | float
 """Which of a replicate's rates count: those within one standard error of its best, its single best, the best rate of
-its arm over all seeds, or one rate by its value."""
+its arm over all seeds, all of them, or one rate by its value."""
 
 
 def tried_of(finished: pd.DataFrame, plan: Plan) -> dict[str, list[Tried]]:
@@ -62,6 +62,8 @@ def chosen_rates(runs: pd.DataFrame, rates: Rates = "within") -> pd.Series:
     score = score.where(alive)
     if isinstance(rates, float | int) and not isinstance(rates, bool):
         return alive & np.isclose(runs["lr"].astype(float), float(rates), rtol=1e-9)
+    if rates == "every":
+        return alive
     if rates == "common":
         return alive & _is_common_best(runs, score)
     best = score.groupby(runs["replicate"]).transform("max")
@@ -71,7 +73,7 @@ def chosen_rates(runs: pd.DataFrame, rates: Rates = "within") -> pd.Series:
     if rates != "within":
         raise AnalysisError(f'rates: expected "within", "best", "common" or a learning rate; got {rates!r}')
     regression = runs["validation_accuracy"].isna()
-    of_accuracy = np.sqrt((best * (1 - best)).clip(lower=0) / runs["validation_samples"])
+    of_accuracy = ((best * (1 - best)).clip(lower=0) / runs["validation_samples"]) ** 0.5
     at_best = runs["validation_loss_error"].where(score == best)
     of_loss = at_best.groupby(runs["replicate"]).transform("min")
     error = of_accuracy.where(~regression, of_loss).fillna(0.0)
@@ -82,10 +84,10 @@ def _is_common_best(runs: pd.DataFrame, score: pd.Series) -> pd.Series:
     arm = runs.groupby(["rule", "cell", "designs"], sort=False).ngroup()
     by_rate = score.groupby([arm, runs["lr"]]).agg(["mean", "count"])
     seeds = runs["replicate"].groupby(arm).nunique()
-    everywhere = by_rate["count"] == by_rate.index.get_level_values(0).map(seeds)
-    mean = by_rate["mean"].where(everywhere)
-    chosen = {group: rate for group, rate in mean.dropna().groupby(level=0).idxmax()}
-    return runs["lr"] == arm.map(chosen)
+    everywhere = by_rate["count"].to_numpy() == seeds.loc[by_rate.index.get_level_values(0)].to_numpy()
+    mean = by_rate["mean"][everywhere].dropna()
+    chosen = dict(mean.groupby(level=0).idxmax())
+    return runs["lr"] == arm.map({int(one): rate for one, (_, rate) in chosen.items()})
 
 
 def edge_counts(runs: pd.DataFrame) -> pd.DataFrame:
@@ -116,15 +118,16 @@ def per_replicate(runs: pd.DataFrame, value: pd.Series, rates: Rates = "within")
     mean = value[counts].groupby(of).mean().mask(lost)
     table = first.copy()
     for column in _averaged(runs):
+        numbers = kept[column].to_numpy(float)
         logs = column in ("lr", "output_lr")
-        numbers = kept[column].astype(float)
-        means = (np.log(numbers) if logs else numbers).groupby(of).mean()
-        table[column] = first["replicate"].map(np.exp(means) if logs else means)
+        means = pd.Series(np.log(numbers) if logs else numbers, kept.index).groupby(of).mean()
+        values = first["replicate"].map(means).astype(float)
+        table[column] = np.exp(values.to_numpy()) if logs else values
     alive = (~runs["diverged"].astype(bool)).groupby(runs["replicate"]).any()
     table["diverged"] = ~first["replicate"].map(alive).astype(bool)
     table["run_id"], table["bp_run_id"] = first["replicate"], first["bp_replicate"]
-    values = first["replicate"].map(mean).astype(float)
-    return table.reset_index(drop=True), values.reset_index(drop=True)
+    value_of = first["replicate"].map(mean).astype(float)
+    return table.reset_index(drop=True), value_of.reset_index(drop=True)
 
 
 def _averaged(runs: pd.DataFrame) -> Sequence[str]:

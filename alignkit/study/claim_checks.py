@@ -10,6 +10,7 @@ from alignkit.errors import StudyError, nearest
 from alignkit.settings.modules import import_class, is_own
 from alignkit.stats.tables.levels import level_text
 from alignkit.study.claim import Claim, layer_number
+from alignkit.study.hypotheses import moderator_hypotheses
 from alignkit.study.runs import Plan
 from alignkit.text import listed
 
@@ -22,6 +23,7 @@ def check_claims(plan: Plan) -> None:
     arms_of = functools.cache(lambda design, factor: _arms(plan, design, factor))
     for claim in plan.study.claims:
         _check_claim(claim, plan, f"{plan.source}: claim {claim.name}", arms_of)
+        moderator_hypotheses(claim, plan.study)
 
 
 def _arms(plan: Plan, design: str | None, factor: str) -> Arms:

@@ -60,9 +60,7 @@ def _factor(claim: Claim, study: Study, name: str) -> Factor:
 
 def family_of(study: Study) -> tuple[int, int]:
     """The confirmatory claims that can be judged, and the hypotheses on their moderators."""
-    claims = [
-        claim for claim in study.claims if claim.family == "confirmatory" and not not_identifiable(claim, study)
-    ]
+    claims = [claim for claim in study.claims if claim.family == "confirmatory" and not not_identifiable(claim, study)]
     return len(claims), sum(len(moderator_hypotheses(claim, study)) for claim in claims)
 
 

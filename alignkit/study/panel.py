@@ -11,7 +11,7 @@ from alignkit.settings.study_options import Settings
 from alignkit.settings.types import Stage
 from alignkit.study.claim import Claim
 from alignkit.study.designs import cells_of, declared_factors, flat
-from alignkit.study.plan import resolve
+from alignkit.study.resolve import resolve
 from alignkit.study.study import Study
 
 MOST_GRADED = 25
@@ -74,9 +74,7 @@ def _first_mode(response: str, study: Study) -> str | None:
 
 
 def _moded() -> frozenset[str]:
-    return frozenset(
-        column.name for group, columns in MEASURES.items() if group != "step" for column in columns
-    )
+    return frozenset(column.name for group, columns in MEASURES.items() if group != "step" for column in columns)
 
 
 def _places(claim: Claim, study: Study) -> Iterator[Question]:

@@ -10,8 +10,7 @@ from alignkit.columns import Column, show_columns
 from alignkit.errors import StudyError
 from alignkit.settings.measures import own_columns
 from alignkit.settings.rules import RuleOptions, check_options, chosen_options
-from alignkit.settings.study_options import SECTIONS, Settings
-from alignkit.settings.validation import validated
+from alignkit.settings.study_options import Settings
 from alignkit.study.claim_checks import check_claims
 from alignkit.study.designs import (
     Factor,
@@ -24,6 +23,7 @@ from alignkit.study.designs import (
     require_few_runs,
 )
 from alignkit.study.identities import Fingerprint, arm_id, replicate_ids, run_ids
+from alignkit.study.resolve import resolve
 from alignkit.study.runs import Plan, Rates, Run
 from alignkit.study.study import Design, Study
 from alignkit.study.tuning import Tried, at_rate, best_rates, next_rate
@@ -101,26 +101,6 @@ def every_settings(study: Study, *, source: str = "study", own_modules: bool = T
         place = f"{source}: designs.{name}"
         for cell in cells_of(design, declared.get(name, ()), place)[0]:
             yield resolve(study, {**flat(design.base), **cell.overrides}, place, own_modules=own_modules)
-
-
-def resolve(study: Study, overrides: Mapping[str, Any], place: str, *, own_modules: bool = True) -> Settings:
-    """The study's settings with dotted `overrides`, validated."""
-    raw = study.model_dump(include=set(SECTIONS), exclude_unset=True)
-    if any(path.startswith("network.") for path in overrides):
-        network = {path.split(".", 1)[1] for path in overrides if path.startswith("network.")}
-        if "widths" in network:
-            raw["network"] = {k: v for k, v in raw.get("network", {}).items() if k not in ("width", "depth")}
-        elif network & {"width", "depth"}:
-            raw["network"] = {k: v for k, v in raw.get("network", {}).items() if k != "widths"}
-    for path, value in overrides.items():
-        section, _, key = path.partition(".")
-        if section not in SECTIONS or not key:
-            raise StudyError(
-                f'{place}: "{path}" is no option; expected section.key with a section of {", ".join(SECTIONS)}'
-            )
-        raw.setdefault(section, {})
-        raw[section] = {**raw[section], key: value}
-    return validated(Settings, raw, source=place, own_modules=own_modules)
 
 
 @dataclass(frozen=True)

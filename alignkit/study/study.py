@@ -120,8 +120,9 @@ class Study(Settings):
     one of its `profiles` where asked; `profile` then names it.
 
     `seeds` is a count, or a list. `held_out_seeds` run as the others do and take no part in any verdict: they
-    are where a finding is confirmed, under `held_out_rules` alone where those are named. Sections, designs and claims are objects or dicts, whose keys are those of a
-    study file. A study of one grid gives its `factors` alone, without `designs`.
+    are where a finding is confirmed, under `held_out_rules` alone where those are named. Sections, designs and claims
+    are objects or dicts, whose keys are those of a study file. A study of one grid gives its `factors`
+    alone, without `designs`.
 
     >>> study = Study(name="norms", network={"width": 32}, factors={"network.norm": ["none", "batch"]}, seeds=10)
     >>> print(study.to_toml())

@@ -85,6 +85,10 @@ class Recorder:
         return {"runs": self._runs(), "checkpoints": self._checkpoints(), "layers": self._layers()}
 
     @property
+    def _classes(self) -> float:
+        return float("nan") if self._dataset.train.targets.is_floating_point() else float(self._dataset.outputs)
+
+    @property
     def _diverged(self) -> np.ndarray:
         return (self._diverged_step > 0).cpu().numpy()
 
@@ -93,9 +97,7 @@ class Recorder:
         for name in SPLITS:
             split = getattr(self._dataset, name)
             nothing = np.full(len(self._cohort.runs), np.nan)
-            loss, error, accuracy = (
-                (nothing,) * 3 if split is None else evaluate(self._network, split, samples=samples)
-            )
+            loss, error, accuracy = (nothing,) * 3 if split is None else evaluate(self._network, split, samples=samples)
             columns = {f"{name}_loss": loss, f"{name}_accuracy": accuracy, f"{name}_loss_error": error}
             for column, values in columns.items():
                 found[column] = np.where(diverged, np.nan, values)
@@ -110,7 +112,7 @@ class Recorder:
                 "run_id": [run.run_id for run in self._cohort.runs],
                 **{name: values for name, values in evaluated.items() if name in RUNS},
                 "validation_samples": float("nan") if split is None else float(len(split)),
-                "classes": float("nan") if self._dataset.train.targets.is_floating_point() else float(self._network.outputs),
+                "classes": self._classes,
                 "lr": [t.lr for t in training],
                 "output_lr": [t.lr if t.output_lr is None else t.output_lr for t in training],
                 "diverged": diverged_step > 0,
