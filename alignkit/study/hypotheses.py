@@ -77,8 +77,8 @@ def panel_notes(study: Study) -> tuple[str, ...]:
         questions = panel_of(claim, study)
         core, graded = ([q.label for q in questions if getattr(q, kind)] for kind in ("core", "graded"))
         other = [question.label for question in questions if not question.core]
-        beside = f"; beside them {listed(other)}" if other else ""
-        notes.append(f"Claim {claim.name}: {count(len(graded), 'graded row')}, core {listed(core)}{beside}")
+        beside = f". Beside them: {listed(other)}" if other else ""
+        notes.append(f"Claim {claim.name}: {count(len(graded), 'graded row')}. Core: {listed(core)}{beside}")
     claims, hypotheses = family_of(study)
     if claims:
         size, seeds = claims + hypotheses, len(study.seed_list)

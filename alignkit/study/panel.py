@@ -16,7 +16,7 @@ from alignkit.study.study import Study
 
 MOST_GRADED = 25
 """Graded rows of a panel: with more of them, few seeds could contradict nothing."""
-PLACES = {"signal": "at h", "centred": "at h, centred", "delta": "at z", "gradient": "weight gradient", "step": "step"}
+PLACES = {"signal": "at h", "centred": "at h less batch means", "delta": "at z", "gradient": "weight gradient", "step": "step"}
 """Where a teaching signal is compared with back-propagation's."""
 _KINDS = ("_angle_deg", "_cosine")
 _MODES = {"batch": "batch statistics", "eval": "evaluation mode", "train": "training mode"}
@@ -89,7 +89,7 @@ def _places(claim: Claim, study: Study) -> Iterator[Question]:
         if response not in known or name == "centred":
             continue
         for mode in (None,) if name == "step" else study.probe.every_mode:
-            label = words if mode is None else f"{words}, {_MODES[mode]}"
+            label = words if mode is None else f"{words} ({_MODES[mode]})"
             row = Question(
                 f"{name}-{mode}" if mode else name, label, "place", response + excess, mode, claim.layer, core=True
             )
@@ -99,7 +99,7 @@ def _places(claim: Claim, study: Study) -> Iterator[Question]:
             yield replace(row, core=False, graded=False, comparable=False, why=_TWO_KINDS)
             if f"centred{kind}" in known:
                 yield replace(
-                    row, key=f"centred-{mode}", label=f"{PLACES['centred']}, {_MODES[str(mode)]}",
+                    row, key=f"centred-{mode}", label=f"{PLACES['centred']} ({_MODES[str(mode)]})",
                     response=f"centred{kind}{excess}",
                 )  # fmt: skip
 
@@ -155,17 +155,15 @@ def arms(claim: Claim, study: Study) -> tuple[Settings, Settings]:
     return study.settings, study.settings
 
 
-def _norms_after_op(settings: Settings) -> tuple[bool, ...]:
-    """For each hidden layer, whether a batch norm directly follows its weight op."""
+def _norms_after_op(settings: Settings) -> bool:
+    """Whether a batch norm directly follows the weight op of some hidden layer."""
     network = settings.network
-    rows = network.layers or (None,) * network.hidden_layers
-    found = []
-    for row in rows:
+    for row in network.layers or (None,) * network.hidden_layers:
         norm = network.norm if row is None or row.norm is None else row.norm
         order: tuple[Stage, ...] = network.order if row is None or row.order is None else row.order
-        active = [stage for stage in order if stage in ("norm", "activation")]
-        found.append(norm == "batch" and active[0] == "norm")
-    return tuple(found)
+        if norm == "batch" and next(stage for stage in order if stage in ("norm", "activation")) == "norm":
+            return True
+    return False
 
 
 def not_identifiable(claim: Claim, study: Study) -> str:
