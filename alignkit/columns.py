@@ -107,6 +107,14 @@ MEASURES: dict[str, tuple[Column, ...]] = {
             unit="°",
             better="lower",
         ),
+        Column(
+            "centred_angle_deg",
+            "the same of t_l and g_l less their means over the probe, unit by unit; samples left without either are "
+            "left out",
+            "angle to the BP signal, both centred",
+            unit="°",
+            better="lower",
+        ),
         Column("undefined", "samples with a zero vector in either place; excluded, never scored", kind="int64"),
     ),
     "delta": (
@@ -116,6 +124,13 @@ MEASURES: dict[str, tuple[Column, ...]] = {
             "cosine with the BP delta",
             better="higher",
         ),
+        Column(
+            "delta_angle_deg",
+            "mean over samples of the angle at the weight op's output, in degrees",
+            "angle to the BP delta",
+            unit="°",
+            better="lower",
+        ),
     ),
     "gradient": (
         Column(
@@ -124,6 +139,13 @@ MEASURES: dict[str, tuple[Column, ...]] = {
             "cosine with the BP gradient",
             better="higher",
         ),
+        Column(
+            "gradient_angle_deg",
+            "angle between the batch weight gradients, in degrees",
+            "angle to the BP gradient",
+            unit="°",
+            better="lower",
+        ),
     ),
     "step": (
         Column(
@@ -131,6 +153,14 @@ MEASURES: dict[str, tuple[Column, ...]] = {
             "Frobenius cosine of the last displacement of W_l and -BP gradient of its batch, over weights not frozen",
             "cosine of the step with the BP gradient",
             better="higher",
+        ),
+        Column(
+            "step_angle_deg",
+            "angle between the last displacement of W_l and -BP gradient of its batch, over weights not frozen, in "
+            "degrees",
+            "angle of the step to the BP gradient",
+            unit="°",
+            better="lower",
         ),
         Column("update_ratio", "|dW_l| / |W_l| of the last step"),
     ),
@@ -170,6 +200,19 @@ MEASURES: dict[str, tuple[Column, ...]] = {
     ),
     "common_mode": (Column("common_mode", "share of the teaching signal that is the same for every sample"),),
     "rank": (Column("effective_rank", "(tr G)^2 / tr G^2 of the centred Gram matrix of h_l"),),
+    "norms": (
+        Column("teaching_norm", "median over samples of |t_l|", "length of the teaching signal"),
+        Column("gradient_norm", "median over samples of |g_l|", "length of the BP signal"),
+        Column("activation_norm", "median over samples of |h_l|", "length of the activations"),
+    ),
+    "stability": (
+        Column(
+            "gradient_stability",
+            "Frobenius cosine of BP's weight gradients of two passes, one for each half of the probe batch, each with "
+            "its own batch statistics; it describes the reference",
+            "agreement of the BP gradients of two half batches",
+        ),
+    ),
 }
 """Groups of columns of `layers` that `probe.measures` chooses from. The class that `measures/measure.py` names for a
 group computes its columns together."""

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from alignkit.numerics.inner_products import centred, cosine_and_lengths, length
+from alignkit.numerics.inner_products import centred, chord, cosine_and_lengths, length
 from alignkit.numerics.kinds import Bool, Float
 from alignkit.numerics.products import elementwise, matmul
 from alignkit.numerics.tensors import Broadcast, Numbers, PerMember, PerSample, Signal, Vectors
@@ -90,11 +90,14 @@ class Directions:
         return angles
 
     def _angle_from_chords(self, other: Directions, cosine: Numbers) -> Numbers:
-        sign = torch.where(cosine < 0, -1.0, 1.0)
+        sign = _sign(cosine)
         smaller = length((self.scaled / (self.scaled_length * sign)[..., None]).sub_(other.unit))
-        larger = torch.sqrt((4.0 - smaller * smaller).clamp_min(0.0))
-        nearest = torch.rad2deg(2.0 * elementwise(torch.atan2, smaller, larger))
-        return torch.where(sign < 0, 180.0 - nearest, nearest)
+        return _from_smaller(smaller, sign)
+
+    def array_angle_deg(self, other: Directions, cosine: Numbers) -> Numbers:
+        """`angle_deg` of vectors as long as weight matrices, [E, d], of which no copies are made."""
+        lengths = self.scaled_length, other.scaled_length
+        return array_angle_deg(self._numbers, other._numbers, lengths, cosine)
 
     def _of(self, chosen: Chosen) -> Directions:
         """The chosen of the vectors, by a mask [...]."""
@@ -103,6 +106,35 @@ class Directions:
 
 _NEAR = 0.9
 """Cosine beyond which an angle is not taken from it. Below, arccos loses a bit at most."""
+
+
+def array_angle_deg(
+    u: Vectors, v: Vectors, lengths: tuple[Numbers, Numbers], cosine: Numbers, *, less: Vectors | None = None
+) -> Numbers:
+    """The angles in degrees [E] of arrays u, or u `less` another, with v, all [E, d], of known lengths and cosines: as
+    `Directions.angle_deg`, but for the memory that it takes."""
+    sign = _sign(cosine)
+    signed = lengths[0] * sign
+    if cosine.is_cuda:
+        return _from_smaller(chord(u, v, (signed, lengths[1]), less=less), sign)
+    angles = torch.rad2deg(elementwise(torch.acos, cosine))
+    for near in torch.nonzero(cosine.abs() > _NEAR).flatten().tolist():
+        one = slice(near, near + 1)
+        without = None if less is None else less[one]
+        smaller = chord(u[one], v[one], (signed[one], lengths[1][one]), less=without)
+        angles[one] = _from_smaller(smaller, sign[one])
+    return angles
+
+
+def _sign(cosine: Numbers) -> Numbers:
+    return torch.where(cosine < 0, -1.0, 1.0)
+
+
+def _from_smaller(smaller: Numbers, sign: Numbers) -> Numbers:
+    """The angle in degrees, of the smaller of |u - v| and |u + v| of unit vectors, and of their cosine's sign."""
+    larger = torch.sqrt((4.0 - smaller * smaller).clamp_min(0.0))
+    nearest = torch.rad2deg(2.0 * elementwise(torch.atan2, smaller, larger))
+    return torch.where(sign < 0, 180.0 - nearest, nearest)
 
 
 def cosine(u: Broadcast, v: Broadcast) -> Numbers:

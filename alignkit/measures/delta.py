@@ -10,4 +10,5 @@ class Delta(Measure):
     columns, needs = MEASURES["delta"], ("deltas",)
 
     def of_deltas(self, deltas: LayerDeltas) -> OfLayer:
-        return {"delta_cosine": deltas.own.cosine(deltas.reference)}
+        cosine = deltas.own.cosine(deltas.reference)
+        return {"delta_cosine": cosine, "delta_angle_deg": deltas.own.angle_deg(deltas.reference, cosine)}

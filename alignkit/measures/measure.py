@@ -148,6 +148,8 @@ BUILT_IN = {
     "weight": "alignkit.measures.weight:Weight",
     "jacobian": "alignkit.measures.jacobian:Jacobian",
     "step": "alignkit.measures.step:Step",
+    "norms": "alignkit.measures.norms:Norms",
+    "stability": "alignkit.measures.stability:Stability",
 }
 """The classes of the groups of `columns.MEASURES`, in the order in which they are computed."""
 assert set(BUILT_IN) == set(MEASURES)

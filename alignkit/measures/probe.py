@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from alignkit.errors import StudyError
 from alignkit.measures.angles import Directions
+from alignkit.measures.gradient import update_angle_deg
 from alignkit.measures.measure import (
     BUILT_IN,
     LastStep,
@@ -44,6 +46,14 @@ def probe_mode(name: str, *, step: int) -> Mode:
     if name == "eval":
         return EVALUATION
     return Mode(batch_statistics=True, dropout_step=-1 - step if name == "train" else None)
+
+
+class Measured(NamedTuple):
+    """What a checkpoint finds of the networks: columns of `layers`, [E, hidden layers], and of `checkpoints`, [E]."""
+
+    measures: Measures
+    output_cosine: np.ndarray
+    update_angle_deg: np.ndarray
 
 
 class Probe:
@@ -82,8 +92,8 @@ class Probe:
         found = [measure.of_step(LastStep(before, bp_gradient)) for measure in self._of_step]
         return columns([_merged(layer) for layer in zip(*found, strict=True)], self._of_step)
 
-    def measure(self, step: int, mode: ProbeMode | None = None) -> tuple[Measures, np.ndarray]:
-        """The chosen measures of the networks as they are, in the first mode or another, and `output_cosine` [E]."""
+    def measure(self, step: int, mode: ProbeMode | None = None) -> Measured:
+        """The chosen measures of the networks as they are, in the first mode or another."""
         network, name = self._network, mode or self._options.mode
         measures = self._measures[name]
         kept = {name: tensor.clone() for name, tensor in self._watched().items()}
@@ -121,7 +131,8 @@ class Probe:
                 found.update(measure.of_deltas(deltas))
             del deltas, delta, ours, bp
         self._require_unchanged(kept)
-        return columns(layers, measures), self_test.cpu().numpy()
+        angle = update_angle_deg(layers) if "gradient" in self._options.groups else self._subject.undefined
+        return Measured(columns(layers, measures), self_test.cpu().numpy(), angle.cpu().numpy().copy())
 
     def _watched(self) -> dict[str, Tensor]:
         """What a measurement must leave as it is: the rule's state, and under a user's own measures the networks'."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from alignkit.columns import MEASURES
+from alignkit.measures.angles import array_angle_deg
 from alignkit.measures.measure import LastStep, Measure, OfLayer
 from alignkit.numerics.inner_products import update_products
 
@@ -22,5 +23,7 @@ class Step(Measure):
             )
             inner, moved, weight, steepest = update_products(new, old, gradient)
             cosine = (-inner / (moved * steepest)).clamp(-1.0, 1.0)
-            found.append({"step_cosine": cosine, "update_ratio": torch.where(weight > 0, moved / weight, torch.nan)})
+            angle = array_angle_deg(new, gradient, (moved, -steepest), cosine, less=old)
+            ratio = torch.where(weight > 0, moved / weight, torch.nan)
+            found.append({"step_cosine": cosine, "step_angle_deg": angle, "update_ratio": ratio})
         return found

@@ -33,6 +33,8 @@ class Pass:
     phase: Literal["training", "probing"] = "probing"
     step: int | Tensor = 0
     """The number of the training step, from 1; 0 where the pass is no step."""
+    dropout_step: int | Tensor | None = None
+    """The counter of its dropout masks; None where dropout was off."""
 
 
 class TeachingRule(Protocol):

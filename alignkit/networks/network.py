@@ -148,7 +148,9 @@ class Network:
         output = self._weight_op(len(self.layers), inputs[-1])  # y: [E, N, C]
         error = output_error(self.loss, output, targets)  # e: [E, N, C]
         total = torch.stack([*totals, _first_sample(output)]).sum(0) if watch else None  # [E]
-        return Pass(inputs, caches, hidden, output, error, targets, total, self.masks, mode.phase, mode.step)
+        return Pass(
+            inputs, caches, hidden, output, error, targets, total, self.masks, mode.phase, mode.step, mode.dropout_step
+        )
 
     def predict(self, x: Inputs) -> Output:
         """y [E, N, C] in evaluation mode, nothing kept."""

@@ -66,6 +66,24 @@ def update_products(new: Broadcast, old: Broadcast, gradient: Broadcast) -> tupl
     return inner, update, before, steepest
 
 
+def chord(u: Vectors, v: Vectors, lengths: tuple[Numbers, Numbers], *, less: Vectors | None = None) -> Numbers:
+    """|u / lengths[0] - v / lengths[1]| along the last axis, [...] in float64, of u, or of u `less` another.
+
+    On a CPU of a piece at a time, so that whole arrays are never copied.
+    """
+    first, second = (each[..., None] for each in lengths)
+    total, d = torch.zeros_like(lengths[0]), u.shape[-1]
+    for start in range(0, d, d if u.is_cuda else LONGEST_DOT):
+        piece = slice(start, start + d if u.is_cuda else start + LONGEST_DOT)
+        difference = u[..., piece].to(torch.float64, copy=True)
+        if less is not None:
+            difference -= less[..., piece]
+        difference /= first
+        difference -= v[..., piece].to(torch.float64, copy=True).div_(second)
+        total += length(difference).square()
+    return total.sqrt()
+
+
 def products_with_images(u: Signal, v: Signal, image_of_u: Signal, image_of_v: Signal) -> ThreeSums:
     """Of u, v and their images Mu, Mv under some map, all [E, N, d], the sums over samples of u·Mv, u·Mu and v·Mv,
     [3, E] in float64: on a CPU."""

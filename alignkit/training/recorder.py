@@ -29,7 +29,7 @@ class _Row(NamedTuple):
     step: int
     measures: Mapping[ProbeMode, Measures]
     """By mode, the study's own first."""
-    output_cosine: np.ndarray
+    of_runs: dict[str, np.ndarray]
     evaluated: dict[str, np.ndarray]
 
 
@@ -65,13 +65,15 @@ class Recorder:
         self.check(step)
         options = self._cohort.settings.probe
         first, *others = options.modes_of(at_the_end=step == self._cohort.steps)
-        measures, output_cosine = self._probe.measure(step, first)
-        by_mode = {first: {**measures, **(last_update or {})}}
-        by_mode |= {mode: self._probe.measure(step, mode)[0] for mode in others}
-        output_cosine[self._diverged] = np.nan
+        measured = self._probe.measure(step, first)
+        by_mode = {first: {**measured.measures, **(last_update or {})}}
+        by_mode |= {mode: self._probe.measure(step, mode).measures for mode in others}
+        of_runs = {"output_cosine": measured.output_cosine, "update_angle_deg": measured.update_angle_deg}
+        for values in of_runs.values():
+            values[self._diverged] = np.nan
         for found in by_mode.values():
             self._leave_out_diverged(found)
-        self._rows.append(_Row(step, by_mode, output_cosine, self._evaluated(options.evaluation_samples)))
+        self._rows.append(_Row(step, by_mode, of_runs, self._evaluated(options.evaluation_samples)))
 
     def _leave_out_diverged(self, measures: Measures) -> None:
         diverged = self._diverged
@@ -124,17 +126,13 @@ class Recorder:
 
     def _checkpoints(self) -> pd.DataFrame:
         n_members, steps = len(self._cohort.runs), self._steps
-        evaluated = {
-            name: np.concatenate([row.evaluated[name] for row in self._rows]) for name in self._rows[0].evaluated
-        }
+        rows = [{**row.of_runs, **row.evaluated} for row in self._rows]
         columns = {
             "run_id": [run.run_id for run in self._cohort.runs] * len(steps),
             "step": np.repeat(steps, n_members),
             "epoch": np.repeat(steps / self._cohort.steps_per_epoch, n_members),
             "mode": self._cohort.settings.probe.mode,
-            "output_cosine": np.concatenate([row.output_cosine for row in self._rows]),
-            "update_angle_deg": np.full(len(steps) * n_members, np.nan),
-            **evaluated,
+            **{name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
         }
         return pd.DataFrame(columns)[list(CHECKPOINTS)]
 

@@ -103,9 +103,9 @@ def test_records_are_read_without_its_module(tmp_path):
 def test_what_alignkit_measures_stays_as_it_is(tmp_path):
     members = members_of(2, network={"width": 6, "depth": 2}, probe={"measures": ["signal", *OWN]})
     net, x, targets = cohort_of(members, shape=(5,))
-    with_own, _ = Probe(net, DFA(net, members), members, x[0], targets[0]).measure(0)
+    with_own, *_ = Probe(net, DFA(net, members), members, x[0], targets[0]).measure(0)
     members = members_of(2, network={"width": 6, "depth": 2}, probe={"measures": ["signal"]})
-    alone, _ = Probe(net, DFA(net, members), members, x[0], targets[0]).measure(0)
+    alone, *_ = Probe(net, DFA(net, members), members, x[0], targets[0]).measure(0)
     assert set(with_own) - set(alone) == {"zero_fraction", "sign_agreement", "sign_worst", "turn_deg"}
     assert all(np.array_equal(alone[name], with_own[name]) for name in alone)
     assert with_own["zero_fraction"].shape == (2, 2)

@@ -8,8 +8,8 @@ import torch
 from engine import cohort_of, cosine_rounding, members_of
 
 from alignkit.measures import gradient
-from alignkit.measures.angles import Directions, frobenius_cosine
-from alignkit.measures.gradient import from_samples
+from alignkit.measures.angles import Directions, angle_deg, frobenius_cosine
+from alignkit.measures.gradient import from_samples, of_gradients, update_angle_deg
 from alignkit.measures.probe import Probe, probe_mode
 from alignkit.rules import rule_class
 from alignkit.rules.bp import BP
@@ -32,6 +32,10 @@ def _layer(inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor, torch
 
 
 def _cosines(h, own, reference):
+    return _found(h, own, reference)["gradient_cosine"]
+
+
+def _found(h, own, reference):
     return from_samples(h, Directions(own), Directions(reference))
 
 
@@ -68,6 +72,43 @@ def test_cosines_from_samples_do_not_depend_on_company(inputs, outputs):
         assert alone[0] == together[member] == pair[0]
 
 
+@pytest.mark.parametrize("inputs,outputs", [(64, 32), (33, 17), (20, 50)])
+def test_angles_and_lengths_from_samples_are_those_of_the_gradients(inputs, outputs):
+    tensors = _layer(inputs, outputs)
+    h, *deltas = (tensor.double() for tensor in tensors)
+    gradients = [(delta.mT @ h).flatten(1) for delta in deltas]
+    found, wanted = _found(*tensors), angle_deg(*gradients)
+    # an angle is off by what its gradients are turned, and near 90 degrees by what its cosine is off
+    allowed = torch.rad2deg(2.0 * cosine_rounding(*tensors))
+    assert ((found["gradient_angle_deg"] - wanted).abs() <= allowed)[:3].all()
+    assert found["gradient_angle_deg"][3] < 1e-5 and found["gradient_angle_deg"][4].isnan()
+    assert torch.allclose(found["bp_gradient_length"], gradients[1].norm(dim=1), rtol=1e-5)
+
+
+def test_the_whole_update_s_angle_is_that_of_the_layers_scaled_and_joined():
+    generator = torch.Generator().manual_seed(2)
+    layers = []
+    pairs = []
+    for size, scale in ((30, 1e-9), (7, 3.0), (12, 1.0)):
+        own, bp = torch.randn(2, 3, size, generator=generator, dtype=torch.float64)
+        own[1] = bp[1] * 2.0 + 1e-9 * own[1]  # an angle of next to nothing
+        bp = bp * scale
+        bp[2] *= float(size != 7)  # a layer without a gradient has no share
+        layers.append(of_gradients(own, bp))
+        pairs.append((own / own.norm(dim=1, keepdim=True) * bp.norm(dim=1, keepdim=True), bp))
+    wanted = angle_deg(*(torch.cat(each, 1) for each in zip(*pairs, strict=True)))
+    assert torch.allclose(update_angle_deg(layers), wanted, rtol=1e-6, atol=0.0)
+    assert 0 < wanted[1] < 1e-6
+    cosines = torch.stack([layer["gradient_cosine"] for layer in layers])
+    squares = torch.stack([bp.square().sum(1) for _, bp in pairs])
+    mean = (torch.where(squares > 0, squares * cosines, 0.0)).sum(0) / squares.sum(0)
+    assert torch.allclose(torch.cos(torch.deg2rad(wanted)), mean, rtol=1e-12)
+    layers[1] = of_gradients(torch.zeros(3, 7).double(), pairs[1][1])  # a layer that the rule does not move
+    assert update_angle_deg(layers).isnan().tolist() == [True, True, False]
+    nothing = of_gradients(torch.zeros(1, 4).double(), torch.zeros(1, 4).double())
+    assert update_angle_deg([nothing]).isnan().all()
+
+
 @pytest.mark.parametrize("mode,reference_mode", [("batch", None), ("train", None), ("train", "batch")])
 def test_a_probe_takes_each_layer_s_cosine_by_some_way_to_the_same_number(mode, reference_mode, monkeypatch):
     ways = []
@@ -82,7 +123,7 @@ def test_a_probe_takes_each_layer_s_cosine_by_some_way_to_the_same_number(mode, 
     members = members_of(3, network=network, probe=probe, dtype="float32")
     net, x, targets = cohort_of(members, shape=(24,), samples=SAMPLES)
     rule = rule_class("dfa")(net, members)
-    measured, _ = Probe(net, rule, members, x[0], targets[0]).measure(0)
+    measured, *_ = Probe(net, rule, members, x[0], targets[0]).measure(0)
     walked = []
     for teacher, name in ((rule, mode), (BP(net, members), reference_mode or mode)):
         forward_pass = net.forward(x[:1].expand_as(x), targets[:1].expand_as(targets), probe_mode(name, step=0))

@@ -14,11 +14,17 @@ from alignkit.measures.reductions import columns as columns_of_classes
 from alignkit.settings.study_options import Settings
 
 SAMPLES, MEMBERS, LAYERS = 9, 2, 3
-OF_SAMPLES = ("cosine", "angle_deg", "delta_cosine", "t_length", "g_length", "delta_length", "ceiling")
+OF_SAMPLES = (
+    "cosine", "angle_deg", "delta_cosine", "t_length", "g_length", "h_length", "delta_length", "ceiling",
+    "delta_angle_deg", "centred_angle_deg",
+)  # fmt: skip
 OF_NETWORKS = (
     "gradient_cosine", "effective_rank", "weight_cosine", "jacobian_cosine", "t_sum_length", "null_mean", "null_sd",
-    "null_p",
+    "null_p", "gradient_angle_deg", "gradient_stability",
 )  # fmt: skip
+
+
+OF_STEP = {"step_cosine", "step_angle_deg", "update_ratio"}
 
 
 def columns(layers, groups):
@@ -90,7 +96,7 @@ def test_a_layer_s_drawn_null_keeps_its_p_beside_one_that_is_known():
 def test_every_column_is_of_a_group_and_every_group_but_the_step_s_has_its_columns():
     groups = Settings().probe.groups
     assert set(BUILT_IN) == set(groups)
-    assert set(columns(_found(), groups - {"step"})) == set(MEASURE_COLUMNS) - {"step_cosine", "update_ratio"}
+    assert set(columns(_found(), groups - {"step"})) == set(MEASURE_COLUMNS) - OF_STEP
 
 
 def test_a_network_s_columns_do_not_depend_on_the_others():

@@ -104,7 +104,7 @@ def test_what_masks_do_to_the_angle_of_one_signal(masks, expected):
     members, net, x, targets = _network(network, samples=40, probe=probe, feedback={"points": [2]})
     rule = DFA(net, members)
     rule.matrices[1] = net.weight(3).clone()  # then the signals of the two rules are one and the same
-    measures, output_cosine = Probe(net, rule, members, x[0], targets[0]).measure(0)
+    measures, output_cosine, _ = Probe(net, rule, members, x[0], targets[0]).measure(0)
     assert measures["signal_cosine"][:, 0] == pytest.approx(expected, abs=0.02 if expected < 1 else 1e-12)
     assert measures["signal_cosine"][:, 1] == pytest.approx(1.0) and output_cosine == pytest.approx(1.0)
 
@@ -113,7 +113,7 @@ def test_the_ceiling_of_a_masked_signal_is_the_best_that_its_feedback_can_do():
     network = {"widths": [12, 11], "layers": [{"signal_masked": 0.4}, {}]}
     members, net, x, targets = _network(network, count=1, probe={"samples": 6})
     rule = DFA(net, members)
-    measures, _ = Probe(net, rule, members, x[0], targets[0]).measure(0)
+    measures, *_ = Probe(net, rule, members, x[0], targets[0]).measure(0)
     forward_pass = net.forward(x, targets, training_mode(1))
     g = net.backward(forward_pass, BP(net, members))[0][0][0]
     centred = rule.matrices[0][0] - rule.matrices[0][0].mean(0)
