@@ -22,6 +22,7 @@ from alignkit.records.registration import Registration
 from alignkit.records.rows import at_the_end, curves, final_by_layer, layers_of, rows_of, summarised, until
 from alignkit.records.store import Records
 from alignkit.records.summaries import at_layer, measures_of, own_signal, run_summaries
+from alignkit.records.tuning import at_best, trajectories
 from alignkit.stats.contrasts.contrasts import Contrast
 from alignkit.stats.contrasts.paired import PairedResult, paired_test
 from alignkit.stats.models.linear import LinearFit
@@ -69,26 +70,31 @@ class Analysis:
         return self.records.factors
 
     @property
+    def shown(self) -> Records:
+        """The runs whose course is shown: all, or of each replicate that tunes itself the one with a trajectory."""
+        return trajectories(self.records)
+
+    @property
     def runs(self) -> pd.DataFrame:
-        """One row per run: see `columns.py`."""
-        return self.records.runs
+        """One row per run that is shown: see `columns.py`."""
+        return self.shown.runs
 
     @property
     def checkpoints(self) -> pd.DataFrame:
-        """One row per run and checkpoint."""
-        return self.records.checkpoints
+        """One row per shown run and checkpoint."""
+        return self.shown.checkpoints
 
     @property
     def layers(self) -> pd.DataFrame:
-        """One row per run, checkpoint and hidden layer, in the first mode of measurement."""
-        return layers_of(self.records)
+        """One row per shown run, checkpoint and hidden layer, in the first mode of measurement."""
+        return layers_of(self.shown)
 
     @property
     def other_modes(self) -> list[str]:
         """The modes of measurement beside the first, which only what names them is about."""
-        if self.layers is self.records.layers:
+        if self.layers is self.shown.layers:
             return []
-        return sorted(set(self.records.layers["mode"].dropna()) - set(self.layers["mode"].dropna()))
+        return sorted(set(self.shown.layers["mode"].dropna()) - set(self.layers["mode"].dropna()))
 
     @property
     def timing(self) -> pd.DataFrame | None:
@@ -185,14 +191,14 @@ class Analysis:
 
         def of(rule: str) -> pd.DataFrame:
             key = ("curves", response, rule, design)
-            return self._once(key, lambda: curves(self.records, rule=rule, design=design, response=response))
+            return self._once(key, lambda: curves(self.shown, rule=rule, design=design, response=response))
 
         return _by_rule(rules, of)
 
     def by_layer(self, response: str, *, rules: Sequence[str], design: str | None, factor: str) -> pd.DataFrame:
         """A measure of each layer at the end of training, by rule and seed, and the factor as a number `x`."""
         options: dict[str, Any] = {"design": design, "factor": factor, "response": response}
-        return _by_rule(rules, lambda rule: final_by_layer(self.records, rule=rule, **options))
+        return _by_rule(rules, lambda rule: final_by_layer(at_best(self.records), rule=rule, **options))
 
     def at_the_end(self, measures: Sequence[str], *, design: str) -> pd.DataFrame:
         """Measures of each layer at the end of training, with the rule and the seed of its run."""

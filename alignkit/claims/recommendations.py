@@ -336,7 +336,8 @@ def _scope(records: Records, verdict: Verdict) -> dict[str, Any]:
 
 def _sizes(records: Records, table: pd.DataFrame, name: str) -> list[int]:
     """The widths or depths of the hidden layers that were trained, as recorded layer by layer."""
-    layers = records.layers.loc[records.layers["run_id"].isin(table["run_id"]), ["run_id", "layer", "width"]]
+    runs = records.runs.loc[records.runs["replicate"].isin(table["replicate"]), "run_id"]
+    layers = records.layers.loc[records.layers["run_id"].isin(runs), ["run_id", "layer", "width"]]
     if layers.empty:
         return []
     sizes = layers["width"] if name == "width" else layers.groupby("run_id")["layer"].max()

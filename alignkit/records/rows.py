@@ -216,10 +216,12 @@ def _each_layer(
     measures = measures_of(records.layers)
     if response.removesuffix(EXCESS) not in measures:
         raise AnalysisError(f'response "{response}": expected a measure of layers; {nearest(response, measures)}')
-    depth = records.runs["run_id"].map(records.layers.groupby("run_id")["layer"].max())
+    layers = records.layers.groupby("run_id")["layer"].max()
+    of_replicate = records.runs["run_id"].map(layers).groupby(records.runs["replicate"]).max().to_dict()
     parts = []
     for layer in sorted(records.layers["layer"].unique()):
         part = summarised(records, response, summary=summary, layer=int(layer), mode=mode)
+        depth = part["replicate"].map(of_replicate)
         has = depth >= layer
         parts.append(part[has].assign(layer=int(layer), position=layer / depth[has]))
     return pd.concat(parts, ignore_index=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from alignkit.errors import AnalysisError
+from alignkit.records.store import Records
 from alignkit.study.runs import Plan
 from alignkit.study.tuning import Tried
 
@@ -133,3 +135,35 @@ def per_replicate(runs: pd.DataFrame, value: pd.Series, rates: Rates = "within")
 def _averaged(runs: pd.DataFrame) -> Sequence[str]:
     ends = ("_accuracy", "_loss")
     return [name for name in runs.columns if name.endswith(ends) or name in ("lr", "output_lr")]
+
+
+def at_best(records: Records) -> Records:
+    """The records with one run for each replicate: the one at its best rate. The same ones where nothing is tuned."""
+    return _chosen(records, "at best", lambda runs: chosen_rates(runs, "best"))
+
+
+def trajectories(records: Records) -> Records:
+    """The records with one run for each replicate: the one whose course was measured, else the one at its best rate.
+
+    The same ones where nothing is tuned.
+    """
+    tuning = records.study.tuning
+    lr = tuning.trajectory_lr if tuning is not None else None
+    if lr is None:
+        return at_best(records)
+    return _chosen(records, "trajectories", lambda runs: pd.Series(np.isclose(runs["lr"], lr, rtol=1e-9), runs.index))
+
+
+def _chosen(records: Records, key: str, choose: Callable[[pd.DataFrame], pd.Series]) -> Records:
+    if not is_tuned(records.runs):
+        return records
+    if key not in records.memo:
+        runs = records.runs[choose(records.runs)].reset_index(drop=True)
+        chosen = set(runs["run_id"])
+        checkpoints, layers = (
+            table[table["run_id"].isin(chosen)].reset_index(drop=True)
+            for table in (records.checkpoints, records.layers)
+        )
+        records.memo[key] = replace(records, runs=runs, checkpoints=checkpoints, layers=layers)
+    one: Records = records.memo[key]
+    return one

@@ -17,6 +17,7 @@ from alignkit.stats.contrasts.arrays import EXACT_UP_TO
 from alignkit.stats.contrasts.paired import minimum_seeds
 from alignkit.study.defects import defects
 from alignkit.study.toml_text import toml_text
+from alignkit.study.tuning import Tuning
 from alignkit.text import count, listed, number, rule_name, sizes
 
 ANALYSED_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib")
@@ -62,7 +63,7 @@ def definitions(analysis: Analysis) -> list[tuple[str, str]]:
 
 def diagnostics(analysis: Analysis) -> list[str]:
     """Sentences on missing values, pairing, undefined samples and the self-test."""
-    runs, study = analysis.runs, analysis.study
+    runs, study = analysis.records.runs, analysis.study
     found = []
     diverged = int(runs["diverged"].fillna(False).astype(bool).sum())
     found.append(
@@ -159,7 +160,7 @@ def _training(study: Settings) -> str:
 
 
 def _rates(analysis: Analysis) -> str:
-    study, runs = analysis.study, analysis.runs
+    study, runs = analysis.study, analysis.records.runs
     spans = []
     for rule in study.rules:
         rates = runs.loc[runs["rule"] == rule, "lr"].dropna()
@@ -172,7 +173,38 @@ def _rates(analysis: Analysis) -> str:
             f"tuned arm by arm in a pilot, among {listed(f'{rate:g}' for rate in study.pilot.lr)}, on the validation "
             f"split and on seeds of its own ({listed(map(str, study.pilot.seeds))})"
         )
+    if study.tuning is not None:
+        how = _tuned(study.tuning)
     return f"{how}. Hidden layers: {listed(spans)}" if spans else how
+
+
+def _tuned(tuning: Tuning) -> str:
+    """How each seed chose its rates, and which run is shown over training."""
+    grids = [f"{listed(f'{rate:g}' for rate in tuning.lr)}"]
+    grids += [
+        f"{listed(f'{rate:g}' for rate in rates)} under {rule_name(rule)}" for rule, rates in tuning.rules.items()
+    ]
+    output = (
+        "the output layer's rate is that of the hidden ones"
+        if tuning.output_lr is None
+        else (f"the output layer's rate is {tuning.output_lr:g} throughout")
+    )
+    counts = (
+        "a seed's number is its mean over the rates whose validation accuracy is within one standard error, "
+        "√(a(1 − a)/n), of its best a"
+    )
+    if tuning.epochs is not None:
+        counts = f"the grid trains for {count(tuning.epochs, 'epoch')}, and each seed then in full at its best rate"
+    grow = (
+        f"a grid whose edge is best grows by up to {count(tuning.extend, 'rate')} a side"
+        if tuning.extend
+        else ("no grid grows")
+    )
+    shown = "" if tuning.trajectory_lr is None else f"; courses over training are those at {tuning.trajectory_lr:g}"
+    return (
+        f"part of the experiment: every arm trains at {listed(grids)} under every seed, and each seed tunes itself by "
+        f"its own validation accuracy ({counts}; {grow}; {output}{shown})"
+    )
 
 
 def _feedback(study: Settings, factors: tuple[str, ...]) -> str:

@@ -16,7 +16,13 @@ from alignkit.study.study import Study
 
 MOST_GRADED = 25
 """Graded rows of a panel: with more of them, few seeds could contradict nothing."""
-PLACES = {"signal": "at h", "centred": "at h less batch means", "delta": "at z", "gradient": "weight gradient", "step": "step"}
+PLACES = {
+    "signal": "at h",
+    "centred": "at h less batch means",
+    "delta": "at z",
+    "gradient": "weight gradient",
+    "step": "step",
+}
 """Where a teaching signal is compared with back-propagation's."""
 _KINDS = ("_angle_deg", "_cosine")
 _MODES = {"batch": "batch statistics", "eval": "evaluation mode", "train": "training mode"}
