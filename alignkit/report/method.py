@@ -191,7 +191,7 @@ def _tuned(tuning: Tuning) -> str:
     )
     counts = (
         "a seed's number is its mean over the rates whose validation accuracy is within one standard error, "
-        "√(a(1 − a)/n), of its best a"
+        "√(a(1 \N{MINUS SIGN} a)/n), of its best a"
     )
     if tuning.epochs is not None:
         counts = f"the grid trains for {count(tuning.epochs, 'epoch')}, and each seed then in full at its best rate"
