@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from alignkit.columns import CHECKPOINTS, LAYERS, MEASURE_COLUMNS, RUNS
+from alignkit.columns import CHECKPOINTS, FROM_PLAN, LAYERS, MEASURE_COLUMNS, RUNS
 from alignkit.records.store import Records
 from alignkit.study.study import Study
 
@@ -45,7 +45,8 @@ def grid(factors: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def synthetic_study(**options: Any) -> Study:
-    return Study.parse({"name": "synthetic", **options})
+    claims = [{"response": "signal_angle_deg", **claim} for claim in options.pop("claims", ())]
+    return Study.parse({"name": "synthetic", **options, **({"claims": claims} if claims else {})})
 
 
 def synthetic_records(
@@ -148,6 +149,7 @@ def synthetic_records(
     cut = names.index("held_out") + 1
     table = pd.DataFrame(list(runs.values())).reindex(columns=[*names[:cut], *factors, *names[cut:]])
     table["diverged_step"] = table["diverged_step"].astype("Int64")
+    table["replicate"], table["bp_replicate"] = table["run_id"], table["bp_run_id"]
     return Records(
         study=own,
         runs=table,
@@ -164,7 +166,7 @@ def unfinished_records(records: Records, gone: pd.Series) -> Records:
         table[table["run_id"].isin(left["run_id"])].reset_index(drop=True)
         for table in (records.layers, records.checkpoints)
     )
-    planned = ["run_id", "study", "rule", "cell", "designs", "bp_run_id", "seed", "held_out", *records.factors]
+    planned = [*(name for name in RUNS if name in FROM_PLAN or name == "run_id"), *records.factors]
     unfinished = records.runs.loc[gone, planned].reset_index(drop=True)
     return dataclasses.replace(
         records, runs=left, layers=layers, checkpoints=checkpoints, unfinished=unfinished, missing=len(unfinished)
