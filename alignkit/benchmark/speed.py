@@ -151,12 +151,7 @@ def measure_speed(
 
 
 def _network_rows(
-    case: Case,
-    target: tuple[str, str, float],
-    checkouts: dict[str, Path],
-    device: str,
-    cores: int,
-    seconds: float,
+    case: Case, target: tuple[str, str, float], checkouts: dict[str, Path], device: str, cores: int, seconds: float
 ) -> list[Row]:
     """A fully connected network's DFA step, everyone in turn, on one core and on all.
 

@@ -54,11 +54,11 @@ def evaluate_models(scenario: Scenario, studies: int, generator: np.random.Gener
     exactly when its test rejects. Power is that for an effect of `EFFECT` from the first level to the last.
     """
     tables = [run_table(study, ("a", "b")) for study in factorial_runs(scenario, studies, generator)]
-    found = [one for name, fit in MODELS.items() for one in _error_and_power(name, fit, tables, TERMS)]
+    rates = [one for name, fit in MODELS.items() for one in _error_and_power(name, fit, tables, TERMS)]
     # With two levels, the F within seeds is the square of the paired t.
     known = known_power(scenario, EFFECT / scenario.factorial_sd)
     exact = ("power", "factorial within seeds", _power_at(TERMS["a"]))
-    return [replace(one, **known) if (one.section, one.method, one.quantity) == exact else one for one in found]
+    return [replace(one, **known) if (one.section, one.method, one.quantity) == exact else one for one in rates]
 
 
 def evaluate_layers(scenario: Scenario, studies: int, generator: np.random.Generator) -> list[Tally]:

@@ -20,7 +20,7 @@ def published_summary(records: Records, *, best_by: str = "train_accuracy") -> p
     seed was chosen for what it scored. For inference take `compare`, in which the replicate is the seed.
     """
     require_records(records)
-    last = records.layers[records.layers["step"] == records.layers.groupby("run_id")["step"].transform("max")]
+    last = at_end(records.layers)
     runs = records.runs.assign(arm=records.runs["rule"] + " | " + records.runs["cell"])
     rows = []
     for _, own in runs.groupby("arm", sort=False):
@@ -42,3 +42,8 @@ def published_summary(records: Records, *, best_by: str = "train_accuracy") -> p
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def at_end(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run's last checkpoint."""
+    return table[table["step"] == table.groupby("run_id")["step"].transform("max")]

@@ -80,7 +80,7 @@ class Recorder:
         return (self._diverged_step > 0).cpu().numpy()
 
     def _evaluated(self, samples: int) -> dict[str, np.ndarray]:
-        found, diverged = {}, self._diverged
+        columns, diverged = {}, self._diverged
         for name in SPLITS:
             split = getattr(self._dataset, name)
             nothing = np.full(len(self._cohort.runs), np.nan)
@@ -88,8 +88,8 @@ class Recorder:
                 (nothing, nothing.copy()) if split is None else evaluate(self._network, split, samples=samples)
             )
             for column, values in ((f"{name}_loss", loss), (f"{name}_accuracy", accuracy)):
-                found[column] = np.where(diverged, np.nan, values)
-        return found
+                columns[column] = np.where(diverged, np.nan, values)
+        return columns
 
     def _runs(self) -> pd.DataFrame:
         training = [run.settings.training for run in self._cohort.runs]
