@@ -313,7 +313,3 @@ def _ratios(timings: dict[str, Timing]) -> dict[str, float]:
 def _placed(case: Case, device: str) -> Case:
     members = case.members or (GPU_MEMBERS if device.startswith("cuda") else None)
     return replace(case, device=device, members=members)
-
-
-def _cores(count: int) -> str:
-    return "one core" if count == 1 else f"{count} cores"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,24 +23,12 @@ ALPHA = 0.05
 MODEL = "a + b"
 
 
-def _within_seeds(table: pd.DataFrame) -> LinearFit:
-    return fit_factorial(table, MODEL)
-
-
-def _mixed(table: pd.DataFrame) -> LinearFit:
-    return fit_mixed(table, MODEL)
-
-
-def _marginal(table: pd.DataFrame) -> LinearFit:
-    return fit_gee(table, MODEL)
-
-
 # A model is a name and a fit of a table with columns seed, a (2 levels), b (4 levels) and value; its F
 # tests of a and b are counted. What fits other tables has an evaluation of its own, as layers have.
 MODELS: dict[str, Callable[[pd.DataFrame], LinearFit]] = {
-    "factorial within seeds": _within_seeds,
-    "mixed model": _mixed,
-    "GEE": _marginal,
+    "factorial within seeds": partial(fit_factorial, formula_or_factors=MODEL),
+    "mixed model": partial(fit_mixed, formula_or_factors=MODEL),
+    "GEE": partial(fit_gee, formula_or_factors=MODEL),
 }
 TERMS = {"a": "2 levels", "b": "4 levels"}
 EFFECT = 1.0
