@@ -136,12 +136,12 @@ def seeds_words(result: Any) -> str:
 
 def _numbers(result: Any) -> str:
     """The first numbers of a result that has no estimate, by name."""
-    found = [
+    numbers = [
         f"{name} {_number(value, digits_for([value]))}"
         for name, value in vars(result).items()
         if isinstance(value, float) and not math.isnan(value)
     ]
-    return ", ".join(found[:3])
+    return ", ".join(numbers[:3])
 
 
 def _html(result: Any, words: str, table: pd.DataFrame) -> str:
@@ -171,9 +171,9 @@ def table_html(table: pd.DataFrame) -> str:
     first = table.head(MOST_ROWS)
     texts = {str(name): _text(name, first[name]) for name in first.columns}
     right = {str(name) for name in first.columns if _is_number(first[name])}
-    found = rows_html(list(zip(*texts.values(), strict=True)), head=list(texts), right=right)
+    shown_rows = rows_html(list(zip(*texts.values(), strict=True)), head=list(texts), right=right)
     more = len(table) - len(first)
-    return found + (f'<div class="alignkit-note">and {count(more, "row")} more</div>' if more else "")
+    return shown_rows + (f'<div class="alignkit-note">and {count(more, "row")} more</div>' if more else "")
 
 
 def rows_html(

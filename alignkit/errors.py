@@ -65,7 +65,7 @@ def printable(text: str) -> str:
     >>> printable("red: \x1b[31m")
     'red: \\\\x1b[31m'
     """
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def has_control_characters(text: str) -> bool:

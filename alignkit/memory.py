@@ -34,8 +34,8 @@ def free_bytes() -> int | None:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
         return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.M)
-    return max(0, min([int(found[1]) * 1024, *(limit - taken for limit, taken in _limits())])) if found else None
+    line = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.M)
+    return max(0, min([int(line[1]) * 1024, *(limit - taken for limit, taken in _limits())])) if line else None
 
 
 def _limits() -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ def machine_limits(device: str, cores: int) -> dict[str, float]:
     a, b, c = (torch.randn(n, n, device=device) for _ in range(3))
     source = torch.ones(2**24, device=device)
     target = torch.empty_like(source)
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for used in dict.fromkeys((1, cores)):
         timings = interleaved(
             {
@@ -27,9 +27,9 @@ def machine_limits(device: str, cores: int) -> dict[str, float]:
             },
             seconds=0.5,
         )
-        found[f"gemm_gflops_{used}"] = round(2e-9 * n**3 / (1e-3 * timings["gemm"].median), 1)
-        found[f"copy_gb_per_s_{used}"] = round(2e-9 * source.nbytes / (1e-3 * timings["copy"].median), 1)
-    return found
+        rates[f"gemm_gflops_{used}"] = round(2e-9 * n**3 / (1e-3 * timings["gemm"].median), 1)
+        rates[f"copy_gb_per_s_{used}"] = round(2e-9 * source.nbytes / (1e-3 * timings["copy"].median), 1)
+    return rates
 
 
 def machine(device: str, cores: int) -> dict[str, Any]:

@@ -31,11 +31,11 @@ CASES: tuple[tuple[str, tuple[int, ...], int, dict[str, Any]], ...] = (
 
 def memory(device: str) -> list[dict[str, Any]]:
     """For each case: the modelled and the counted peak in bytes, and their ratio."""
-    found = []
+    peaks = []
     for name, shape, members, sections in CASES:
         modelled, counted = cohort_memory(shape, members, sections, device=device)
-        found.append({"what": name, "modelled": modelled, "counted": counted, "ratio": modelled / counted})
-    return found
+        peaks.append({"what": name, "modelled": modelled, "counted": counted, "ratio": modelled / counted})
+    return peaks
 
 
 def cohort_memory(
@@ -61,10 +61,10 @@ def cohort_memory(
         train_cohort(cohort, dataset, device=device)
         return modelled, torch.cuda.max_memory_allocated(device) - before
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as found:
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
         train_cohort(cohort, dataset, device=device)
     held = peak = 0
-    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
         peak = max(peak, held)

@@ -16,13 +16,13 @@ def profile(case: Case, *, steps: int = 20) -> list[tuple[str, float]]:
         engine.step()
     cuda = case.device.startswith("cuda")
     activity = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[activity]) as found:
+    with torch.profiler.profile(activities=[activity]) as profiler:
         for _ in range(steps):
             engine.step()
         synchronise(case.device)
     times = {
         event.key.removeprefix("aten::"): event.self_device_time_total if cuda else event.self_cpu_time_total
-        for event in found.key_averages()
+        for event in profiler.key_averages()
     }
     total = sum(times.values())
     if not total:

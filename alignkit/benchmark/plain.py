@@ -85,12 +85,8 @@ def plain_cnn_step(*, lr: float, device: torch.device | str, seed: int = 0) -> S
 
     Parameters
     ----------
-    lr
-        The learning rate of all layers.
-    device
-        Where the network lies, and where batches must.
-    seed
-        Of the weights (PyTorch's default law) and of the feedback, B_l ~ N(0, 1/(C d_l)).
+    lr, device, seed
+        As for `plain_step`.
 
     Returns
     -------

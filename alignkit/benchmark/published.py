@@ -156,8 +156,8 @@ def _tinydfa(*, sizes: Sequence[int], lr: float, device: torch.device, seed: int
 
     def measure(x: Tensor, labels: Tensor) -> list[float]:
         with _quiet():
-            _, found = measuring.measure_alignment(x, labels, criterion)
-        return [found[layer][0] for layer in layers[:-1]]
+            _, alignments = measuring.measure_alignment(x, labels, criterion)
+        return [alignments[layer][0] for layer in layers[:-1]]
 
     feedback = dfa.feedback_matrix / dfa.feedback_matrix.shape[1] ** 0.5
     return Trainee(
@@ -213,9 +213,9 @@ def _principled(*, sizes: Sequence[int], lr: float, device: torch.device, seed: 
         classifier.validation_loader = [(x, labels)]
         with _quiet():
             classifier._end_epoch(0, None, None, None, None, verbose=False, loss_criterion=criterion)
-        found = classifier.alignments.pop()  # [name, [mean, standard deviation]] of every module, in order
+        alignments = classifier.alignments.pop()  # [name, [mean, standard deviation]] of every module, in order
         classifier.angles.pop()
-        return [mean for name, (mean, _) in found if "Linear" in name][:-1]
+        return [mean for name, (mean, _) in alignments if "Linear" in name][:-1]
 
     network = classifier.model
     widest = max(sizes[1:-1])
@@ -289,8 +289,8 @@ def _dfa_dynamics(*, sizes: Sequence[int], lr: float, device: torch.device, seed
 
     def measure(x: Tensor, labels: Tensor) -> list[float]:
         with _quiet():
-            found, _ = measuring.measure_alignment(x, labels, criterion)
-        return list(found["layers"])
+            alignments, _ = measuring.measure_alignment(x, labels, criterion)
+        return list(alignments["layers"])
 
     return Trainee(
         step=_usual_step(model, criterion, torch.optim.SGD(model.parameters(), lr=lr)),

@@ -91,13 +91,13 @@ def _published(speed: Speed) -> str:
 
 def row_text(row: Row) -> str:
     """What was timed and what it comes to, beside what was to be reached."""
-    found = [
+    measured = [
         RATIOS.get(name, f"{name} {{:.2f}} steps").format(value)
         + (REACHED[row.reached] + _target(row) if row.target and row.target[0] == name else "")
         for name, value in row.ratios.items()
     ]
     unmeasured = [] if row.target is None or row.reached is not None else [f"not measured{_target(row)}"]
-    return f"{row.what} ({_cores(row.cores)}): {'; '.join([*found, *unmeasured])}."
+    return f"{row.what} ({_cores(row.cores)}): {'; '.join([*measured, *unmeasured])}."
 
 
 def _row(row: Row, earlier: dict[str, Any]) -> list[str]:

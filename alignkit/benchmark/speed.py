@@ -151,12 +151,7 @@ def measure_speed(
 
 
 def _network_rows(
-    case: Case,
-    target: tuple[str, str, float],
-    checkouts: dict[str, Path],
-    device: str,
-    cores: int,
-    seconds: float,
+    case: Case, target: tuple[str, str, float], checkouts: dict[str, Path], device: str, cores: int, seconds: float
 ) -> list[Row]:
     """A fully connected network's DFA step, everyone in turn, on one core and on all.
 
@@ -318,7 +313,3 @@ def _ratios(timings: dict[str, Timing]) -> dict[str, float]:
 def _placed(case: Case, device: str) -> Case:
     members = case.members or (GPU_MEMBERS if device.startswith("cuda") else None)
     return replace(case, device=device, members=members)
-
-
-def _cores(count: int) -> str:
-    return "one core" if count == 1 else f"{count} cores"

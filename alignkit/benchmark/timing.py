@@ -75,13 +75,13 @@ def interleaved(contestants: Mapping[str, Contestant], *, seconds: float, pause:
         turns[name] = contestant, steps
         longest = max(longest, one * steps)
     rounds = max(FEWEST_ROUNDS, round(seconds / longest))
-    found: dict[str, list[float]] = {name: [] for name in contestants}
+    milliseconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, (contestant, steps) in turns.items():
             time.sleep(pause)
             contestant.run(1)
-            found[name].append(1e3 * _timed(contestant, steps) / (steps * contestant.networks))
-    return {name: Timing.of(values) for name, values in found.items()}
+            milliseconds[name].append(1e3 * _timed(contestant, steps) / (steps * contestant.networks))
+    return {name: Timing.of(values) for name, values in milliseconds.items()}
 
 
 def _timed(contestant: Contestant, steps: int) -> float:

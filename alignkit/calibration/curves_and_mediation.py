@@ -32,11 +32,11 @@ def evaluate_thresholds(scenario: Scenario, studies: int, generator: np.random.G
         [threshold(_curve_table(study + SLOPE * curve), factor="width") for study in noise]
         for curve in (DOUBLINGS, np.maximum(DOUBLINGS - KNOT, 0), 2.0 ** (-0.5 * DOUBLINGS))
     )
-    missed = [not found.interval[0] <= 2**KNOT <= found.interval[1] for found in bend]
+    missed = [not one.interval[0] <= 2**KNOT <= one.interval[1] for one in bend]
     counted = (
-        ("bend found in a line", [found.p < ALPHA for found in line]),
+        ("bend found in a line", [one.p < ALPHA for one in line]),
         ("bend not in its interval", missed),
-        ("smooth curve called a threshold", [found.verdict == "threshold" for found in smooth]),
+        ("smooth curve called a threshold", [one.verdict == "threshold" for one in smooth]),
     )
     return [
         tally("answers", "threshold", quantity, np.array(wrong), target=ALPHA, side="at most")
@@ -66,11 +66,11 @@ def evaluate_mediation(scenario: Scenario, studies: int, generator: np.random.Ge
             table = run_table(mediator, ("level", "cell")).rename(columns={"value": "mediator"})
             table["outcome"] = outcome.ravel() + 0.5 * effect * table["level"]
             table["mediator"] += effect * table["level"]
-            found = mediation(
+            effects = mediation(
                 table, factor="level", levels=(0, 1), mediator="mediator", outcome="outcome", within=["cell"]
             ).effects
             truth = {"indirect": 0.5 * effect, "direct": 1.0}
-            missed.append([not found[key].interval[0] <= truth[key] <= found[key].interval[1] for key in truth])
+            missed.append([not effects[key].interval[0] <= truth[key] <= effects[key].interval[1] for key in truth])
         for column, kind in enumerate(("indirect", "direct")):
             wrong = np.array(missed)[:, column]
             tallies.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,24 +23,12 @@ ALPHA = 0.05
 MODEL = "a + b"
 
 
-def _within_seeds(table: pd.DataFrame) -> LinearFit:
-    return fit_factorial(table, MODEL)
-
-
-def _mixed(table: pd.DataFrame) -> LinearFit:
-    return fit_mixed(table, MODEL)
-
-
-def _marginal(table: pd.DataFrame) -> LinearFit:
-    return fit_gee(table, MODEL)
-
-
 # A model is a name and a fit of a table with columns seed, a (2 levels), b (4 levels) and value; its F
 # tests of a and b are counted. What fits other tables has an evaluation of its own, as layers have.
 MODELS: dict[str, Callable[[pd.DataFrame], LinearFit]] = {
-    "factorial within seeds": _within_seeds,
-    "mixed model": _mixed,
-    "GEE": _marginal,
+    "factorial within seeds": partial(fit_factorial, formula_or_factors=MODEL),
+    "mixed model": partial(fit_mixed, formula_or_factors=MODEL),
+    "GEE": partial(fit_gee, formula_or_factors=MODEL),
 }
 TERMS = {"a": "2 levels", "b": "4 levels"}
 EFFECT = 1.0
@@ -54,11 +43,11 @@ def evaluate_models(scenario: Scenario, studies: int, generator: np.random.Gener
     exactly when its test rejects. Power is that for an effect of `EFFECT` from the first level to the last.
     """
     tables = [run_table(study, ("a", "b")) for study in factorial_runs(scenario, studies, generator)]
-    found = [one for name, fit in MODELS.items() for one in _error_and_power(name, fit, tables, TERMS)]
+    rates = [one for name, fit in MODELS.items() for one in _error_and_power(name, fit, tables, TERMS)]
     # With two levels, the F within seeds is the square of the paired t.
     known = known_power(scenario, EFFECT / scenario.factorial_sd)
     exact = ("power", "factorial within seeds", _power_at(TERMS["a"]))
-    return [replace(one, **known) if (one.section, one.method, one.quantity) == exact else one for one in found]
+    return [replace(one, **known) if (one.section, one.method, one.quantity) == exact else one for one in rates]
 
 
 def evaluate_layers(scenario: Scenario, studies: int, generator: np.random.Generator) -> list[Tally]:

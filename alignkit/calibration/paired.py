@@ -119,13 +119,13 @@ def _bootstraps(differences: np.ndarray, generator: np.random.Generator) -> list
     """Coverage of two bootstrap intervals over seeds, from ten seeds on."""
     if differences.shape[1] < 10:
         return []
-    found = []
+    blocks = []
     for start in range(0, len(differences), 100):
         # New resamples for every hundred studies: their luck must not be shared by all.
-        found.append(bootstrap_intervals(differences[start : start + 100], generator))
+        blocks.append(bootstrap_intervals(differences[start : start + 100], generator))
     tallies = []
     for kind, name in enumerate(("percentile bootstrap", "BCa bootstrap")):
-        low, high = np.concatenate([intervals[kind] for intervals in found], axis=1)
+        low, high = np.concatenate([intervals[kind] for intervals in blocks], axis=1)
         covered, defined = (low <= 0) & (high >= 0), np.isfinite(low)
         tallies.append(tally("comparison", name, "coverage", covered, target=1 - ALPHA, side="equal", defined=defined))
     return tallies
@@ -193,11 +193,11 @@ def _agreement(runs: np.ndarray, p: np.ndarray, margin: float) -> Tally:
     of = moments(matched_differences(runs[:, :, 0], runs[:, :, 1]))
     low, high = t_interval(of)
     expected = np.column_stack([of.n, of.mean, low, high, p, tost_p(of, margin=margin)])
-    found = []
+    results = []
     for study in runs:
         table = run_table(study, ("level", "cell"))
         one = contrast(table, factor="level", levels=(0, 1), within=["cell"])
         equivalence = equivalence_test(one.differences, margin=margin)
-        found.append([one.n_seeds, one.estimate, *one.interval, one.p, equivalence.p])
-    same = np.isclose(found, expected, rtol=1e-9, atol=1e-12).all(axis=1)
+        results.append([one.n_seeds, one.estimate, *one.interval, one.p, equivalence.p])
+    same = np.isclose(results, expected, rtol=1e-9, atol=1e-12).all(axis=1)
     return tally("one claim", "functions for one study", "same numbers", same, target=1.0, side="equal")

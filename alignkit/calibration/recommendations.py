@@ -32,11 +32,11 @@ def evaluate_advice(scenario: Scenario, studies: int, generator: np.random.Gener
     angles, accuracies = practice_runs(scenario, studies, generator)
     tallies = []
     for truth, effects in (("no effects", np.zeros(ADVISED)), ("half at the margin", -margin * half)):
-        found = []
+        mistakes = []
         for angle, accuracy in zip(angles + practice_levels() @ effects, accuracies, strict=True):
             records = practice_records(angle, accuracy, margin=margin)
-            found.append(_false(recommendations(records, evaluate(records)), effects != 0))
-        wrong = np.array(found)
+            mistakes.append(_false(recommendations(records, evaluate(records)), effects != 0))
+        wrong = np.array(mistakes)
         tallies += [
             tally("advice", "recommendations", f"{what}, {truth}", column, target=ALPHA, side="at most")
             for what, column in zip(("any false verdict", "any word on accuracy"), wrong.T, strict=True)

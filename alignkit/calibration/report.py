@@ -166,10 +166,8 @@ def calibration_figure(result: Calibration) -> Figure:
 
 def _summary(result: Calibration) -> str:
     undefined = sum(rate.undefined for rate in result.rates)
-    answers = f" {undefined:,} studies gave a method no answer; they count as not rejected, not covered." * (
-        undefined > 0
-    )
-    answers += _stressed(result)
+    answers = f" {undefined:,} studies gave a method no answer; they count as not rejected, not covered."
+    answers = answers * (undefined > 0) + _stressed(result)
     if not result.outside:
         return f"**All {result.tested} figures are within simultaneous {result.confidence:.0%} bounds.**{answers}"
     listing = "\n".join(
@@ -198,12 +196,12 @@ def _table(rates: Sequence[Rate]) -> list[str]:
     columns: dict[tuple[str, str], dict[Scenario, Rate]] = {}
     for rate in rates:
         columns.setdefault((rate.method, rate.quantity), {})[rate.scenario] = rate
-    heads = [f"{method}: {quantity}{_target(found.values())}" for (method, quantity), found in columns.items()]
+    heads = [f"{method}: {quantity}{_target(column.values())}" for (method, quantity), column in columns.items()]
     lines = ["| seeds | effect sd | sd ratio | missing | trials | " + " | ".join(heads) + " |"]
     lines.append("|" + "---:|" * (5 + len(columns)))
     for scenario in dict.fromkeys(rate.scenario for rate in rates):
-        cells = [_cell(found.get(scenario)) for found in columns.values()]
-        trials = sorted({found[scenario].trials for found in columns.values() if scenario in found})
+        cells = [_cell(column.get(scenario)) for column in columns.values()]
+        trials = sorted({column[scenario].trials for column in columns.values() if scenario in column})
         lines.append(
             f"| {_scenario(scenario)} | {' or '.join(f'{n:,}' for n in trials if n) or 'none'} | "
             + " | ".join(cells)
@@ -227,12 +225,12 @@ def _cell(rate: Rate | None) -> str:
 def _target(rates: Iterable[Rate]) -> str:
     """The targets of a column, in brackets; empty where it has none."""
     signs = {"equal": "=", "at most": "≤"}
-    found = {(rate.side, round(rate.target, 6)) for rate in rates if rate.side in signs and rate.trials}
-    if not found:
+    targets = {(rate.side, round(rate.target, 6)) for rate in rates if rate.side in signs and rate.trials}
+    if not targets:
         return ""
-    sides = {side for side, _ in found}
-    if len(found) == 1:
-        side, target = found.pop()
+    sides = {side for side, _ in targets}
+    if len(targets) == 1:
+        side, target = targets.pop()
         return f" ({signs[side]} {_percent(target, 0)})"
     return f" ({signs[sides.pop()]} target)" if len(sides) == 1 else ""
 

@@ -117,16 +117,16 @@ def calibrate(
         for studies in [evaluation.studies(replicates, model_replicates)]
         for number, start in enumerate(range(0, studies, evaluation.batch))
     ]
-    found: dict[_Batch, list[Tally]] = {}
+    by_batch: dict[_Batch, list[Tally]] = {}
     done, total = 0.0, sum(batch.cost for batch in batches)
     for batch, tallies in _results(batches, seed, workers):
-        found[batch] = tallies
+        by_batch[batch] = tallies
         done += batch.cost
         if on_progress is not None:
             on_progress(done / total, f"{batch.evaluation}: {batch.scenario.label}")
     merged: dict[tuple[Scenario, str, str], Tally] = {}
     for batch in batches:  # in the order of the batches, whichever finished first
-        for tally in found[batch]:
+        for tally in by_batch[batch]:
             key = (batch.scenario, tally.method, tally.quantity)
             merged[key] = merged[key] + tally if key in merged else tally
     rates = rates_of(((key[0], tally) for key, tally in merged.items()), required_scenarios=scenarios)

@@ -8,14 +8,13 @@ from typing import Annotated
 
 import typer
 
-from alignkit.cli.terminal import console, share_progress
+from alignkit.cli.terminal import console, say, share_progress
 from alignkit.errors import AlignkitError
 
 
 def bench(
     published: Annotated[
-        list[Path] | None,
-        typer.Option(help="A checkout of a published DFA code to compare with; may be given again."),
+        list[Path] | None, typer.Option(help="A checkout of a published DFA code to compare with; may be given again.")
     ] = None,
     device: Annotated[str, typer.Option(help='"auto", "cpu" or a CUDA device.')] = "auto",
     seconds: Annotated[float, typer.Option(min=0.05, help="About how long each contestant of a row is timed.")] = 2.0,
@@ -28,8 +27,7 @@ def bench(
         typer.Option(min=1, help="With --calibration: studies per scenario, for the paired methods (10,000)."),
     ] = None,
     mixed_replicates: Annotated[
-        int | None,
-        typer.Option(min=0, help="The same for the models, and a part of it for what takes longer (1,000)."),
+        int | None, typer.Option(min=0, help="The same for the models, and a part of it for what takes longer (1,000).")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
     out: Annotated[
@@ -51,16 +49,13 @@ def bench(
 
     with console.status("") as status:
         speed = measure_speed(
-            published=published or (),
-            device=choose_device(device),
-            seconds=seconds,
-            cores=workers,
+            published=published or (), device=choose_device(device), seconds=seconds, cores=workers,
             on_progress=lambda what: status.update(f"timing: {what}"),
-        )
+        )  # fmt: skip
     page = write_speed(speed, out or Path("reports/bench"))
     for row in speed.rows:
-        console.print(row_text(row), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Table: {page}", markup=False, highlight=False, soft_wrap=True)
+        say(row_text(row))
+    say(f"Table: {page}")
 
 
 def _calibrate(replicates: int, mixed_replicates: int, workers: int | None, out: Path | None) -> None:
@@ -68,17 +63,11 @@ def _calibrate(replicates: int, mixed_replicates: int, workers: int | None, out:
     from alignkit.calibration.run import calibrate
 
     with share_progress("calibration") as show:
-        result = calibrate(
-            replicates=replicates,
-            model_replicates=mixed_replicates,
-            workers=workers or os.cpu_count() or 1,
-            on_progress=show,
-        )
+        workers = workers or os.cpu_count() or 1
+        result = calibrate(replicates=replicates, model_replicates=mixed_replicates, workers=workers, on_progress=show)
     page = write_calibration(result, out or Path("reports/calibration"))
     for rate in result.outside:
-        line = (
-            f"{rate.method}, {rate.quantity}, {rate.scenario.label}: {rate.rate:.2%} [{rate.low:.2%}, {rate.high:.2%}]"
-        )
-        console.print(f"out of bounds: {line}", markup=False, highlight=False, soft_wrap=True)
+        rates = f"{rate.rate:.2%} [{rate.low:.2%}, {rate.high:.2%}]"
+        say(f"out of bounds: {rate.method}, {rate.quantity}, {rate.scenario.label}: {rates}")
     said = f"{len(result.outside)} of {result.tested} figures out of simultaneous {result.confidence:.0%} bounds"
-    console.print(f"{said}. Table: {page}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{said}. Table: {page}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from alignkit.cli.arguments import (
     DataOption,
@@ -20,19 +19,16 @@ from alignkit.cli.arguments import (
     ProfileOption,
     StudyArgument,
     WorkersOption,
-    path_of,
+    path_argument,
+    path_option,
 )
 from alignkit.cli.bench import bench
 from alignkit.cli.ending import Stopped, one_message
-from alignkit.cli.tables import print_power, print_verdicts, verdict_notes
-from alignkit.cli.terminal import console, duration, escape, planning, say, size, study_progress
+from alignkit.cli.tables import print_costs, print_power, print_verdicts, verdict_notes
+from alignkit.cli.terminal import console, planning, say, study_progress
 from alignkit.errors import AlignkitError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 def _version(asked: bool) -> None:
@@ -54,9 +50,7 @@ def options(
 
 @app.command()
 def reproduce(
-    out: Annotated[
-        Path, typer.Option(parser=path_of("--out"), metavar="DIRECTORY", help="Where the records and the report go.")
-    ] = Path("reports/quick"),
+    out: Annotated[Path, path_option("--out", "Where the records and the report go.")] = Path("reports/quick"),
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -65,24 +59,24 @@ def reproduce(
     report(out)
 
 
-def data_of(runs: Iterable[Any]) -> list[Any]:
-    """The different data that runs train on."""
-    return list({run.settings.data.model_dump_json(): run.settings.data for run in runs}.values())
-
-
-def data_notes(sections: Iterable[Any]) -> tuple[str, ...]:
-    """What is odd about the data, though they can be used."""
+def notes_on(study: Any, *, source: str, data: Iterable[Any]) -> tuple[str, ...]:
+    """What is odd about a study and its data, though they can be used."""
     from alignkit.data.loading import notes
+    from alignkit.study.defects import defects
+    from alignkit.study.seed_notes import seed_notes
 
-    return tuple(note for section in sections for note in notes(section))
+    different = {section.model_dump_json(): section for section in data}.values()
+    return (
+        *defects(study, source=source).values(),
+        *seed_notes(study),
+        *(note for section in different for note in notes(section)),
+    )
 
 
 @app.command()
 def run(
     study: StudyArgument,
-    out: Annotated[
-        Path, typer.Option(parser=path_of("--out"), metavar="DIRECTORY", help="The directory for the records.")
-    ],
+    out: Annotated[Path, path_option("--out", "The directory for the records.")],
     data: DataOption = None,
     profile: ProfileOption = None,
     workers: WorkersOption = None,
@@ -91,13 +85,10 @@ def run(
     """Run a study, or go on with one that was stopped."""
     from alignkit.execution.run_study import open_study, run_study
     from alignkit.records.store import finished_run_ids
-    from alignkit.study.defects import defects
-    from alignkit.study.seed_notes import seed_notes
 
     with planning():
         source = open_study(study, data_path=data, profile=profile)
-        notes = (*defects(source.study, source=str(source.path)).values(), *seed_notes(source.study))
-        for note in (*notes, *data_notes([source.study.data])):
+        for note in notes_on(source.study, source=str(source.path), data=[source.study.data]):
             say(note)
         with study_progress(f"{source.study.name}") as begin:
             try:
@@ -151,12 +142,7 @@ def report(
 
 @app.command()
 def paper(
-    directory: Annotated[
-        Path,
-        typer.Argument(
-            parser=path_of("DIRECTORY"), metavar="DIRECTORY", help="Where the paper's studies ran: DIRECTORY/<study>."
-        ),
-    ],
+    directory: Annotated[Path, path_argument("Where the paper's studies ran: DIRECTORY/<study>.")],
 ) -> None:
     """Write the report on Launay, Poli and Krzakala (2019) from the records of its studies (launay2019/…)."""
     from alignkit.papers.launay2019.page import write_paper_report
@@ -172,8 +158,7 @@ def records(
     table: Annotated[str, typer.Option(help="runs, checkpoints or layers.")] = "runs",
     format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
     output: Annotated[
-        Path | None,
-        typer.Option(parser=path_of("--output"), metavar="FILE", help="A file; by default the terminal (CSV alone)."),
+        Path | None, path_option("--output", "A file; by default the terminal (CSV alone).", metavar="FILE")
     ] = None,
 ) -> None:
     """Write one of the three tables as CSV or Parquet."""
@@ -223,10 +208,8 @@ def validate(
     from alignkit.execution.run_study import open_study, study_plan
     from alignkit.execution.tuning import check_tuning
     from alignkit.settings.modules import module_file, own_names
-    from alignkit.study.defects import defects
     from alignkit.study.hypotheses import panel_notes
     from alignkit.study.plan import every_settings
-    from alignkit.study.seed_notes import seed_notes
 
     with planning():
         source = open_study(study, data_path=data, profile=profile, own_modules=not no_import)
@@ -243,8 +226,8 @@ def validate(
         if source.study.pilot is not None:
             pilot_plan(source.study, source=str(source.path))
         check_tuning(planned)
-        notes = (*defects(source.study).values(), *seed_notes(source.study), *panel_notes(source.study))
-        notes += data_notes(data_of(planned.runs))
+        data_sections = [run.settings.data for run in planned.runs]
+        notes = notes_on(source.study, source=str(source.path), data=data_sections) + panel_notes(source.study)
     say(f"{source.path}: valid. {planned.cells:,} cells, {len(planned.runs):,} runs")
     for name in own:
         say(f"Imported {name} from {module_file(name.partition(':')[0])}")
@@ -262,12 +245,7 @@ def plan(
     cells: Annotated[bool, typer.Option("--cells", help="List the cells too.")] = False,
     pilot_records: Annotated[
         Path | None,
-        typer.Option(
-            "--from",
-            parser=path_of("--from"),
-            metavar="DIRECTORY",
-            help="Records of a pilot: say how many seeds each claim needs, from its variances.",
-        ),
+        path_option("--from", "Records of a pilot: say how many seeds each claim needs, from its variances."),
     ] = None,
     effect: Annotated[
         float | None, typer.Option(help="With --from: the effect to find; by default each claim's smallest.")
@@ -278,10 +256,7 @@ def plan(
     from alignkit.execution.devices import choose_device, default_workers
     from alignkit.execution.run_study import known_rates, open_study, study_plan
     from alignkit.execution.tuning import check_tuning
-    from alignkit.study.defects import defects
     from alignkit.study.hypotheses import panel_notes
-    from alignkit.study.seed_notes import seed_notes
-    from alignkit.text import count
 
     if effect is not None and pilot_records is None:
         raise AlignkitError("--effect: needs a pilot's records to be judged by. Add --from DIR")
@@ -302,33 +277,10 @@ def plan(
             piloted = pilot_plan(source.study, source=str(source.path))[0]
             stages.insert(0, ("its pilot", plan_cohorts(piloted, device=device)))
         check_tuning(planned)
-        notes = (*planned.notes, *defects(source.study).values(), *seed_notes(source.study))
+        data_sections = [run.settings.data for run in planned.runs]
+        notes = (*planned.notes, *notes_on(source.study, source=str(source.path), data=data_sections))
         notes += panel_notes(source.study)
-        notes += data_notes(data_of(planned.runs))
-    table = Table(
-        "",
-        "runs",
-        "cohorts",
-        "largest cohort",
-        "data",
-        f"time with {count(workers, 'worker')}",
-        title=escape(source.study.title or source.study.name),
-    )
-    for name, stage in stages:
-        from alignkit.execution.estimate import estimate
-
-        with console.status(f"Timing a few steps of {name}…"):
-            cost = estimate(stage, device=device)
-        runs = sum(len(cohort.runs) for cohort in stage)
-        table.add_row(
-            name,
-            f"{runs:,}",
-            str(len(stage)),
-            size(cost.largest_cohort_bytes),
-            size(cost.data_bytes),
-            duration(cost.seconds / workers),
-        )
-    console.print(table)
+    print_costs(stages, source.study.title or source.study.name, device=device, workers=workers)
     say(
         f"{planned.cells} cells over {', '.join(planned.factors) or 'no factors'}; "
         f"rules {', '.join(source.study.rules)}; {len(source.study.seed_list)} seeds; device {device}"
@@ -344,12 +296,7 @@ def plan(
 def pilot(
     study: StudyArgument,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=path_of("--out"),
-            metavar="DIRECTORY",
-            help="The directory for the pilot's records; by default a temporary one.",
-        ),
+        Path | None, path_option("--out", "The directory for the pilot's records; by default a temporary one.")
     ] = None,
     data: DataOption = None,
     profile: ProfileOption = None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from alignkit.cli.terminal import NARROW, console, escape, say
+from alignkit.cli.terminal import NARROW, console, duration, escape, say, size
 from alignkit.errors import AlignkitError
 
 
@@ -36,11 +36,28 @@ def verdict_notes(records: Any, verdicts: Any) -> list[str]:
     """What a reader of the verdicts must know of them: as the page says it."""
     from alignkit.text import count
 
-    found = [f"{count(records.missing, 'planned run')} still missing: all of this is preliminary."]
-    found = found if records.missing else []
-    found += records.registration.notes(records.study) if records.registration else ()
-    found += [f"{verdict.claim.name}: {verdict.reason}." for verdict in verdicts if verdict.verdict == "undecided"]
-    return found
+    missing = [f"{count(records.missing, 'planned run')} still missing: all of this is preliminary."]
+    undecided = [f"{verdict.claim.name}: {verdict.reason}." for verdict in verdicts if verdict.verdict == "undecided"]
+    registered = records.registration.notes(records.study) if records.registration else ()
+    return [*(missing if records.missing else ()), *registered, *undecided]
+
+
+def print_costs(stages: Any, title: str, *, device: str, workers: int) -> None:
+    """What each stage of a study would cost; `stages` are their names and cohorts."""
+    from alignkit.execution.estimate import estimate
+    from alignkit.text import count
+
+    columns = ("", "runs", "cohorts", "largest cohort", "data", f"time with {count(workers, 'worker')}")
+    table = Table(*columns, title=escape(title))
+    for name, stage in stages:
+        with console.status(f"Timing a few steps of {name}…"):
+            cost = estimate(stage, device=device)
+        runs = sum(len(cohort.runs) for cohort in stage)
+        table.add_row(
+            name, f"{runs:,}", str(len(stage)), size(cost.largest_cohort_bytes), size(cost.data_bytes),
+            duration(cost.seconds / workers),
+        )  # fmt: skip
+    console.print(table)
 
 
 def print_power(planned: Any, directory: Path, effect: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -90,21 +91,29 @@ def study_progress(name: str) -> Iterator[Any]:
 
 def _plain_progress(title: str, *, every: float = 10.0) -> Any:
     """Progress for a log: a line at the start and the end, and one every few seconds between."""
-    clock, last = _Clock(), -every
+    clock, log = _Clock(), _Log(title, every=every)
 
     def show(status: Any) -> None:
-        nonlocal last
         for note in status.notes:
             complain(note)
-        now = time.monotonic()
-        if now - last < every and status.runs_done < status.runs:
-            return
-        last = now
         parts = [f"{status.runs_done}/{status.runs} runs", clock.left(status.share), "; ".join(status.running[:2])]
-        with suppress(BrokenPipeError):  # the work goes on when nobody reads
-            print(f"{title}: {', '.join(part for part in parts if part)}", flush=True)
+        log.line(", ".join(part for part in parts if part), at_once=status.runs_done >= status.runs)
 
     return show
+
+
+class _Log:
+    """Lines of a log, one every few seconds."""
+
+    def __init__(self, title: str, *, every: float) -> None:
+        self._title, self._every, self._last = title, every, -math.inf
+
+    def line(self, text: str, *, at_once: bool) -> None:
+        if not at_once and time.monotonic() - self._last < self._every:
+            return
+        self._last = time.monotonic()
+        with suppress(BrokenPipeError):  # the work goes on when nobody reads
+            print(f"{self._title}: {text}", flush=True)
 
 
 class _Clock:
@@ -137,16 +146,8 @@ def size(count: float) -> str:
 def share_progress(title: str, *, every: float = 10.0) -> Iterator[Callable[[float, str], None]]:
     """A bar on a terminal; in a log a line every few seconds."""
     if not console.is_terminal:
-        last = time.monotonic() - every
-
-        def line(share: float, what: str) -> None:
-            nonlocal last
-            if time.monotonic() - last >= every or share >= 1:
-                last = time.monotonic()
-                with suppress(BrokenPipeError):  # the work goes on when nobody reads
-                    print(f"{title}: {share:.0%}, {what}", flush=True)
-
-        yield line
+        log = _Log(title, every=every)
+        yield lambda share, what: log.line(f"{share:.0%}, {what}", at_once=share >= 1)
         return
     columns = (
         TextColumn(title), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(),

@@ -238,19 +238,14 @@ def _labels(file: Path) -> np.ndarray:
 def _label_column(file: Path, schema: pa.Schema) -> str:
     named = [name for name in _LABELS if name in schema.names]
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
-    found = named or integers
-    if len(found) != 1:
-        received = f"{len(found)} candidates" if found else "none"
+    what, mend = "integer labels, called label", "Name one column label, and leave the others out"
+    name = _only(named or integers, file, schema, what=what, mend=mend)
+    if name not in integers:
         raise DataError(
-            f"{file}: expected one column of integer labels, called label; got {received} "
-            f"among {_columns(schema)}. Name one column label, and leave the others out"
-        )
-    if found[0] not in integers:
-        raise DataError(
-            f"{file}: expected integers in the column {found[0]}; got {schema.field(found[0]).type}. "
+            f"{file}: expected integers in the column {name}; got {schema.field(name).type}. "
             "Write the labels as integers that count from 0"
         )
-    return found[0]
+    return name
 
 
 def _image_column(file: Path, schema: pa.Schema) -> str:
@@ -259,18 +254,18 @@ def _image_column(file: Path, schema: pa.Schema) -> str:
     images = [
         field.name for field in structs if any(part.name == "bytes" and part.type in binary for part in field.type)
     ]
-    found = [name for name in images if name in _IMAGES] or images
-    if len(found) != 1:
-        received = f"{len(found)} candidates" if found else "none"
-        raise DataError(
-            f"{file}: expected one column of images, a struct of bytes and path, called image or img; got {received} "
-            f"among {_columns(schema)}. Write the images in the hub's schema"
-        )
-    return found[0]
+    named = [name for name in images if name in _IMAGES]
+    what = "images, a struct of bytes and path, called image or img"
+    return _only(named or images, file, schema, what=what, mend="Write the images in the hub's schema")
 
 
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema) or "no columns"
+def _only(candidates: list[str], file: Path, schema: pa.Schema, *, what: str, mend: str) -> str:
+    """The one column that can be meant."""
+    if len(candidates) != 1:
+        received = f"{len(candidates)} candidates" if candidates else "none"
+        columns = ", ".join(f"{field.name} ({field.type})" for field in schema) or "no columns"
+        raise DataError(f"{file}: expected one column of {what}; got {received} among {columns}. {mend}")
+    return candidates[0]
 
 
 def _encoded_batches(file: Path, *, rows: int = 1024) -> Iterator[tuple[int, list[bytes | None]]]:

@@ -128,14 +128,14 @@ def source_of(options: DataOptions) -> DataSource:
     ------
     StudyError : a source of the user's own cannot be imported, or is none.
     """
-    found = import_class(SOURCES.get(options.name, options.name), what=_what(options))
-    if not (isinstance(found, type) and issubclass(found, DataSource)) or found.__abstractmethods__:
+    named = import_class(SOURCES.get(options.name, options.name), what=_what(options))
+    if not (isinstance(named, type) and issubclass(named, DataSource)) or named.__abstractmethods__:
         raise StudyError(
             f"{_what(options)}: expected a subclass of alignkit.data.source.DataSource that defines shape and read; "
-            f"got {found!r}"
+            f"got {named!r}"
         )
     with _speaking_for(options):
-        source: DataSource = found()
+        source: DataSource = named()
     return source
 
 

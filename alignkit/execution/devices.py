@@ -28,10 +28,6 @@ def choose_device(name: str = "auto") -> str:
 
 
 def default_workers(device: str) -> int:
-    return (
-        1
-        if device.startswith("cuda")
-        else len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    if device.startswith("cuda"):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

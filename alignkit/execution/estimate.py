@@ -41,16 +41,12 @@ def estimate(planned: Sequence[Cohort], *, device: str) -> Estimate:
         if kind not in kinds:
             kinds[kind] = _time(cohort, device)
         per_step, per_checkpoint = kinds[kind]
-        share = len(cohort.runs)
-        training = cohort.settings.training
-        checkpoints = len(
-            schedule(cohort.settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=training.epochs)
-        )
-        measuring += share * checkpoints * per_checkpoint
-        seconds += share * cohort.steps * per_step
-    bytes_of = [
-        len(cohort.runs) * member_bytes(cohort.settings, cohort.data, device.partition(":")[0]) for cohort in planned
-    ]
+        n_members, epochs = len(cohort.runs), cohort.settings.training.epochs
+        checkpoints = schedule(cohort.settings.probe, steps_per_epoch=cohort.steps_per_epoch, epochs=epochs)
+        measuring += n_members * len(checkpoints) * per_checkpoint
+        seconds += n_members * cohort.steps * per_step
+    device_kind = device.partition(":")[0]
+    bytes_of = [len(cohort.runs) * member_bytes(cohort.settings, cohort.data, device_kind) for cohort in planned]
     data_bytes = max(4 * cohort.data.train_samples * math.prod(cohort.data.shape) for cohort in planned)
     return Estimate(seconds + measuring, measuring, max(bytes_of), data_bytes)
 
@@ -74,30 +70,25 @@ def _time(cohort: Cohort, device: str) -> tuple[float, float]:
         dataclasses.replace(run, settings=run.settings.model_copy(update={"training": training, "probe": probe}))
         for run in cohort.runs[:8]
     )
-    small = dataclasses.replace(
-        cohort, runs=runs, data=dataclasses.replace(cohort.data, train_samples=batch * TIMED_STEPS)
-    )
+    data = dataclasses.replace(cohort.data, train_samples=batch * TIMED_STEPS)
+    small = dataclasses.replace(cohort, runs=runs, data=data)
     classes = settings.training.loss == "cross_entropy"
     dtype = torch.float64 if settings.training.dtype == "float64" else torch.float32
 
     def split(count: int) -> Split:
         generator = torch.Generator().manual_seed(0)
-        inputs = torch.randn(count, *cohort.data.shape, generator=generator)
-        labels = torch.randint(cohort.data.outputs, (count,), generator=generator)
-        targets = labels if classes else torch.randn(count, cohort.data.outputs, generator=generator)
-        return Split(inputs, targets)
+        inputs = torch.randn(count, *data.shape, generator=generator)
+        labels = torch.randint(data.outputs, (count,), generator=generator)
+        return Split(inputs, labels if classes else torch.randn(count, data.outputs, generator=generator))
 
     held_out = split(max(settings.probe.samples, evaluated // 2))
     task: Task = "classification" if classes else "regression"
-    dataset = Dataset(
-        "random", task, cohort.data.shape, cohort.data.outputs, split(batch * TIMED_STEPS), held_out, held_out, ""
-    )
+    train = split(batch * TIMED_STEPS)
+    dataset = Dataset("random", task, data.shape, data.outputs, train, held_out, held_out, "").to(device, dtype)
     at: list[float] = []
     with reproducible(device):
         started = time.perf_counter()
-        train_cohort(
-            small, dataset.to(device, dtype), device=device, progress=lambda share: at.append(time.perf_counter())
-        )
+        train_cohort(small, dataset, device=device, progress=lambda share: at.append(time.perf_counter()))
         ended = time.perf_counter()
     gaps = sorted(later - earlier for earlier, later in itertools.pairwise(at[:-1]))
     per_step = gaps[len(gaps) // 2]

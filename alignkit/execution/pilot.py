@@ -102,12 +102,7 @@ def tune(
             f"{source}: every candidate rate diverged for {undecided[0]} (and {len(undecided) - 1} more "
             "arms). Add smaller rates to pilot.lr"
         )
-    return {
-        "format": RATES_FORMAT,
-        "study": study.name,
-        "pilot": pilot_options(study),
-        "arms": arms,
-    }
+    return {"format": RATES_FORMAT, "study": study.name, "pilot": pilot_options(study), "arms": arms}
 
 
 def _winner(arm: Any, runs: pd.DataFrame, samples: int) -> dict[str, Any]:

@@ -69,11 +69,8 @@ def open_study(
 
     Parameters
     ----------
-    study : a `Study`, a dict of what a study file would say, the path of a file, or the name of a shipped study.
-        Modules of the user's own that it names are looked for in the file's folder too, and in the current one where
-        there is no file.
-    data_path : a local folder of images in the place of the study's data.
-    profile : a smaller version of the study that it declares.
+    study, data_path, profile : as `run_study` takes them. Modules of the user's own that a study names are looked for
+        in its file's folder too, and in the current one where there is no file.
     own_modules : whether modules of the user's own are imported where the study's options are theirs to check.
 
     Raises
@@ -88,12 +85,10 @@ def open_study(
         path = Path(study.name)
     if data_path is not None:
         given_path(data_path, what="--data", error=DataError)
-        known = (
-            study.data
-            if isinstance(study.data, Images)
-            else Images(name="images", path=data_path, shuffle_labels=study.data.shuffle_labels)
-        )
-        study = study.model_copy(update={"data": known.model_copy(update={"path": data_path})})
+        data = study.data
+        if not isinstance(data, Images):
+            data = Images(name="images", path=data_path, shuffle_labels=data.shuffle_labels)
+        study = study.model_copy(update={"data": data.model_copy(update={"path": data_path})})
     source = StudySource(study, path)
     _require_beside(source)
     return source
@@ -211,8 +206,7 @@ def study_plan(
 
 def known_rates(source: StudySource, out: Path | None) -> dict[str, tuple[float, float]] | None:
     """Tuned rates that cover the study: those committed beside it, else those of an earlier pilot in `out`."""
-    places = [source.committed_rates, out / "rates.json" if out is not None else None]
-    for place in places:
+    for place in (source.committed_rates, out / "rates.json" if out is not None else None):
         if place is not None and place.exists():
             outcome = pilot.read_rates(place)
             if pilot.serves(outcome, source.study):
@@ -228,14 +222,8 @@ def tuned_rates(
         return None
     rates = known_rates(source, out)
     if rates is None:
-        outcome = pilot.tune(
-            source.study,
-            out / "pilot",
-            device=device,
-            workers=workers,
-            on_status=begin("tuning rates"),
-            source=str(source.path),
-        )
+        status, name = begin("tuning rates"), str(source.path)
+        outcome = pilot.tune(source.study, out / "pilot", device=device, workers=workers, on_status=status, source=name)
         write_text(out / "rates.json", pilot.rates_text(outcome))
         rates = pilot.rates_of(outcome)
     return rates

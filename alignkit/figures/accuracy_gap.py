@@ -36,11 +36,7 @@ CELL: Any = {"ls": "", "marker": "o", "ms": 5.5}
 
 @mpl.rc_context(STYLE)
 def accuracy_gap_against_alignment(
-    table: pd.DataFrame,
-    *,
-    response: str = "signal_angle_deg",
-    colour_by: str | None = None,
-    ax: Axes | None = None,
+    table: pd.DataFrame, *, response: str = "signal_angle_deg", colour_by: str | None = None, ax: Axes | None = None
 ) -> Figure:
     """Whether better aligned networks lose less accuracy to BP.
 

@@ -63,15 +63,8 @@ def forest(
         axes.set_xlabel("change")
     # A row's name stands above its line: beside it, names would take half of a phone's width.
     for y, text in enumerate(rows):
-        name = panels[0].text(
-            0,
-            y - 0.5,
-            text,
-            transform=panels[0].get_yaxis_transform(),
-            va="center",
-            fontsize=8,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-        )
+        place, box = panels[0].get_yaxis_transform(), {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        name = panels[0].text(0, y - 0.5, text, transform=place, va="center", fontsize=8, bbox=box)
         name.set_in_layout(False)
     finish(figure, title or "Effect of each change, with 95% intervals")
     return figure
@@ -84,8 +77,8 @@ def _levels(effects: pd.DataFrame) -> list[tuple[str, str]]:
 def chart(analysis: Analysis, rule: str) -> Chart:
     """Every effect under one rule on alignment and on the gap to BP, beside what the claims say would matter."""
     design = analysis.design_with_effects(rule)
-    found = analysis.effects_of(rule, design)
-    by_response = dict(found.by_response) if found else {}
+    known = analysis.effects_of(rule, design)
+    by_response = dict(known.by_response) if known else {}
     # The gap to BP already holds what a factor does to BP itself.
     dropped = "test_accuracy" if GAP in by_response else GAP
     effects = contrast_frame(

@@ -67,11 +67,8 @@ def phase_spans(times: pd.DataFrame, *, steps: Mapping[str, Sequence[int]]) -> F
 
 def chart(times: pd.DataFrame, *, steps: Mapping[str, Sequence[int]], see: str) -> Chart:
     """The times of each layer under each taught rule."""
-    how = (
-        "Medians over seeds of each seed's median run"
-        if times["n_seeds"].max() > 1
-        else ("Medians over the runs of one seed")
-    )
+    several = times["n_seeds"].max() > 1
+    how = "Medians over seeds of each seed's median run" if several else "Medians over the runs of one seed"
     if np.isfinite(times["low"]).any():
         how += ", with sign-test intervals of at least 95%"
     if np.isinf(times[["estimate", "high"]]).any(axis=None):

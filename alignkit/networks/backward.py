@@ -19,11 +19,7 @@ class LayerBackward:
     """
 
     def __init__(
-        self,
-        layer: int,
-        signal: Signal | None,
-        rule: TeachingRule,
-        through_stages: Callable[[Signal], Delta],
+        self, layer: int, signal: Signal | None, rule: TeachingRule, through_stages: Callable[[Signal], Delta]
     ) -> None:
         self.layer, self.signal = layer, signal
         self.delta_below: Delta | None = None

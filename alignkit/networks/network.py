@@ -55,13 +55,9 @@ class Network:
         self._input_dropout = self._dropout(members, [m.settings.network.input_dropout for m in members], layer=0)
         self.masks = Masks.of(members, self.layers, self.parameters.storage)
         self._flat_input = not self.layers[0].convolution
-        self._norm_gradients = [
-            {
-                name: torch.zeros_like(view)
-                for name, view in self.parameters.of_layer(index).items()
-                if name in ("gain", "shift")
-            }
-            for index in range(1, len(self.layers))
+        hidden = [self.parameters.of_layer(index) for index in range(1, len(self.layers))]
+        self._norm_gradients: list[dict[str, Tensor]] = [
+            {name: torch.zeros_like(views[name]) for name in ("gain", "shift") if name in views} for views in hidden
         ]
 
     @property
@@ -92,23 +88,17 @@ class Network:
         assert options is not None and options.order is not None and options.activation is not None
         views = self.parameters.of_layer(index)
         resolved = [resolve_options(m.settings, index - 1, convolution=layer.convolution) for m in members]
-        slopes = torch.tensor(
-            [r.slope for r in resolved], dtype=self.parameters.storage.dtype, device=self.parameters.storage.device
-        )
+        slopes = torch.tensor([r.slope for r in resolved], dtype=self.like.dtype, device=self.like.device)
         by_name: dict[str, Activation | Norm | Dropout | MaxPool | None] = {
-            "norm": Norm(
-                str(options.norm),
-                views["gain"],
-                views["shift"],
-                positions=2 * layer.convolution,
-                comes_first=options.order[0] == "norm",
-            )
-            if "gain" in views
-            else None,
             "activation": Activation(options.activation, slopes),
             "dropout": self._dropout(members, [r.dropout or 0.0 for r in resolved], layer=index),
             "pool": MaxPool(*layer.pool) if layer.pool else None,
+            "norm": None,
         }
+        if "gain" in views:
+            kind, gain, shift = str(options.norm), views["gain"], views["shift"]
+            first = options.order[0] == "norm"
+            by_name["norm"] = Norm(kind, gain, shift, positions=2 * layer.convolution, comes_first=first)
         return [stage for name in options.order if (stage := by_name[name]) is not None]
 
     def _dropout(self, members: Sequence[Member], rates: list[float], *, layer: int) -> Dropout | None:

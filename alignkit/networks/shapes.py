@@ -88,19 +88,17 @@ def layer_shapes(settings: Settings, shape: tuple[int, ...], outputs: int) -> li
     if isinstance(network, CNN):
         if len(shape) != 3:
             raise StudyError(
-                'network.kind: "cnn" needs images [channels, height, width]; the data has shape '
-                f'{list(shape)}. Use kind = "mlp"'
+                f'network.kind: "cnn" needs images [channels, height, width]; the data has shape {list(shape)}. '
+                'Use kind = "mlp"'
             )
         for index, channels in enumerate(network.channels, start=1):
             extents = [n + 2 * network.padding - network.kernel + 1 for n in current[1:]]
             pooled = [(n - network.pool) // network.pool_stride + 1 for n in extents]
             if min(extents) < network.pool:
                 raise StudyError(
-                    f"network: convolution {index} gets images of {current[1]}x{current[2]}, too small for "
-                    "kernel "
-                    f"{network.kernel}, padding {network.padding} and pooling {network.pool}. Use fewer "
-                    "convolutions, a smaller "
-                    "pool, or larger images"
+                    f"network: convolution {index} gets images of {current[1]}x{current[2]}, too small for kernel "
+                    f"{network.kernel}, padding {network.padding} and pooling {network.pool}. Use fewer convolutions, "
+                    "a smaller pool, or larger images"
                 )
             local = not network.weight_sharing
             kernels = channels * math.prod(extents) if local else channels

@@ -74,13 +74,13 @@ WEIGHT_OPS = {
 
 def op_class(name: str) -> Any:
     """The class of a weight op, by its name or as "module:Class"."""
-    found = import_class(WEIGHT_OPS.get(name, name), what=f'op "{name}"')
-    if not (isinstance(found, type) and issubclass(found, WeightOp)) or found.__abstractmethods__:
+    op = import_class(WEIGHT_OPS.get(name, name), what=f'op "{name}"')
+    if not (isinstance(op, type) and issubclass(op, WeightOp)) or op.__abstractmethods__:
         raise StudyError(
             f'op "{name}": expected a subclass of alignkit.networks.weight_op.WeightOp that defines forward, transport '
-            f"and weight_gradient; got {found!r}"
+            f"and weight_gradient; got {op!r}"
         )
-    return found
+    return op
 
 
 def ops_of(layers: Sequence[LayerShape]) -> list[WeightOp]:

@@ -35,11 +35,11 @@ def cosine_and_lengths(u: Broadcast, v: Broadcast) -> tuple[Numbers, Numbers, Nu
         own, other = length(u), length(v)
         return ((u * v).sum(-1) / (own * other)).clamp_(-1.0, 1.0), own, other
     with np.errstate(all="ignore"):  # what is not finite is counted where it is used
-        found = _products_of_rows((u, v), FIRST_WITH_LAST)
-        np.sqrt(found[1:], out=found[1:])
-        found[:1] /= found[1] * found[2]
-        np.clip(found[:1], -1.0, 1.0, out=found[:1])
-    cosine, own, other = torch.from_numpy(found)
+        products = _products_of_rows((u, v), FIRST_WITH_LAST)
+        np.sqrt(products[1:], out=products[1:])
+        products[:1] /= products[1] * products[2]
+        np.clip(products[:1], -1.0, 1.0, out=products[:1])
+    cosine, own, other = torch.from_numpy(products)
     return cosine, own, other
 
 
@@ -60,9 +60,9 @@ def update_products(new: Broadcast, old: Broadcast, gradient: Broadcast) -> tupl
         update, steepest = new.double() - old.double(), gradient.double()
         return (update * steepest).sum(-1), length(update), length(old), length(gradient)
     with np.errstate(all="ignore"):
-        found = _products_of_rows((new, old, gradient), FIRST_WITH_LAST, first_minus_second=True)
-        np.sqrt(found[1:], out=found[1:])
-    inner, update, before, steepest = torch.from_numpy(found)
+        products = _products_of_rows((new, old, gradient), FIRST_WITH_LAST, first_minus_second=True)
+        np.sqrt(products[1:], out=products[1:])
+    inner, update, before, steepest = torch.from_numpy(products)
     return inner, update, before, steepest
 
 
@@ -88,8 +88,8 @@ def products_with_images(u: Signal, v: Signal, image_of_u: Signal, image_of_v: S
     """Of u, v and their images Mu, Mv under some map, all [E, N, d], the sums over samples of u·Mv, u·Mu and v·Mv,
     [3, E] in float64: on a CPU."""
     with np.errstate(all="ignore"):
-        found = _products_of_rows((u, v, image_of_u, image_of_v), WITH_IMAGES)
-        return torch.from_numpy(found.sum(-1))
+        products = _products_of_rows((u, v, image_of_u, image_of_v), WITH_IMAGES)
+        return torch.from_numpy(products.sum(-1))
 
 
 def sums_of_samples(values: Signal) -> Sums:
@@ -107,7 +107,7 @@ def centred(values: Signal) -> Signal:
         shifted = values.double() - values[:, :1].double()
         return (shifted - shifted.mean(1, keepdim=True)).to(values.dtype)
     array = values.numpy()
-    found = np.empty_like(array)
+    scaled = np.empty_like(array)
     members, samples, d = array.shape
     at_a_time = max(1, min(members, BLOCK // max(samples * d, 1)))
     block = np.empty((at_a_time, samples, d))
@@ -119,8 +119,8 @@ def centred(values: Signal) -> Signal:
             if array.dtype == np.float64:  # whose sums would round: of samples that are the same, too
                 wide -= array[chosen, :1]
             wide -= np.add.reduce(wide, axis=1, keepdims=True) / samples
-            found[chosen] = wide
-    return torch.from_numpy(found)
+            scaled[chosen] = wide
+    return torch.from_numpy(scaled)
 
 
 def _in_blocks(*tensors: Tensor) -> bool:
@@ -145,10 +145,10 @@ def _products(arrays: list[np.ndarray], which: Products, first_minus_second: boo
         return _products_of_groups([array[None] for array in arrays], which, first_minus_second)[:, 0]
     whole = d - d % LONGEST_DOT  # in pieces, whose products are summed
     pieces = [array[:, :whole].reshape(rows, -1, LONGEST_DOT) for array in arrays]
-    found = _products_of_groups(pieces, which, first_minus_second).sum(-1)
+    products = _products_of_groups(pieces, which, first_minus_second).sum(-1)
     if whole < d:
-        found += _products([array[:, whole:] for array in arrays], which, first_minus_second)
-    return found
+        products += _products([array[:, whole:] for array in arrays], which, first_minus_second)
+    return products
 
 
 def _products_of_groups(arrays: list[np.ndarray], which: Products, first_minus_second: bool) -> np.ndarray:
@@ -161,7 +161,7 @@ def _products_of_groups(arrays: list[np.ndarray], which: Products, first_minus_s
     blocks = np.empty((len(arrays), at_a_time, d))
     ends = np.cumsum([len(arrays[left]) for left, _ in which]).tolist()
     places = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-    found = np.empty((ends[-1], groups, rows))
+    products = np.empty((ends[-1], groups, rows))
     for group in range(groups):
         for start in range(0, rows, at_a_time):
             chosen = slice(start, min(start + at_a_time, rows))
@@ -171,5 +171,5 @@ def _products_of_groups(arrays: list[np.ndarray], which: Products, first_minus_s
             if first_minus_second:
                 wide[0] -= wide[1]
             for place, (left, right) in zip(places, which, strict=True):
-                np.vecdot(wide[left], wide[right], out=found[place, group, chosen])
-    return found.reshape(-1, *shape[:-1])
+                np.vecdot(wide[left], wide[right], out=products[place, group, chosen])
+    return products.reshape(-1, *shape[:-1])

@@ -42,3 +42,8 @@ def published_summary(records: Records, *, best_by: str = "train_accuracy") -> p
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def at_end(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run's last checkpoint."""
+    return table[table["step"] == table.groupby("run_id")["step"].transform("max")]

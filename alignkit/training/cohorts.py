@@ -68,15 +68,15 @@ def cohorts(plan: Plan, data: dict[str, DataShape], *, device: str) -> list[Coho
         if arm not in keys:
             keys[arm] = _shape_key(run)
         groups.setdefault(keys[arm], []).append(run)
-    found = []
+    made = []
     for runs in counted("Making cohorts", list(groups.values())):
         shape = data[data_key(runs[0].settings)]
         most = most_members(runs[0].settings, shape, device, rule=runs[0].rule)
         pieces = math.ceil(len(runs) / most)
         for piece in range(pieces):
             members = tuple(runs[len(runs) * piece // pieces : len(runs) * (piece + 1) // pieces])
-            found.append(Cohort(cohort_id(members), members[0].rule, members, shape))
-    return sorted(found, key=lambda cohort: (-cohort.cost, cohort.cohort_id))
+            made.append(Cohort(cohort_id(members), members[0].rule, members, shape))
+    return sorted(made, key=lambda cohort: (-cohort.cost, cohort.cohort_id))
 
 
 def data_key(settings: Settings) -> str:

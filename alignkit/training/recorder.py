@@ -95,15 +95,15 @@ class Recorder:
         return (self._diverged_step > 0).cpu().numpy()
 
     def _evaluated(self, samples: int) -> dict[str, np.ndarray]:
-        found, diverged = {}, self._diverged
+        columns, diverged = {}, self._diverged
         for name in SPLITS:
             split = getattr(self._dataset, name)
             nothing = np.full(len(self._cohort.runs), np.nan)
             loss, error, accuracy = (nothing,) * 3 if split is None else evaluate(self._network, split, samples=samples)
-            columns = {f"{name}_loss": loss, f"{name}_accuracy": accuracy, f"{name}_loss_error": error}
-            for column, values in columns.items():
-                found[column] = np.where(diverged, np.nan, values)
-        return found
+            of_split = {f"{name}_loss": loss, f"{name}_accuracy": accuracy, f"{name}_loss_error": error}
+            for column, values in of_split.items():
+                columns[column] = np.where(diverged, np.nan, values)
+        return columns
 
     def _runs(self) -> pd.DataFrame:
         training = [run.settings.training for run in self._cohort.runs]

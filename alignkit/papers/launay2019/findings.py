@@ -12,7 +12,7 @@ from alignkit.claims.verdict import Verdict
 from alignkit.claims.verdicts import evaluate
 from alignkit.errors import AnalysisError
 from alignkit.papers.launay2019.published import BOTTLENECK, Bottleneck, Hypothesis
-from alignkit.papers.published_summary import published_summary
+from alignkit.papers.published_summary import at_end, published_summary
 from alignkit.records.rows import last_layers, summarised
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import Contrast, contrast
@@ -32,12 +32,12 @@ class Reading:
     seeds: int
 
 
-def reading(found: All, hypothesis: Hypothesis) -> Reading | None:
+def reading(studies: All, hypothesis: Hypothesis) -> Reading | None:
     """What one seed says of a hypothesis, measured as published; None where that was not run."""
-    if hypothesis.published is None or hypothesis.published[0] not in found:
+    if hypothesis.published is None or hypothesis.published[0] not in studies:
         return None
     study, factor, levels = hypothesis.published
-    records = found[study]
+    records = studies[study]
     table = _with_initialisation(published_summary(records), records)
     if factor not in table:
         return None
@@ -59,12 +59,12 @@ def _with_initialisation(table: pd.DataFrame, records: Records) -> pd.DataFrame:
     return table if "initialisation" in table else table.assign(initialisation=records.study.network.initialisation)
 
 
-def verdict_on(found: All, hypothesis: Hypothesis) -> Verdict | None:
+def verdict_on(studies: All, hypothesis: Hypothesis) -> Verdict | None:
     """The verdict of the corrected study's claim, None where it was not run or the profile left the claim out."""
     study, name = hypothesis.corrected
-    if study not in found:
+    if study not in studies:
         return None
-    return next((verdict for verdict in evaluate(found[study]) if verdict.claim.name == name), None)
+    return next((verdict for verdict in evaluate(studies[study]) if verdict.claim.name == name), None)
 
 
 def bottleneck(records: Records) -> pd.DataFrame:
@@ -146,29 +146,23 @@ def cells(records: Records) -> pd.DataFrame:
         table = layer_means(records, rule="dfa", layer=layer)
         of_cell = table.groupby(list(records.factors), dropna=False)
         parts.append(of_cell[columns].mean().rename(columns={name: f"{name}_{layer}" for name in columns}))
-    found = pd.concat(parts, axis="columns")
-    found["test_accuracy"] = 100 * of_cell["test_accuracy"].mean()
-    return found.reset_index()
+    means = pd.concat(parts, axis="columns")
+    means["test_accuracy"] = 100 * of_cell["test_accuracy"].mean()
+    return means.reset_index()
 
 
 def defect_effects(records: Records) -> pd.DataFrame:
     """What each way of measuring adds to the cosine against one pass, by network, layer by layer, and at the output."""
     last = last_layers(records)
-    checkpoints = records.checkpoints
-    at_end = checkpoints["step"] == checkpoints.groupby("run_id")["step"].transform("max")
-    end = checkpoints[at_end].set_index("run_id")["output_cosine"]
+    output = at_end(records.checkpoints).set_index("run_id")["output_cosine"]
     ways = [name for name in records.runs["measured"].unique() if name != "in_one_pass"]
     rows = []
     for trained in records.runs["trained"].unique():
         runs = records.runs[records.runs["trained"] == trained]
         for way in ways:
             for layer in (1, 2, 3, "output"):
-                values = (
-                    runs["run_id"].map(end)
-                    if layer == "output"
-                    else runs["run_id"].map(last[last["layer"] == layer].set_index("run_id")["signal_cosine"])
-                )
-                table = runs.assign(value=values)
+                hidden = last[last["layer"] == layer].set_index("run_id")["signal_cosine"]
+                table = runs.assign(value=runs["run_id"].map(output if layer == "output" else hidden))
                 effect = _contrast(table, "measured", ("in_one_pass", way), "value", ())
                 low, high = effect.interval
                 rows.append(

@@ -34,34 +34,34 @@ def write_paper_report(directory: str | Path) -> Path:
     Raises `RecordsError` where none was run.
     """
     directory = Path(directory)
-    found = {name: load(directory / name) for name in STUDIES if (directory / name / "records").is_dir()}
-    for name, records in found.items():
+    studies = {name: load(directory / name) for name in STUDIES if (directory / name / "records").is_dir()}
+    for name, records in studies.items():
         if records.study.name != name:
             raise RecordsError(
                 f"{directory / name}: expected records of the study {name}; got those of {records.study.name}. Move "
                 "them to a folder of their own name"
             )
-    if not found:
+    if not studies:
         raise RecordsError(
             f"{directory}: expected records of the paper's studies, in folders called {', '.join(STUDIES)}; got none. "
             f"Run one: alignkit run launay2019/{STUDIES[0]} --data path/to/cifar10 --out {directory / STUDIES[0]}"
         )
     tables: dict[str, pd.DataFrame] = {}
     figures: dict[str, Figure] = {}
-    entries = _recommendations(found)
-    if "defects" in found:
-        tables["defects"] = findings.defect_effects(found["defects"])
+    entries = _recommendations(studies)
+    if "defects" in studies:
+        tables["defects"] = findings.defect_effects(studies["defects"])
     parts = [
-        _opening(found),
-        _in_short(found, tables),
-        sections.claims(found, tables),
-        sections.bottleneck(found, tables, figures),
-        sections.taken_apart(found, tables, figures),
-        sections.convolutions(found, tables, figures),
-        sections.accuracy(found),
-        sections.defects(found, tables),
+        _opening(studies),
+        _in_short(studies, tables),
+        sections.claims(studies, tables),
+        sections.bottleneck(studies, tables, figures),
+        sections.taken_apart(studies, tables, figures),
+        sections.convolutions(studies, tables, figures),
+        sections.accuracy(studies),
+        sections.defects(studies, tables),
         _advice(entries),
-        _what_ran(found, tables),
+        _what_ran(studies, tables),
         _notes(directory),
     ]
     for name, figure in figures.items():
@@ -81,7 +81,7 @@ def write_paper_report(directory: str | Path) -> Path:
     return page
 
 
-def _opening(found: All) -> str:
+def _opening(studies: All) -> str:
     lines = [
         "# Launay, Poli and Krzakala (2019), checked claim by claim",
         "",
@@ -90,19 +90,19 @@ def _opening(found: All) -> str:
         "when they are measured right (*corrected*: both signals from one pass under the same masks, feedback at every "
         "hidden layer, a rate of its own for every arm, seeds as replicates, a twin that learns by back-propagation).",
     ]
-    revised = notice(claim for records in found.values() for claim in records.study.claims)
+    revised = notice(claim for records in studies.values() for claim in records.study.claims)
     if revised:
         lines[1:1] = ["", f"> **{revised[0]}** {' '.join(revised[1:])}"]
-    smaller = {name: records.study.profile for name, records in found.items() if records.study.profile}
+    smaller = {name: records.study.profile for name, records in studies.items() if records.study.profile}
     if smaller:
         lines += [
             "",
             "**Not the whole of it.** These studies ran in a smaller profile: "
-            + "; ".join(f"`{name}` ({_profile_words(found[name])})" for name in smaller)
+            + "; ".join(f"`{name}` ({_profile_words(studies[name])})" for name in smaller)
             + ". What they show is early training, where it is fewer epochs; the full studies are those without "
             "`--profile`.",
         ]
-    absent = [name for name in STUDIES if name not in found]
+    absent = [name for name in STUDIES if name not in studies]
     if absent:
         lines += ["", f"Not run: {', '.join(f'`{name}`' for name in absent)}."]
     return "\n".join(lines)
@@ -116,9 +116,9 @@ def _profile_words(records: Records) -> str:
     return f"{epochs}{images}, {count(len(study.seed_list), 'seed')}"
 
 
-def _in_short(found: All, tables: dict[str, pd.DataFrame]) -> str:
+def _in_short(studies: All, tables: dict[str, pd.DataFrame]) -> str:
     """What held up, what did not, and where one seed, measured as published, says something else."""
-    judged = [(hypothesis, findings.verdict_on(found, hypothesis)) for hypothesis in HYPOTHESES]
+    judged = [(hypothesis, findings.verdict_on(studies, hypothesis)) for hypothesis in HYPOTHESES]
     words = {
         "supported": "Held up",
         "refuted": "The opposite was found",
@@ -132,7 +132,7 @@ def _in_short(found: All, tables: dict[str, pd.DataFrame]) -> str:
             lines.append(f"- **{title}:** {_listed(so)}.")
     misleading = []
     for hypothesis, verdict in judged:
-        reading = findings.reading(found, hypothesis)
+        reading = findings.reading(studies, hypothesis)
         if reading is None or verdict is None or verdict.verdict == "undecided":
             continue
         if not all(map(math.isfinite, reading.cosines)):
@@ -156,18 +156,18 @@ def _in_short(found: All, tables: dict[str, pd.DataFrame]) -> str:
 
 def _listed(hypotheses: Sequence[Hypothesis]) -> str:
     """Hypotheses in a line, the parts of one together."""
-    found: list[str] = []
+    titled: list[str] = []
     for whole, parts in itertools.groupby(hypotheses, key=lambda hypothesis: hypothesis.part_of):
         titles = [part.title for part in parts]
-        found += [f"{whole} ({', '.join(titles)})"] if whole else titles
-    return "; ".join(found)
+        titled += [f"{whole} ({', '.join(titles)})"] if whole else titles
+    return "; ".join(titled)
 
 
-def _recommendations(found: All) -> list[dict[str, Any]]:
+def _recommendations(studies: All) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for name in STUDIES:
-        if name in found and found[name].study.claims and name != "defects":
-            entries += recommendations(found[name], evaluate(found[name]))
+        if name in studies and studies[name].study.claims and name != "defects":
+            entries += recommendations(studies[name], evaluate(studies[name]))
     return entries
 
 
@@ -183,9 +183,9 @@ def _advice(entries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _what_ran(found: All, tables: dict[str, pd.DataFrame]) -> str:
+def _what_ran(studies: All, tables: dict[str, pd.DataFrame]) -> str:
     rows = []
-    for name, records in found.items():
+    for name, records in studies.items():
         study, timing = records.study, records.timing
         processors = sorted(set(timing["processor"].dropna())) if timing is not None and "processor" in timing else []
         gpus = sorted(set(timing["device"].dropna()) - {"cpu"}) if timing is not None and "device" in timing else []

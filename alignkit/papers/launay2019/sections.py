@@ -32,11 +32,11 @@ FACTORIAL = (
 FREEDOM = (("weight_sharing", ("true", "false")), ("channels", ("4", "16")), ("feedback_rank", ("2", "10")))
 
 
-def claims(found: All, tables: Tables) -> str:
+def claims(studies: All, tables: Tables) -> str:
     """Every practice and hypothesis: one seed as published, the verdict as corrected."""
     rows, kept, part_of = [], [], ""
     for hypothesis in HYPOTHESES:
-        reading, verdict = findings.reading(found, hypothesis), findings.verdict_on(found, hypothesis)
+        reading, verdict = findings.reading(studies, hypothesis), findings.verdict_on(studies, hypothesis)
         published = ABSENT
         if reading is not None and all(map(math.isfinite, reading.cosines)):
             agrees = (reading.cosines[1] > reading.cosines[0]) == hypothesis.rises
@@ -90,12 +90,12 @@ def _claim_row(hypothesis: Hypothesis, reading: findings.Reading | None, verdict
     return row
 
 
-def bottleneck(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
+def bottleneck(studies: All, tables: Tables, figures: dict[str, Figure]) -> str:
     """The bottleneck experiment beside the figures of the paper."""
     name = "as_published_bottleneck"
-    if name not in found:
+    if name not in studies:
         return ""
-    table = tables["bottleneck"] = findings.bottleneck(found[name])
+    table = tables["bottleneck"] = findings.bottleneck(studies[name])
     figures["bottleneck"] = bottleneck_figure(table)
     rows = []
     for row in rows_of(table):
@@ -105,7 +105,7 @@ def bottleneck(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
         cells += [_both(row, f"layer{k}", cosine_text) for k in (1, 2, 3)]
         rows.append(cells)
     cosine, accuracy, known = findings.bottleneck_distance(table)
-    runs = found[name].runs
+    runs = studies[name].runs
     everywhere = runs[runs["bottleneck"].isna()]
     lines = [
         "## The bottleneck, as it was published",
@@ -126,7 +126,7 @@ def bottleneck(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
     ]
     if len(everywhere):
         ids = everywhere["run_id"]
-        layers = layers_of(found[name])
+        layers = layers_of(studies[name])
         last = layers[layers["run_id"].isin(ids) & (layers["step"] == layers["step"].max())].sort_values("layer")
         lines += [
             "",
@@ -143,12 +143,12 @@ def _both(row: dict[str, Any], column: str, text: Any) -> str:
     return here if not math.isfinite(published) else f"{here} ({text(published)})"
 
 
-def taken_apart(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
+def taken_apart(studies: All, tables: Tables, figures: dict[str, Figure]) -> str:
     """Which part of a bottleneck prevents alignment, and whether through the ceiling."""
     name = "corrected_bottleneck"
-    if name not in found:
+    if name not in studies:
         return ""
-    records = found[name]
+    records = studies[name]
     table = tables["bottleneck_ceilings"] = findings.ceilings(records, FACTORIAL, (None, 1, 2, 3))
     if table.empty:
         return ""
@@ -193,12 +193,12 @@ def _effect_lines(table: pd.DataFrame, layer_word: str) -> list[str]:
     return table_lines(["factor", layer_word, "cosine", "ceiling", "share of the ceiling"], rows)
 
 
-def convolutions(found: All, tables: Tables, figures: dict[str, Figure]) -> str:
+def convolutions(studies: All, tables: Tables, figures: dict[str, Figure]) -> str:
     """Convolutions against locally connected blocks, and many channels against few."""
     name = "convolutions"
-    if name not in found:
+    if name not in studies:
         return ""
-    records = found[name]
+    records = studies[name]
     factors = list(records.factors)
     table = findings.cells(records)
     table = tables["convolutions"] = table.sort_values(factors, key=_places, ignore_index=True)
@@ -245,14 +245,14 @@ def _places(column: pd.Series) -> pd.Series:
     return level_column(column).map(level_order(column).index)
 
 
-def accuracy(found: All) -> str:
+def accuracy(studies: All) -> str:
     """Whether runs that align better are more accurate."""
     name = "corrected_fc"
-    if name not in found:
+    if name not in studies:
         return ""
     lines = ["## Does alignment predict accuracy?", ""]
     for within, where in ((False, "between the practices of a seed"), (True, "between seeds of the same practice")):
-        result = findings.accuracy_association(found[name], within_cells=within)
+        result = findings.accuracy_association(studies[name], within_cells=within)
         if result is None:
             lines.append(f"- {where[0].upper()}{where[1:]}: too few seeds to tell.")
             continue
@@ -270,7 +270,7 @@ def accuracy(found: All) -> str:
     return "\n".join(lines)
 
 
-def defects(found: All, tables: Tables) -> str:
+def defects(studies: All, tables: Tables) -> str:
     """What measuring as published adds to the cosines."""
     lines = ["## What the measurement adds", ""]
     if "defects" in tables:
@@ -294,8 +294,8 @@ def defects(found: All, tables: Tables) -> str:
             "that any cosine below 1 there is the defect itself. Ways that change no cosine by .0005 are left out.",
         ]
     for name in ("corrected_fc", "corrected_bottleneck"):
-        if name in found:
-            samples, seeds = findings.spreads(found[name])
+        if name in studies:
+            samples, seeds = findings.spreads(studies[name])
             lines += [
                 "",
                 f"One seed: in `{name}` the cosine's standard deviation over the samples of one network is "

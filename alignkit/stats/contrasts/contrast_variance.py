@@ -138,19 +138,10 @@ def contrast_variance(
     wide = rows.pivot(index=["seed", "cell"], columns=factor, values="value").reindex(columns=list(contrasts.levels))
     if (wide.notna().all(axis="columns")).any():
         pairs = (wide[contrasts.levels[1]] - wide[contrasts.levels[0]]).dropna()
-        own, cells = (_dummies(pairs.index.get_level_values(name)) for name in ("seed", "cell"))
-        between, run, noise, df = _components(pairs.to_numpy(), own, np.empty((len(pairs), 0)), cells, factor)
-        # A difference has the noise of two runs.
-        run, noise, n_cells = run / 2, 2 * noise, float(cells.shape[1])
+        (between, run, noise, df), n_cells = _of_counterparts(pairs, factor)
         model = "differences of counterparts: cell + seed + noise"
     else:
-        varying = [name for name in within if rows[name].nunique() > 1]
-        main = [np.ones((len(rows), 1)), *(_dummies(rows[name])[:, 1:] for name in varying)]
-        seeds, indicator = _dummies(rows["seed"]), (rows[factor] == contrasts.levels[1]).to_numpy(float)
-        nuisance = np.hstack([seeds * column[:, None] for block in main for column in block.T])
-        cells, own = _dummies(rows[factor] + "\x1f" + rows["cell"]), seeds * indicator[:, None]
-        between, run, noise, df = _components(rows["value"].to_numpy(), own, nuisance, cells, factor)
-        n_cells = cells.shape[1] / 2
+        (between, run, noise, df), n_cells = _of_fraction(rows, factor, contrasts.levels[1], within)
         model = "cells of a fraction: cell + main effects within each seed + noise"
     warnings = list(contrasts.warnings)
     if np.isnan(run):
@@ -176,9 +167,29 @@ def contrast_variance(
     )
 
 
+Components = tuple[float, float, float, tuple[int, int]]
+
+
+def _of_counterparts(pairs: pd.Series, factor: str) -> tuple[Components, float]:
+    """The components from differences of counterparts, by seed and cell, and the cells at each level."""
+    own, cells = (_dummies(pairs.index.get_level_values(name)) for name in ("seed", "cell"))
+    between, run, noise, df = _components(pairs.to_numpy(), own, np.empty((len(pairs), 0)), cells, factor)
+    return (between, run / 2, 2 * noise, df), float(cells.shape[1])  # a difference has the noise of two runs
+
+
+def _of_fraction(rows: pd.DataFrame, factor: str, high: str, within: Sequence[str]) -> tuple[Components, float]:
+    """The same from the values of a fraction, in which no cell occurs at both levels."""
+    varying = [name for name in within if rows[name].nunique() > 1]
+    main = [np.ones((len(rows), 1)), *(_dummies(rows[name])[:, 1:] for name in varying)]
+    seeds, indicator = _dummies(rows["seed"]), (rows[factor] == high).to_numpy(float)
+    nuisance = np.hstack([seeds * column[:, None] for block in main for column in block.T])
+    cells, own = _dummies(rows[factor] + "\x1f" + rows["cell"]), seeds * indicator[:, None]
+    return _components(rows["value"].to_numpy(), own, nuisance, cells, factor), cells.shape[1] / 2
+
+
 def _components(
     values: np.ndarray, effects: np.ndarray, nuisance: np.ndarray, cells: np.ndarray, factor: str
-) -> tuple[float, float, float, tuple[int, int]]:
+) -> Components:
     """Variance of the seeds' effects, mean square of the noise, noise in one effect per mean square, both df.
 
     `effects` [rows, seeds] holds each seed's own regressor of interest. Its coefficients are estimable up

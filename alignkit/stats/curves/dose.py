@@ -18,6 +18,7 @@ from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.curves.page import page_trend
 from alignkit.stats.tables.checks import float_column, is_number, require_columns, require_level, require_seed_column
 from alignkit.stats.tables.frames import one_row
+from alignkit.stats.tables.inference import inference_of
 from alignkit.stats.tables.levels import level_column, level_order, numeric_levels
 
 Scale = Literal["linear", "log2"]
@@ -173,12 +174,8 @@ def dose_response(
     polynomial = tuple(
         PolynomialContrast(
             degree=degree,
-            estimate=test.estimate,
-            interval=test.interval,
-            p=test.p,
+            **inference_of(test),
             p_adjusted=float(adjusted),
-            df=test.df,
-            n_seeds=test.n_seeds,
             share=test.estimate**2 * float(p @ p) / total if total > 0 else float("nan"),
         )
         for degree, (test, p, adjusted) in enumerate(
@@ -193,11 +190,7 @@ def dose_response(
         scale=scale,
         doses=tuple(map(float, doses)),
         curves=curves,
-        estimate=slope.estimate,
-        interval=slope.interval,
-        p=slope.p,
-        df=slope.df,
-        n_seeds=slope.n_seeds,
+        **inference_of(slope),
         page_l=page_l,
         p_page=p_page,
         polynomial=polynomial,

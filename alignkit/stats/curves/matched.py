@@ -18,6 +18,7 @@ from alignkit.errors import AnalysisError, quoted
 from alignkit.stats.contrasts.contrasts import Contrast, contrast, contrast_frame
 from alignkit.stats.curves.rows import curve_rows
 from alignkit.stats.tables.checks import float_column, require_columns, require_count, require_seed_column
+from alignkit.stats.tables.inference import inference_of
 from alignkit.stats.tables.levels import cell_column, level_column, level_text
 
 NAN = float("nan")
@@ -76,17 +77,10 @@ def matched_loss_table(
     """
     require_columns(runs, run, seed, factor, *within)
     require_seed_column(runs[seed])
-    texts = [level_text(level) for level in levels]
-    own = level_column(runs[factor])
-    if texts[0] == texts[1] or not set(texts) <= set(own):
-        raise AnalysisError(
-            f'factor "{factor}": expected runs at two different levels; got {" and ".join(map(str, texts))}, '
-            f"of {', '.join(map(str, own.dropna().unique())) or 'none'}"
-        )
+    runs = _runs_at(runs, factor, levels)
     require_count("points", points, least=2)
     if not 0.5 < reach <= 1:
         raise AnalysisError(f"expected 0.5 < reach <= 1; got {quoted(reach)}. Write 1 for whole curves")
-    runs = runs[own.isin(texts)].reset_index(drop=True)
     table = _joined(runs, checkpoints, layers, response, layer, loss, run, time)
     if (table["loss"] <= 0).any():
         raise AnalysisError(
@@ -97,27 +91,36 @@ def matched_loss_table(
     known = {name: curve[:, 1:] for name, curve in _curves(table, run) if np.isfinite(curve).all()}
     by_run: dict[Any, tuple[float, str, float, float]] = {}
     for group in _counterparts(runs, factor, run, seed, [name for name in within if name != factor]):
-        whole = [name for name in group if name in known]
-        first = min((known[name][0, 0] for name in whole), default=NAN)
-        reached = np.sort([known[name][:, 0].min() for name in whole])
-        last = float(reached[int(np.ceil(reach * len(whole) - 1e-9)) - 1]) if whole else NAN
+        whole = {name: known[name] for name in group if name in known}
+        first, last = _shared_range(list(whole.values()), reach)
         for name in group:
-            reason = ""
-            if name not in known:
+            if name not in whole:
                 reason = f"{loss} or {response} undefined"
             elif len(whole) < 2:
                 reason = "no counterpart with a value"
-            elif not last < first or known[name][:, 0].min() > last:
+            elif not last < first or whole[name][:, 0].min() > last:
                 reason = UNMATCHED
-            if reason:
-                by_run[name] = (NAN, reason, NAN, NAN)
+            else:
+                values = _first_passage(whole[name], np.linspace(first, last, points))
+                value = float(values.mean() if summary == "mean" else values[-1])
+                by_run[name] = (value, "", _unit(first, at), _unit(last, at))
                 continue
-            passed = _first_passage(known[name], np.linspace(first, last, points))
-            value = float(passed.mean() if summary == "mean" else passed[-1])
-            by_run[name] = (value, "", _unit(first, at), _unit(last, at))
+            by_run[name] = (NAN, reason, NAN, NAN)
     names = ("value", "missing", f"{at}_from", f"{at}_to")
     columns = zip(*(by_run[name] for name in runs[run]), strict=True)
     return runs.assign(**dict(zip(names, map(list, columns), strict=True)))
+
+
+def _runs_at(runs: pd.DataFrame, factor: str, levels: tuple[Any, Any]) -> pd.DataFrame:
+    """The runs at one of two levels."""
+    texts = [level_text(level) for level in levels]
+    own = level_column(runs[factor])
+    if texts[0] == texts[1] or not set(texts) <= set(own):
+        raise AnalysisError(
+            f'factor "{factor}": expected runs at two different levels; got {" and ".join(map(str, texts))}, '
+            f"of {', '.join(map(str, own.dropna().unique())) or 'none'}"
+        )
+    return runs[own.isin(texts)].reset_index(drop=True)
 
 
 def _curves(table: pd.DataFrame, run: str) -> Iterator[tuple[Any, np.ndarray]]:
@@ -196,11 +199,7 @@ def matched_comparison(
         factor=factor,
         levels=at_loss.levels,
         response=response,
-        estimate=at_loss.estimate,
-        interval=at_loss.interval,
-        p=at_loss.p,
-        df=at_loss.df,
-        n_seeds=at_loss.n_seeds,
+        **inference_of(at_loss),
         at_loss=at_loss,
         at_step=at_step,
         n_runs=len(by_loss),
@@ -250,6 +249,14 @@ def _counterparts(runs: pd.DataFrame, factor: str, run: str, seed: str, within: 
     paired = at.groupby(cell).transform("nunique") == 2
     key = [runs[seed], cell] if paired.any() else [runs[seed]]
     return [list(names) for _, names in runs[run].groupby(key, sort=False)]
+
+
+def _shared_range(curves: Sequence[np.ndarray], reach: float) -> tuple[float, float]:
+    """Along the axis, from the smallest start of these curves to where the share `reach` of them gets."""
+    if not curves:
+        return NAN, NAN
+    reached = np.sort([curve[:, 0].min() for curve in curves])
+    return min(curve[0, 0] for curve in curves), float(reached[int(np.ceil(reach * len(curves) - 1e-9)) - 1])
 
 
 def _first_passage(curve: np.ndarray, targets: np.ndarray) -> np.ndarray:

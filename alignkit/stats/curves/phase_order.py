@@ -19,6 +19,8 @@ from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.curves.page import page_trend
 from alignkit.stats.curves.phases import CENSORED
 from alignkit.stats.tables.checks import float_column, require_columns, require_seed_column, without_index_names
+from alignkit.stats.tables.frames import one_row
+from alignkit.stats.tables.inference import inference_of
 
 NAN = float("nan")
 
@@ -48,8 +50,7 @@ class PhaseLag:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {**vars(self), "low": self.interval[0], "high": self.interval[1], "warnings": "; ".join(self.warnings)}
-        return pd.DataFrame([row]).drop(columns="interval")
+        return one_row(self, *(name for name in vars(self) if name != "interval"), "interval")
 
 
 def phase_lag(
@@ -82,12 +83,8 @@ def phase_lag(
     return PhaseLag(
         event=events[1] if events[0] == events[1] else f"{events[0]}, {events[1]}",
         comparison=comparison or f"{events[1]} after {events[0]}",
-        estimate=test.estimate,
-        interval=test.interval,
-        p=test.p,
+        **inference_of(test),
         p_adjusted=test.p,
-        df=test.df,
-        n_seeds=test.n_seeds,
         n_runs=len(kept),
         n_censored=int(once.sum()),
         n_ties=int(twice.sum()),
@@ -167,9 +164,15 @@ def layer_order(
         table = logs[complete].groupby([rows[seed], rows[layer]]).mean().unstack()
         page_l, page_p = page_trend(table.to_numpy(float))
     return LayerOrder(
-        event, ends.estimate, ends.interval, ends.p, ends.df, ends.n_seeds, len(labels), page_l, page_p, tuple(pairs),
-        f"{ends.method}; Page's trend test over seeds, ties kept", tuple(warnings),
-    )  # fmt: skip
+        event=event,
+        **inference_of(ends),
+        n_layers=len(labels),
+        page_l=page_l,
+        page_p=page_p,
+        pairs=tuple(pairs),
+        method=f"{ends.method}; Page's trend test over seeds, ties kept",
+        warnings=tuple(warnings),
+    )
 
 
 def _restricted(table: pd.DataFrame, run: str, seed: str) -> pd.DataFrame:

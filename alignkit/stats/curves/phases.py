@@ -26,6 +26,7 @@ from alignkit.stats.tables.checks import (
     require_seed_column,
     without_index_names,
 )
+from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column
 from alignkit.text import count
 
@@ -168,8 +169,7 @@ class PhaseSummary:
 
     def to_frame(self) -> pd.DataFrame:
         """One row."""
-        row = {**vars(self), "low": self.interval[0], "high": self.interval[1], "warnings": "; ".join(self.warnings)}
-        return pd.DataFrame([row]).drop(columns="interval")
+        return one_row(self, *(name for name in vars(self) if name != "interval"), "interval")
 
 
 def phase_summaries(

@@ -313,7 +313,4 @@ def _judge(
             f"a straight line is rejected, but on held-out seeds a bend predicts no better than {' or '.join(equal)}"
         )
     names = " and ".join(model.model for model in others)
-    return (
-        "threshold",
-        f"a straight line is rejected, and on held-out seeds a bend predicts better than {names}",
-    )
+    return "threshold", f"a straight line is rejected, and on held-out seeds a bend predicts better than {names}"

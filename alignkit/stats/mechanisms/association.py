@@ -170,18 +170,6 @@ def t_effect(name: str, estimate: float, sd: float, df: int, quantile: float) ->
 def effect_frame(
     effects: Sequence[Effect], df: int, n_seeds: int, method: str, warnings: tuple[str, ...]
 ) -> pd.DataFrame:
-    rows = [
-        {
-            "effect": effect.name,
-            "estimate": effect.estimate,
-            "low": effect.interval[0],
-            "high": effect.interval[1],
-            "p": effect.p,
-            "df": df,
-            "n_seeds": n_seeds,
-            "method": method,
-            "warnings": "; ".join(warnings),
-        }
-        for effect in effects
-    ]
-    return pd.DataFrame(rows)
+    rows = [(effect.name, effect.estimate, *effect.interval, effect.p) for effect in effects]
+    frame = pd.DataFrame(rows, columns=["effect", "estimate", "low", "high", "p"])
+    return frame.assign(df=df, n_seeds=n_seeds, method=method, warnings="; ".join(warnings))

@@ -155,7 +155,7 @@ def mediation(
         return np.array([c, c - a * b, a * b, a, b, b_high - b_low, b_low, b_high])
 
     estimates, covariance = jackknife(paths, len(seeds))
-    (c, _, _, a, b, _, b_low, b_high), sd = estimates, np.sqrt(np.diag(covariance))
+    sd = np.sqrt(np.diag(covariance))
     df = len(seeds) - 1
     quantile = float(stats.t.ppf(0.5 + level / 2, df))
     names = ("total", "direct", "", "factor on mediator", "mediator on outcome", "interaction")
@@ -164,18 +164,10 @@ def mediation(
     }
     for name, differences in (("total", c_by_seed), ("factor on mediator", a_by_seed)):
         effects[name] = replace(effects[name], p=sign_flip_p(differences))
-    for name, slope, index in (
-        ("indirect", b, 4), (f"indirect at {low}", b_low, 6), (f"indirect at {high}", b_high, 7)
-    ):  # fmt: skip
-        effects[name] = _product_effect(name, (a, sd[3]), (slope, sd[index]), df, level)
-    proportion, bounds = _fieller(estimates[2], c, covariance[np.ix_([2, 0], [2, 0])], quantile)
-    warnings = [*association.warnings, *on[outcome].warnings]
-    if np.isnan(proportion):
-        warnings.append("no proportion mediated: the total effect is not clearly different from zero")
-    elif not 0 <= proportion <= 1:
-        warnings.append("direct and indirect effect have opposite signs: the proportion is no share")
-    if effects["interaction"].p < 1 - level:
-        warnings.append("the slope of the mediator differs between the levels: read the indirect effects at each")
+    for name, index in (("indirect", 4), (f"indirect at {low}", 6), (f"indirect at {high}", 7)):
+        effects[name] = _product_effect(name, (estimates[3], sd[3]), (estimates[index], sd[index]), df, level)
+    proportion, bounds = _fieller(estimates[2], estimates[0], covariance[np.ix_([2, 0], [2, 0])], quantile)
+    notes = _notes(proportion, slopes_differ=effects["interaction"].p < 1 - level)
     indirect = effects["indirect"]
     return Mediation(
         factor=factor,
@@ -194,8 +186,19 @@ def mediation(
         association=association,
         assumption=ASSUMPTION,
         method=f"{on[outcome].method}; seed and cell intercepts; jackknife over seeds, product of two t laws",
-        warnings=tuple(warnings),
+        warnings=(*association.warnings, *on[outcome].warnings, *notes),
     )
+
+
+def _notes(proportion: float, *, slopes_differ: bool) -> list[str]:
+    notes = []
+    if np.isnan(proportion):
+        notes.append("no proportion mediated: the total effect is not clearly different from zero")
+    elif not 0 <= proportion <= 1:
+        notes.append("direct and indirect effect have opposite signs: the proportion is no share")
+    if slopes_differ:
+        notes.append("the slope of the mediator differs between the levels: read the indirect effects at each")
+    return notes
 
 
 def _product_effect(

@@ -25,6 +25,7 @@ from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_column
 
 NAN = float("nan")
+Verdict = Literal["increases", "decreases", "equivalent", "undecided"]
 
 
 @shown(in_response=True)
@@ -51,8 +52,8 @@ class AttritionBounds:
     p: float
     p_t: float
     p_equivalence: float
-    verdict: Literal["increases", "decreases", "equivalent", "undecided"]
-    verdict_observed: Literal["increases", "decreases", "equivalent", "undecided"]
+    verdict: Verdict
+    verdict_observed: Verdict
     differences: pd.DataFrame
     missing: tuple[int, int]
     runs: int
@@ -108,27 +109,19 @@ def worst_case_bounds(
 
     Raises `AnalysisError` where an observed value lies outside `bounds`.
     """
-    low, high = (float(bound) if is_number(bound) else np.nan for bound in bounds)
-    if not low < high or not np.isfinite([low, high]).all():
-        raise AnalysisError(
-            f"expected finite bounds, the lower first; got {quoted(bounds)}. State what the response can be"
-        )
+    low, high = _ends(bounds)
     if margin is not None and not (is_number(margin) and margin > 0):
         raise AnalysisError(f"expected a margin above 0; got {quoted(margin)}. State the smallest effect that matters")
     contrasts = seed_contrasts(table, factor=factor, levels=levels, response=response, seed=seed, within=within)
     wide, cells = _wide(table, factor, contrasts.levels, within, response, seed)
     values = wide.to_numpy()
-    present = values[np.isfinite(values)]
-    if ((present < low) | (present > high)).any():
-        raise AnalysisError(
-            f'expected every "{response}" within [{low:g}, {high:g}]; got {present.min():g} to {present.max():g}. '
-            "State the range that the response can have"
-        )
+    _require_within(values, low, high, response)
     weights = _cell_weights(cells, factor, contrasts.levels)
     used = weights != 0
     absent = ~np.isfinite(values) & used
-    least = np.where(absent, np.where(weights > 0, low, high), np.where(used, values, 0.0)) @ weights
-    most = np.where(absent, np.where(weights > 0, high, low), np.where(used, values, 0.0)) @ weights
+    known = np.where(used, values, 0.0)
+    least = np.where(absent, np.where(weights > 0, low, high), known) @ weights
+    most = np.where(absent, np.where(weights > 0, high, low), known) @ weights
     observed = paired_test(contrasts.differences)
     frame = pd.DataFrame({"lowest": least, "highest": most}, index=wide.index)
     frame.insert(0, "observed", contrasts.differences.reindex(frame.index))
@@ -136,11 +129,10 @@ def worst_case_bounds(
     extremes = _extremes(least, most)
     below, above = t_interval(extremes)
     reaches = max(abs(least.mean()), abs(most.mean()))
-    p_equivalence = NAN
+    p_equivalence = p_observed = NAN
     if margin is not None:
         p_equivalence = 1.0 if reaches >= margin else float(np.fmax.reduce(tost_p(extremes, margin=margin)))
-    known = contrasts.differences
-    p_known = equivalence_test(known, margin=margin).p if margin is not None else NAN
+        p_observed = equivalence_test(contrasts.differences, margin=margin).p
     at_second = (cells[factor] == contrasts.levels[1]).to_numpy()
     warnings = list(contrasts.warnings)
     if absent.any(axis=1).sum() > EXACT_UP_TO:
@@ -158,7 +150,7 @@ def worst_case_bounds(
         p_t=1.0 if least.sum() <= 0 <= most.sum() else float(np.fmax.reduce(t_p(extremes))),
         p_equivalence=p_equivalence,
         verdict=_verdict(p, p_equivalence, float(least.mean()), alpha),
-        verdict_observed=_verdict(observed.p, p_known, observed.estimate, alpha),
+        verdict_observed=_verdict(observed.p, p_observed, observed.estimate, alpha),
         differences=frame,
         missing=(int(absent[:, ~at_second].sum()), int(absent[:, at_second].sum())),
         runs=int(used.sum()) * len(values),
@@ -168,9 +160,25 @@ def worst_case_bounds(
     )
 
 
-def _verdict(
-    p: float, p_equivalence: float, estimate: float, alpha: float
-) -> Literal["increases", "decreases", "equivalent", "undecided"]:
+def _ends(bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = (float(bound) if is_number(bound) else np.nan for bound in bounds)
+    if not low < high or not np.isfinite([low, high]).all():
+        raise AnalysisError(
+            f"expected finite bounds, the lower first; got {quoted(bounds)}. State what the response can be"
+        )
+    return low, high
+
+
+def _require_within(values: np.ndarray, low: float, high: float, response: str) -> None:
+    present = values[np.isfinite(values)]
+    if ((present < low) | (present > high)).any():
+        raise AnalysisError(
+            f'expected every "{response}" within [{low:g}, {high:g}]; got {present.min():g} to {present.max():g}. '
+            "State the range that the response can have"
+        )
+
+
+def _verdict(p: float, p_equivalence: float, estimate: float, alpha: float) -> Verdict:
     if p_equivalence < alpha:
         return "equivalent"
     if p < alpha:

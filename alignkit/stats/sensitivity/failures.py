@@ -14,6 +14,7 @@ from alignkit.errors import AnalysisError, nearest
 from alignkit.stats.contrasts.paired import minimum_seeds, paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.tables.frames import one_row
+from alignkit.stats.tables.inference import inference_of
 from alignkit.stats.tables.levels import level_column
 
 
@@ -87,10 +88,6 @@ def failure_contrast(
     test = paired_test(contrasts.differences)
     before, after = (rows.loc[rows["_at"] == level, "_failed"] for level in contrasts.levels)
     pairs = _pairs(rows.pivot(index=[seed, *names], columns="_at", values="_failed")[list(contrasts.levels)])
-    discordant = pairs["first alone"] + pairs["second alone"]
-    p_mcnemar = float("nan")
-    if sum(pairs.values()):
-        p_mcnemar = float(stats.binomtest(pairs["first alone"], discordant).pvalue) if discordant else 1.0
     warnings = list(contrasts.warnings)
     if not rows["_failed"].any():
         # With no failing seed among n, a chance of q per seed has probability (1 - q)^n.
@@ -104,19 +101,23 @@ def failure_contrast(
     return FailureContrast(
         factor=factor,
         levels=contrasts.levels,
-        estimate=test.estimate,
-        interval=test.interval,
-        p=test.p,
-        p_mcnemar=p_mcnemar,
+        **inference_of(test),
+        p_mcnemar=_mcnemar_p(pairs),
         rates=(float(before.mean()), float(after.mean())),
         runs=(len(before), len(after)),
         pairs=pairs,
         differences=tuple(float(value) for value in contrasts.differences),
-        df=test.df,
-        n_seeds=test.n_seeds,
         method=f"failure rates, {contrasts.method}; {test.method}; exact McNemar to describe",
         warnings=tuple(warnings),
     )
+
+
+def _mcnemar_p(pairs: dict[str, int]) -> float:
+    """The exact p of McNemar's test; NaN where nothing is matched."""
+    discordant = pairs["first alone"] + pairs["second alone"]
+    if not sum(pairs.values()):
+        return float("nan")
+    return float(stats.binomtest(pairs["first alone"], discordant).pvalue) if discordant else 1.0
 
 
 def _pairs(cells: pd.DataFrame) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,9 +15,10 @@ from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.arrays import sign_patterns
 from alignkit.stats.contrasts.location import SEED_MODELS
-from alignkit.stats.contrasts.per_seed import seed_contrasts
+from alignkit.stats.contrasts.per_seed import SeedContrasts, seed_contrasts
 from alignkit.stats.models.beta import beta_contrast
 from alignkit.stats.sensitivity.scales import Scale
+from alignkit.stats.tables.frames import one_row
 from alignkit.stats.tables.levels import level_text
 
 NAN = float("nan")
@@ -88,23 +89,19 @@ class SpecificationCurve:
 
     def to_frame(self) -> pd.DataFrame:
         """One row per specification, in the order declared: what a figure draws."""
-        rows = [
-            {
-                **{choice: getattr(one, choice) for choice in CHOICES},
-                "unit": one.unit,
-                "estimate": one.estimate,
-                "low": one.interval[0],
-                "high": one.interval[1],
-                "p": one.p,
-                "standardised": one.standardised,
-                "agrees": one.agrees,
-                "n_seeds": one.n_seeds,
-                "reason": one.reason,
-                "warnings": "; ".join(one.warnings),
-            }
-            for one in self.specifications
-        ]
-        return pd.DataFrame(rows)
+        names = (
+            *CHOICES,
+            "unit",
+            "estimate",
+            "interval",
+            "p",
+            "standardised",
+            "agrees",
+            "n_seeds",
+            "reason",
+            "warnings",
+        )
+        return pd.concat([one_row(one, *names) for one in self.specifications], ignore_index=True)
 
 
 def specification_curve(
@@ -164,32 +161,14 @@ def specification_curve(
         except AnalysisError as error:
             specifications += [replace(one, reason=str(error)) for one in blank]
             continue
-        differences = per_seed.differences
         if not scale.beta:
-            effects.append(scale.orientation * differences)
-        for one in blank:
-            try:
-                if scale.beta:
-                    result: Any = beta_contrast(table, factor=factor, levels=levels, within=within, seed=seed)
-                    sd = float(result.pseudo_values.std())
-                elif one.model in SEED_MODELS:
-                    result, sd = SEED_MODELS[one.model](differences.to_numpy()), float(differences.std())
-                else:
-                    result, sd = (other_models or {})[one.model](table), float(differences.std())
-            except AnalysisError as error:
-                specifications.append(replace(one, reason=str(error)))
-                continue
-            specifications.append(
-                replace(
-                    one,
-                    estimate=float(result.estimate),
-                    interval=(float(result.interval[0]), float(result.interval[1])),
-                    p=float(result.p),
-                    standardised=scale.orientation * float(result.estimate) / sd if sd > 0 else NAN,
-                    n_seeds=len(differences),
-                    warnings=per_seed.warnings,
-                )
-            )
+            effects.append(scale.orientation * per_seed.differences)
+        fits: dict[str, Callable[[], Any]] = {
+            "beta": partial(beta_contrast, table, factor=factor, levels=levels, within=within, seed=seed),
+            **{name: partial(fit, per_seed.differences.to_numpy()) for name, fit in SEED_MODELS.items()},
+            **{name: partial(fit, table) for name, fit in (other_models or {}).items()},
+        }
+        specifications += [_estimated(one, fits[one.model], per_seed, scale) for one in blank]
     orientation = {scale.name: scale.orientation for scale in scales}
     signs = [orientation[one.scale] * np.sign(one.estimate) for one in specifications]
     first = next((sign for sign, one in zip(signs, specifications, strict=True) if not one.reason), NAN)
@@ -214,6 +193,24 @@ def specification_curve(
         alpha=alpha,
         method=f"{len(specifications)} specifications; joint sign flips of whole seeds",
         warnings=tuple(warnings),
+    )
+
+
+def _estimated(blank: Specification, fit: Callable[[], Any], per_seed: SeedContrasts, scale: Scale) -> Specification:
+    """What a model gives on a scale, or why it gives nothing."""
+    try:
+        result = fit()
+    except AnalysisError as error:
+        return replace(blank, reason=str(error))
+    sd = float((result.pseudo_values if scale.beta else per_seed.differences).std())
+    return replace(
+        blank,
+        estimate=float(result.estimate),
+        interval=(float(result.interval[0]), float(result.interval[1])),
+        p=float(result.p),
+        standardised=scale.orientation * float(result.estimate) / sd if sd > 0 else NAN,
+        n_seeds=len(per_seed.differences),
+        warnings=per_seed.warnings,
     )
 
 
