@@ -22,13 +22,13 @@ from alignkit.stats.models.linear import FTest, LinearFit, f_p, fit_words
 from alignkit.stats.models.random_effects import is_constant, run_codes, seed_terms
 from alignkit.stats.models.reml import (
     FIXED,
-    SMALLEST_RESIDUAL,
     Blocks,
     Component,
     Evaluation,
     Optimum,
     confounded,
     minimise,
+    smallest_residual,
 )
 
 FEWEST_SEEDS = 3
@@ -188,7 +188,8 @@ def fit_mixed(
     terms = seed_terms(rows, design, block, seed=seed, random=random)
     named = [] if random is None else [term.name for term in terms]
     components, blocks, not_separable = _separable([*components, *terms], x, design.y / scale, block, named)
-    optima = [_search(blocks, residual) for residual in STARTS]
+    floor = smallest_residual(blocks)
+    optima = [_search(blocks, residual, floor) for residual in STARTS]
     best = min(optima, key=lambda optimum: optimum.at.deviance)
     at = best.at
     if not best.converged:
@@ -196,10 +197,11 @@ def fit_mixed(
             f"expected a likelihood with an optimum; the search was still {best.promised:.2g} from it after "
             f"{best.steps} steps. Name fewer terms in random, or use fit_factorial"
         )
-    if at.variances[0] < 10 * SMALLEST_RESIDUAL:
+    if at.variances[0] < 10 * floor:
         raise AnalysisError(
             f'expected "{design.response}" to vary within what {", ".join(blocks.names)} share; got no residual '
-            "variance. If the rows of a run all hold the same value, keep one row per run"
+            "variance. If the rows of a run all hold the same value, keep one row per run; if they are few, name "
+            "fewer terms in random"
         )
     boundary = np.array([False, *(at.variances[1:] < BOUNDARY * at.variances[0])])
     offset = (n - p) * np.log(scale) + float(np.linalg.slogdet(to_x)[1])
@@ -279,9 +281,9 @@ def _method(n: int, names: Sequence[str], not_separable: dict[str, tuple[str, ..
     return f"mixed model of {n:,} rows by REML, random {random}{alike}; Satterthwaite t and F"
 
 
-def _search(blocks: Blocks, residual: float) -> Optimum:
+def _search(blocks: Blocks, residual: float, floor: float) -> Optimum:
     others = np.full(len(blocks.names), (1 - residual) / max(len(blocks.names), 1))
-    return minimise(blocks, np.concatenate([[residual], others]), floor=SMALLEST_RESIDUAL)
+    return minimise(blocks, np.concatenate([[residual], others]), floor=floor)
 
 
 def _variances(components: Sequence[Component], variances: np.ndarray, boundary: np.ndarray) -> pd.DataFrame:
