@@ -41,9 +41,10 @@ def fit(
 
     layers : of records, one row per run and hidden layer instead of the mean over them, with `layer` (1, 2,
         ...) and `position`, the layer over the number of hidden layers, to be used as in "norm * I(position)".
-    method : "seed" (the model within every seed, their mean over seeds; the default for runs), "pooled"
-        or "robust" (least squares with the seed as a block, to describe), "mixed" (layers in runs in
-        seeds; the default for layers), "gee" (marginal, clustered by seed).
+    method : "seed" (the model within every seed, their mean over seeds; the default for runs, refused where
+        more than a fifth of the seeds lack cells that the model needs: see `fit_factorial`), "pooled" or
+        "robust" (least squares with the seed as a block, to describe), "mixed" (layers in runs in seeds; the
+        default for layers), "gee" (marginal, clustered by seed).
 
     Marginal means, simple effects and contrasts of the result: `marginal_means`, `marginal_contrasts`.
     """

@@ -116,7 +116,11 @@ def _depth(analysis: Analysis) -> int:
 def _held_out_error(analysis: Analysis, notes: list[str]) -> Table | None:
     """How well main effects, and pairs of factors, predict seeds and cells that had no part in the fit."""
     rule = next((rule for rule in analysis.rules if rule != "bp"), None)
-    model = alignment_model(analysis, rule) if rule is not None else None
+    try:
+        model = alignment_model(analysis, rule) if rule is not None else None
+    except AnalysisError as error:
+        notes.append(f"Held-out error: {error}.")
+        return None
     if model is None or analysis.alignment is None:
         return None
     rows, frames = [], []

@@ -19,6 +19,9 @@ from alignkit.stats.tables.checks import require_choice, require_columns, requir
 
 Errors = Literal["seed", "pooled", "robust"]
 
+MOST_LEFT_OUT = 0.2
+"""The share of the seeds above which the others no longer stand for all of them."""
+
 ANOVA_COLUMNS = (
     "term", "df", "df_error", "ss", "ss_error", "F", "epsilon", "p", "p_spherical", "partial_r2", "generalised_r2",
 )  # fmt: skip
@@ -163,7 +166,10 @@ def fit_factorial(
     mean over seeds of that combination, its variance the variance over seeds over their number, and its
     df one less: in balanced data a contrast is exactly the mean of `seed_contrasts`. Nothing is supposed
     about what happens inside a seed. Seeds whose own rows cannot identify the model are left out and
-    counted; with fewer than two the fit is refused.
+    counted. With fewer than two left, or more than a fifth left out, the fit is refused: cells are seldom
+    missing by chance (runs diverge), and the seeds that are complete need not be like the others.
+    `fit_mixed` keeps their rows, but supposes other things (equal variances, and runs that are missing for
+    reasons that the other runs show), so a table does not change to it by itself.
 
     errors="pooled" is least squares with the seed as a block, to describe: where effects vary between
     seeds its intervals are too short and its tests reject too often. errors="robust" is the same with HC3
@@ -189,6 +195,12 @@ def fit_factorial(
         warnings = design.missing_note
         if len(kept) < len(seeds):
             lost = len(seeds) - len(kept)
+            if lost > MOST_LEFT_OUT * len(seeds):
+                raise AnalysisError(
+                    f"expected at most a fifth of the seeds without rows that identify the {design.x.shape[1]} "
+                    f"coefficients of {design.formula}; got {lost} of {len(seeds)}. Use the mixed model, which keeps "
+                    'them (fit with method="mixed", or fit_mixed), use fewer terms, or add the runs that are missing'
+                )
             warnings += (f"{lost} of {len(seeds)} seeds left out: their own rows do not identify the model",)
             # As if they had never run: covariates are centred and averaged over the other seeds alone.
             used = design.used.copy()

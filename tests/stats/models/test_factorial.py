@@ -13,6 +13,7 @@ import pytest
 import statsmodels.formula.api as smf
 from statsmodels.stats.diagnostic import het_breuschpagan
 
+from alignkit.claims.fit import fit
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
@@ -174,6 +175,21 @@ def test_a_seed_that_cannot_identify_the_model_is_left_out_and_counted() -> None
     assert fit_factorial(torn, quadratic).design.covariates == expected.design.covariates
     with pytest.raises(AnalysisError, match=r"at least two seeds .*got 1 of 2"):
         fit_factorial(torn[torn["seed"].isin([1, 2])], "width * norm")
+
+
+def test_a_fit_that_would_leave_out_most_seeds_is_refused() -> None:
+    table = pd.DataFrame(itertools.product(range(12), "ab", (1, 2, 3)), columns=["seed", "norm", "width"])
+    table["value"] = np.random.default_rng(0).normal(60, 1, len(table))
+
+    def lacking(seeds: int) -> pd.DataFrame:
+        return table[~((table["seed"] < seeds) & (table["width"] == 3) & (table["norm"] == "b"))]
+
+    assert fit(lacking(2), "norm * width").n_seeds == 10  # a sixth
+    for seeds in (3, 10):
+        with pytest.raises(AnalysisError, match=rf"at most a fifth of the seeds .*got {seeds} of 12.*mixed"):
+            fit(lacking(seeds), "norm * width")
+    assert fit(lacking(10), "norm * width", method="mixed").n_seeds == 12
+    assert fit(lacking(10), "norm + width").n_seeds == 12  # whose own rows are enough for fewer terms
 
 
 def test_a_factor_that_never_varies_within_a_seed_is_refused() -> None:
