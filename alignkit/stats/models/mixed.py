@@ -171,9 +171,9 @@ def fit_mixed(
         )
     # An orthonormal model matrix and a response of unit variance: no unit can spoil the numbers.
     x, to_x = np.linalg.qr(design.x)
-    left = design.y - x @ (x.T @ design.y)
+    left = design.centred - x @ (x.T @ design.centred)
     scale = float(np.sqrt(left @ left / (n - p)))
-    if not scale > 1e-12 * float(np.abs(design.y).max()):
+    if not scale > design.rounding:
         why = "is the same in every row" if np.ptp(design.y) == 0 else f"follows {design.formula} exactly"
         raise AnalysisError(
             f'expected a response that varies between seeds or runs; got "{design.response}", which {why}. '
@@ -187,7 +187,7 @@ def fit_mixed(
         components.append(Component(f"{seed}:{run}", runs, ones))
     terms = seed_terms(rows, design, block, seed=seed, random=random)
     named = [] if random is None else [term.name for term in terms]
-    components, blocks, not_separable = _separable([*components, *terms], x, design.y / scale, block, named)
+    components, blocks, not_separable = _separable([*components, *terms], x, design.centred / scale, block, named)
     floor = smallest_residual(blocks)
     optima = [_search(blocks, residual, floor) for residual in STARTS]
     best = min(optima, key=lambda optimum: optimum.at.deviance)
@@ -223,7 +223,7 @@ def fit_mixed(
     back = np.linalg.inv(to_x)
     return MixedFit(
         design=design,
-        coefficients=back @ at.coefficients * scale,
+        coefficients=design.uncentred(back @ at.coefficients * scale),
         covariance=back @ covariance @ back.T * scale**2,
         n_seeds=len(seeds),
         method=_method(n, blocks.names, not_separable),
