@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -84,9 +84,16 @@ def fit(
 
 def _require_different_rows(table: pd.DataFrame) -> None:
     """A row that is there twice is one observation."""
-    repeated = int(table.map(str).duplicated().sum()) if len(table.columns) else 0
+    repeated = int(table.map(_as_text).duplicated().sum()) if len(table.columns) else 0
     if repeated:
         raise AnalysisError(
             f"expected rows that differ; got {repeated:,} that repeat another in every column. Drop them with "
             "drop_duplicates(), or add a column that tells replicates apart"
         )
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # a number of more digits than Python writes; what reads its column says so
+        return str(id(value))

@@ -180,7 +180,7 @@ def require_seed_column(column: pd.Series) -> None:
     if column.dtype != object:
         return
     for value in column:
-        if isinstance(value, Collection) and not isinstance(value, str):
+        if isinstance(value, Collection | complex) and not isinstance(value, str):
             raise AnalysisError(
                 f'expected one number or text as the seed of a row; got {value!r} in "{column.name}". Give each seed '
                 "rows of its own"
