@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -41,9 +41,10 @@ def fit(
 
     layers : of records, one row per run and hidden layer instead of the mean over them, with `layer` (1, 2,
         ...) and `position`, the layer over the number of hidden layers, to be used as in "norm * I(position)".
-    method : "seed" (the model within every seed, their mean over seeds; the default for runs), "pooled"
-        or "robust" (least squares with the seed as a block, to describe), "mixed" (layers in runs in
-        seeds; the default for layers), "gee" (marginal, clustered by seed).
+    method : "seed" (the model within every seed, their mean over seeds; the default for runs, refused where
+        more than a fifth of the seeds lack cells that the model needs: see `fit_factorial`), "pooled" or
+        "robust" (least squares with the seed as a block, to describe), "mixed" (layers in runs in seeds; the
+        default for layers), "gee" (marginal, clustered by seed).
 
     Marginal means, simple effects and contrasts of the result: `marginal_means`, `marginal_contrasts`.
     """
@@ -83,9 +84,16 @@ def fit(
 
 def _require_different_rows(table: pd.DataFrame) -> None:
     """A row that is there twice is one observation."""
-    repeated = int(table.map(str).duplicated().sum()) if len(table.columns) else 0
+    repeated = int(table.map(_as_text).duplicated().sum()) if len(table.columns) else 0
     if repeated:
         raise AnalysisError(
             f"expected rows that differ; got {repeated:,} that repeat another in every column. Drop them with "
             "drop_duplicates(), or add a column that tells replicates apart"
         )
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # a number of more digits than Python writes; what reads its column says so
+        return str(id(value))

@@ -17,6 +17,7 @@ from alignkit.columns import CHECKPOINTS, LAYERS, RUNS
 from alignkit.errors import StudyError, quoted
 from alignkit.settings.rules import WITHOUT_FEEDBACK
 from alignkit.settings.study_options import SECTIONS, Settings
+from alignkit.stats.tables.levels import level_text
 from alignkit.study.study import Design, Study
 
 RESERVED = {*RUNS, *CHECKPOINTS, *LAYERS} - {"lr", "output_lr", "width"}
@@ -65,8 +66,16 @@ def declared_factors(study: Study, source: str) -> dict[str, tuple[Factor, ...]]
         for name, design in study.designs.items()
     }
     meanings: dict[tuple[str, str], tuple[Any, str]] = {}
+    spellings: dict[tuple[str, str | None], Any] = {}
     for name, factors in declared.items():
         for factor, level in ((owner, level) for owner in factors for level in owner.levels):
+            same = spellings.setdefault((factor.name, level_text(level.value)), level.value)
+            if same != level.value:
+                raise StudyError(
+                    f"{source}: designs.{name}: {factor.name}: expected levels that differ in more than their "
+                    f"spelling; got {quoted(same)} and {quoted(level.value)}, which tables cannot tell apart. Give one "
+                    "spelling to what is one level, and names to what are two"
+                )
             meaning = tuple(sorted((path, str(plain(value))) for path, value in level.overrides))
             known, elsewhere = meanings.setdefault((factor.name, str(level.value)), (meaning, name))
             if known != meaning:

@@ -75,4 +75,10 @@ z <- read("boundary", c("norm", "width"))
 fit <- lmer(value ~ norm + width + (1 | seed) + (1 | seed:norm), z, control = tight)
 out$boundary <- described(fit)
 
+# Few rows in unbalanced tables: one with an optimum inside, one whose likelihood is largest without a residual.
+for (name in c("few_rows", "saturated")) {
+  f <- read(name, c("a", "b"))
+  out[[name]] <- described(lmer(value ~ a * b + (1 | seed) + (1 | seed:a) + (1 | seed:b), f, control = tight))
+}
+
 write_json(out, "mixed.json", digits = 10, auto_unbox = TRUE, na = "null", rownames = FALSE)

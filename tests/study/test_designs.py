@@ -180,6 +180,9 @@ BAD = {
     "two factors for one option": ({"factors": {"network.width": [8, 16], "w": {"a": {"network.width": 4}, "b": {"network.width": 5}}}}, r"width and w both set network\.width"),
     "a factor named like a column": ({"factors": {"seed": {"a": {"network.width": 4}, "b": {"network.width": 5}}}}, r'"seed" is a column of the tables'),
     "levels equal by value": ({"factors": {"network.dropout": [0, 0.0]}}, r"dropout names a level twice"),
+    "texts that differ in spelling": ({"factors": {"slope": {"1.1": {"network.width": 4}, "1.10": {"network.width": 5}}}}, r"designs\.d: slope: expected levels .*spelling; got '1\.1' and '1\.10'"),
+    "truths that differ in spelling": ({"factors": {"bias": {"true": {"network.width": 4}, "True": {"network.width": 5}}}}, r"spelling; got 'true' and 'True'"),
+    "whole numbers that no float tells apart": ({"factors": {"streams.order": [2**53, 2**53 + 1]}}, r"spelling; got 9007199254740992 and 9007199254740993"),
     "factors of listed cells": ({"kind": "cells", "cells": [{"network.width": 8}], "factors": {"network.depth": [1, 2]}}, r"factors belong to the other kinds"),
     "too many cells": ({"factors": {f"streams.{s}": list(range(40)) for s in ("initialisation", "feedback", "order", "dropout")}}, r"more than 100,000 cells"),
     "bad base": ({"base": {"width": 3}}, r'"width" is no option; expected section\.key'),
@@ -190,6 +193,14 @@ BAD = {
 def test_bad_designs_are_named(design, message):
     with pytest.raises(StudyError, match=message):
         plan(design)
+
+
+def test_levels_of_two_designs_are_told_apart_by_more_than_spelling():
+    designs = {
+        name: {"factors": {"unit": {level: {"network.width": 8}}}} for name, level in (("a", "1.1"), ("b", "1.10"))
+    }
+    with pytest.raises(StudyError, match=r"designs\.b: unit: .*got '1\.1' and '1\.10'"):
+        expand(Study.parse({"name": "t", "designs": designs}), fingerprint=str)
 
 
 def test_many_runs_are_refused_before_any_is_planned():

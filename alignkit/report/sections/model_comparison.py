@@ -70,6 +70,12 @@ def model_comparison(analysis: Analysis) -> Answer | None:
             "The mixed model has a layer's position (its number over the depth) as a covariate: it compares layers at "
             "the same position, so that a change of depth has another effect there than on the mean over layers."
         )
+    if any("untruncated" in fit.method for fit in fits.values() if not isinstance(fit, str)):
+        notes.append(
+            "In a mixed model some variance is estimated as 0. Its standard errors take that variance untruncated, and "
+            "its degrees of freedom count it as unknown. That is exact where no cell is missing. Where cells are "
+            "missing, tests of interactions reject somewhat too often."
+        )
     held_out = _held_out_error(analysis, notes)
     answers = [answer, *([_error_answer(held_out)] if held_out else [])]
     return Answer(tuple(answers), (table, *([held_out] if held_out else [])), notes=tuple(dict.fromkeys(notes)))
@@ -118,7 +124,11 @@ def _depth(analysis: Analysis) -> int:
 def _held_out_error(analysis: Analysis, notes: list[str]) -> Table | None:
     """How well main effects, and pairs of factors, predict seeds and cells that had no part in the fit."""
     rule = next((rule for rule in analysis.rules if rule != "bp"), None)
-    model = alignment_model(analysis, rule) if rule is not None else None
+    try:
+        model = alignment_model(analysis, rule) if rule is not None else None
+    except AnalysisError as error:
+        notes.append(f"Held-out error: {error}.")
+        return None
     if model is None or analysis.alignment is None:
         return None
     rows, frames = [], []

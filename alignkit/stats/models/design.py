@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ from alignkit.stats.tables.levels import level_column, level_order, numeric_leve
 
 MOST_LEVELS = 40
 """A column with more different numbers than this was hardly meant as a categorical factor."""
+
+ROUNDING = 1e-12
+"""Variation below this share of the response's own is that of floating-point numbers, not of data."""
+
+LAST_DIGITS = 8 * float(np.finfo(float).eps)
+"""And so is variation below this share of the response itself, whose last digits it is."""
 
 _KEEP = patsy.NAAction(on_NA="raise", NA_types=())  # NaN stays, to be named by its term
 
@@ -181,6 +188,36 @@ class Design:
             )
         return x
 
+    @cached_property
+    def offset(self) -> float:
+        """The response's middle: fits are of what differs from it, so that an offset costs no digits."""
+        return float(self.y.min() + np.ptp(self.y) / 2)
+
+    @cached_property
+    def centred(self) -> np.ndarray:
+        """The response [n] less its `offset`."""
+        return self.y - self.offset
+
+    @cached_property
+    def rounding(self) -> float:
+        """How much rows may differ by rounding alone, in the response's unit."""
+        return max(ROUNDING * float(np.ptp(self.y)), LAST_DIGITS * float(np.abs(self.y).max()))
+
+    def uncentred(self, coefficients: np.ndarray) -> np.ndarray:
+        """Coefficients [..., p] of the response, from those of the `centred` one."""
+        moved = coefficients.copy()
+        moved[..., self.terms["Intercept"][0]] += self.offset
+        return moved
+
+    def rounding_of(self, weights: np.ndarray) -> np.ndarray:
+        """What `rounding` in every row may make of least-squares estimates of the combinations `weights` [m, p]."""
+        return self.rounding * np.linalg.norm(weights @ self._root_inverse, axis=1)
+
+    @cached_property
+    def _root_inverse(self) -> np.ndarray:
+        lengths = np.linalg.norm(self.x, axis=0)
+        return np.asarray(np.linalg.inv(np.linalg.qr(self.x / lengths, mode="r")) / lengths[:, None])
+
     @property
     def missing_note(self) -> tuple[str, ...]:
         """How many rows had no value, as the warning of a fit; empty where none was left out."""
@@ -205,11 +242,18 @@ def independent_columns(x: np.ndarray) -> list[int]:
     return kept
 
 
+def unit_columns(x: np.ndarray) -> np.ndarray:
+    """The columns of x [n, p] in units in which each has length 1, or is 0."""
+    lengths = np.linalg.norm(x, axis=0)
+    return np.asarray(x / np.where(lengths > 0, lengths, 1.0))
+
+
 def require_rank(x: np.ndarray, terms: Mapping[str, Sequence[int]]) -> None:
     """Raise `AnalysisError` naming the terms that the rows of `x` cannot tell from earlier ones."""
     kept = independent_columns(x)
     if len(kept) == x.shape[1]:
         return
+    x = unit_columns(x)
     term_of = {column: term for term, columns in terms.items() for column in columns}
     aliases: dict[str, list[str]] = {}
     for column in sorted(set(range(x.shape[1])) - set(kept)):

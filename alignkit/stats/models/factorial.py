@@ -11,13 +11,16 @@ import pandas as pd
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import Design, require_rank
+from alignkit.stats.models.design import ROUNDING, Design, require_rank, unit_columns
 from alignkit.stats.models.diagnostics import Diagnostics, breusch_pagan
 from alignkit.stats.models.formula import Interactions
-from alignkit.stats.models.linear import ROUNDING, FTest, LinearFit, f_p, fit_words
+from alignkit.stats.models.linear import FTest, LinearFit, f_p, fit_words
 from alignkit.stats.tables.checks import require_choice, require_columns, require_seed_column
 
 Errors = Literal["seed", "pooled", "robust"]
+
+MOST_LEFT_OUT = 0.2
+"""The share of the seeds above which the others no longer stand for all of them."""
 
 ANOVA_COLUMNS = (
     "term", "df", "df_error", "ss", "ss_error", "F", "epsilon", "p", "p_spherical", "partial_r2", "generalised_r2",
@@ -73,7 +76,7 @@ class FactorialFit(LinearFit):
         Both shares are NaN where there is nothing to share but rounding.
         """
         unexplained = self._unexplained()
-        rounding = len(self.design.y) * (ROUNDING * np.abs(self.design.y).max()) ** 2
+        rounding = len(self.design.y) * self.design.rounding**2
         rows = []
         for term, columns in self.design.terms.items():
             if term == "Intercept":
@@ -99,10 +102,11 @@ class FactorialFit(LinearFit):
         design = self.design
         blocks = _seed_columns(self.seed_of_row, len(self.seeds))
         full = np.hstack([design.x, blocks])
-        residuals = design.y - full @ np.linalg.lstsq(full, design.y, rcond=None)[0]
+        full = unit_columns(full)
+        residuals = design.centred - full @ np.linalg.lstsq(full, design.centred, rcond=None)[0]
         # Residuals of a model that fits exactly are rounding, and their squares say nothing.
-        exact = np.abs(residuals).max() <= ROUNDING * np.abs(design.y).max()
-        lm, df, p = breusch_pagan(design.x, residuals * (not exact))
+        exact = np.abs(residuals).max() <= design.rounding
+        lm, df, p = breusch_pagan(unit_columns(design.x), residuals * (not exact))
         se = np.sqrt(np.diag(self.covariance))
         influence = []
         for position, seed in enumerate(self.seeds):
@@ -123,12 +127,15 @@ class FactorialFit(LinearFit):
         """Combinations [n_seeds, q] within seeds; those that differ by rounding alone are made equal."""
         assert self.per_seed is not None
         values = self.per_seed @ weights.T
-        exact = np.abs(values - values.mean(axis=0)).max(axis=0) <= ROUNDING * np.abs(self.per_seed).max()
+        # The estimate of one seed is less exact than that of all.
+        rounding = self.design.rounding_of(weights) * np.sqrt(self.n_seeds)
+        exact = np.abs(values - values.mean(axis=0)).max(axis=0) <= rounding
         return np.where(exact, values[0], values)
 
     def _unexplained(self) -> float:
-        residuals = self.design.y - self.design.x @ self.coefficients
         # The model's own mean is over seeds; the rest is taken around the mean of the rows.
+        effects = [column for column in range(len(self.coefficients)) if column not in self.design.terms["Intercept"]]
+        residuals = self.design.centred - self.design.x[:, effects] @ self.coefficients[effects]
         return float(((residuals - residuals.mean()) ** 2).sum())
 
     def _without(self, position: int) -> np.ndarray:
@@ -141,8 +148,11 @@ class FactorialFit(LinearFit):
         kept = self.seed_of_row != position
         codes = np.unique(self.seed_of_row[kept], return_inverse=True)[1]
         full = np.hstack([self.design.x[kept], _seed_columns(codes, len(self.seeds) - 1)])
-        solution, _, rank, _ = np.linalg.lstsq(full, self.design.y[kept], rcond=None)
-        return solution[:p] if rank == full.shape[1] else np.full(p, np.nan)
+        lengths = np.linalg.norm(full, axis=0)
+        solution, _, rank, _ = np.linalg.lstsq(unit_columns(full), self.design.centred[kept], rcond=None)
+        if rank < full.shape[1]:
+            return np.full(p, np.nan)
+        return self.design.uncentred(solution[:p] / lengths[:p])
 
 
 def fit_factorial(
@@ -163,7 +173,10 @@ def fit_factorial(
     mean over seeds of that combination, its variance the variance over seeds over their number, and its
     df one less: in balanced data a contrast is exactly the mean of `seed_contrasts`. Nothing is supposed
     about what happens inside a seed. Seeds whose own rows cannot identify the model are left out and
-    counted; with fewer than two the fit is refused.
+    counted. With fewer than two left, or more than a fifth left out, the fit is refused: cells are seldom
+    missing by chance (runs diverge), and the seeds that are complete need not be like the others.
+    `fit_mixed` keeps their rows, but supposes other things (equal variances, and runs that are missing for
+    reasons that the other runs show), so a table does not change to it by itself.
 
     errors="pooled" is least squares with the seed as a block, to describe: where effects vary between
     seeds its intervals are too short and its tests reject too often. errors="robust" is the same with HC3
@@ -189,6 +202,12 @@ def fit_factorial(
         warnings = design.missing_note
         if len(kept) < len(seeds):
             lost = len(seeds) - len(kept)
+            if lost > MOST_LEFT_OUT * len(seeds):
+                raise AnalysisError(
+                    f"expected at most a fifth of the seeds without rows that identify the {design.x.shape[1]} "
+                    f"coefficients of {design.formula}; got {lost} of {len(seeds)}. Use the mixed model, which keeps "
+                    'them (fit with method="mixed", or fit_mixed), use fewer terms, or add the runs that are missing'
+                )
             warnings += (f"{lost} of {len(seeds)} seeds left out: their own rows do not identify the model",)
             # As if they had never run: covariates are centred and averaged over the other seeds alone.
             used = design.used.copy()
@@ -259,16 +278,16 @@ def _fit_within(
     coefficients, inverses = [], []
     for position in range(n):
         q, r = np.linalg.qr(design.x[codes == position])
-        coefficients.append(np.linalg.solve(r, q.T @ design.y[codes == position]))
+        coefficients.append(np.linalg.solve(r, q.T @ design.centred[codes == position]))
         inverse = np.linalg.inv(r)
         inverses.append(inverse @ inverse.T)
     per_seed = np.array(coefficients)
     covariance = np.cov(per_seed, rowvar=False).reshape(p, p) / n
-    if not np.sqrt(np.diag(covariance)).max() > ROUNDING * np.abs(per_seed).max():
+    if not (np.sqrt(np.diag(covariance)) > design.rounding_of(np.eye(p))).any():
         warnings += ("all seeds agree exactly: no variance to build an interval on",)
     return FactorialFit(
         design=design,
-        coefficients=per_seed.mean(axis=0),
+        coefficients=design.uncentred(per_seed.mean(axis=0)),
         covariance=covariance,
         n_seeds=n,
         method=f"least squares within each {seed}, mean over {n} seeds, t({n - 1})",
@@ -276,7 +295,7 @@ def _fit_within(
         warnings=warnings,
         errors="seed",
         seeds=seeds,
-        per_seed=per_seed,
+        per_seed=design.uncentred(per_seed),
         seed_of_row=codes,
         x_inverse=np.mean(inverses, axis=0),
         ss_error=float("nan"),
@@ -304,10 +323,10 @@ def _fit_pooled(
             f"got {n}. Use fewer terms, or more seeds"
         )
     q, r = np.linalg.qr(full)
-    solution = np.linalg.solve(r, q.T @ design.y)
+    solution = np.linalg.solve(r, q.T @ design.centred)
     inverse = np.linalg.inv(r)
     bread = inverse @ inverse.T
-    residuals = design.y - full @ solution
+    residuals = design.centred - full @ solution
     ss_error = float(residuals @ residuals)
     covariance = bread * ss_error / df
     method = f"least squares over {n:,} rows, {seed} as a block of {len(seeds)}"
@@ -324,7 +343,7 @@ def _fit_pooled(
     warnings = [*design.missing_note, "rows of one seed are taken as independent: describes, does not confirm"]
     return FactorialFit(
         design=design,
-        coefficients=solution[:p],
+        coefficients=design.uncentred(solution[:p]),
         covariance=covariance[:p, :p],
         n_seeds=len(seeds),
         method=f"{method} (descriptive)",

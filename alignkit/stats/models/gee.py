@@ -14,7 +14,7 @@ from statsmodels.genmod.generalized_estimating_equations import GEE
 
 from alignkit.display import shown
 from alignkit.errors import AnalysisError
-from alignkit.stats.models.design import Design
+from alignkit.stats.models.design import Design, unit_columns
 from alignkit.stats.models.factorial import seed_codes
 from alignkit.stats.models.linear import FTest, LinearFit, f_p, fit_words
 
@@ -43,11 +43,13 @@ class MarginalFit(LinearFit):
         weights = np.atleast_2d(weights)
         q, nothing = len(weights), float("nan")
         df = self.residual_df + 1 - q
-        sizes = np.linalg.eigvalsh(weights @ self.covariance @ weights.T)
+        covariance = weights @ self.covariance @ weights.T
+        se = np.sqrt(np.diag(covariance))
+        sizes = np.linalg.eigvalsh(covariance / np.outer(se, se)) if (se > 0).all() else np.zeros(1)
         if df < 1 or not sizes[0] > 1e-12 * sizes[-1]:
             return FTest(nothing, q, df, nothing)
         values = weights @ self.coefficients
-        wald = float(values @ np.linalg.solve(weights @ self.covariance @ weights.T, values))
+        wald = float(values @ np.linalg.solve(covariance, values))
         statistic = wald * df / (self.residual_df * q)
         return FTest(statistic, q, df, f_p(statistic, q, df))
 
@@ -101,16 +103,16 @@ def fit_gee(
             f"a sandwich covariance of the {p} coefficients of {design.formula} needs ≥ {p + 1} seeds; got {n_seeds}. "
             "Use fewer terms, add seeds, or use fit_factorial, whose contrasts need no joint covariance"
         )
-    if alone := [at for at in range(n_seeds) if np.linalg.matrix_rank(design.x[block != at]) < p]:
+    if alone := [at for at in range(n_seeds) if np.linalg.matrix_rank(unit_columns(design.x[block != at])) < p]:
         raise AnalysisError(
             f"expected every coefficient of {design.formula} to rest on several seeds; got one that only {seed} "
             f"{seeds[alone[0]]} identifies. Use fewer terms, or add the runs that are missing"
         )
     # An orthonormal model matrix and a response of unit size, so that the search stops at the same place in any unit.
     x, to_x = np.linalg.qr(design.x)
-    left = design.y - x @ (x.T @ design.y)
+    left = design.centred - x @ (x.T @ design.centred)
     scale = float(np.sqrt(left @ left / (len(left) - p))) if len(left) > p else 0.0
-    if not scale > 1e-12 * float(np.abs(design.y).max()):
+    if not scale > design.rounding:
         raise AnalysisError(
             f'expected "{design.response}" to vary beyond {design.formula}; got a response that the model fits '
             "exactly. There is no error to test against"
@@ -118,7 +120,7 @@ def fit_gee(
     structure = Exchangeable() if correlation == "exchangeable" else Independence()
     with python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always")
-        result = GEE(design.y / scale, x, groups=block, cov_struct=structure).fit(
+        result = GEE(design.centred / scale, x, groups=block, cov_struct=structure).fit(
             cov_type="bias_reduced", maxiter=200, ctol=1e-9
         )
         covariance = np.asarray(result.cov_robust_bc)
@@ -132,7 +134,7 @@ def fit_gee(
     back = np.linalg.inv(to_x)
     return MarginalFit(
         design=design,
-        coefficients=back @ np.asarray(result.params) * scale,
+        coefficients=design.uncentred(back @ np.asarray(result.params) * scale),
         covariance=back @ covariance @ back.T * scale**2,
         n_seeds=n_seeds,
         method=f"generalised estimating equations, {correlation} within {seed}, Mancl and DeRouen's covariance over "
@@ -146,5 +148,5 @@ def fit_gee(
 
 def _constant_columns(x: np.ndarray, block: np.ndarray) -> int:
     """How many columns of x are constant within every seed, the intercept among them."""
-    groups = pd.DataFrame(x).groupby(block)
+    groups = pd.DataFrame(unit_columns(x)).groupby(block)
     return int(np.isclose(groups.max(), groups.min(), atol=1e-9).all(axis=0).sum())

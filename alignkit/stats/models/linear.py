@@ -17,9 +17,6 @@ from alignkit.stats.models.design import Design
 from alignkit.stats.tables.checks import require_level, require_number
 from alignkit.text import count
 
-ROUNDING = 1e-12
-"""Variation below this share of the largest coefficient is that of floating-point numbers, not of data."""
-
 
 @dataclass(frozen=True)
 class FTest:
@@ -66,7 +63,7 @@ class LinearFit:
     def standard_errors(self, weights: np.ndarray) -> np.ndarray:
         """Standard errors [m] of combinations [m, p]; 0 where there is nothing but rounding."""
         errors = np.sqrt(np.maximum(((weights @ self.covariance) * weights).sum(axis=1), 0.0))
-        return np.where(errors > ROUNDING * np.abs(self.coefficients).max(), errors, 0.0)
+        return np.where(errors > self.design.rounding_of(weights), errors, 0.0)
 
     def f_test(self, weights: np.ndarray) -> FTest:
         """Whether all rows of `weights` [q, p], none implied by the others, have a combination of 0: Wald's F."""

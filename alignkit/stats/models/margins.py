@@ -160,7 +160,7 @@ def interaction_contrasts(
     names_a, rows_a = _contrast_rows(levels[factor_a], factor_a, kind, None, None)
     names_b, rows_b = _contrast_rows(levels[factor_b], factor_b, kind, None, None)
     combinations = np.kron(rows_a, rows_b) @ weights
-    if np.allclose(combinations, 0, atol=1e-9):
+    if np.allclose(combinations / np.abs(fit.design.x).max(axis=0), 0, atol=1e-9):
         raise AnalysisError(
             f'expected a model with an interaction of {factor_a} and {factor_b}; got "{fit.design.formula}". '
             f'Add "{factor_a}:{factor_b}"'

@@ -22,13 +22,13 @@ from alignkit.stats.models.linear import FTest, LinearFit, f_p, fit_words
 from alignkit.stats.models.random_effects import is_constant, run_codes, seed_terms
 from alignkit.stats.models.reml import (
     FIXED,
-    SMALLEST_RESIDUAL,
     Blocks,
     Component,
     Evaluation,
     Optimum,
     confounded,
     minimise,
+    smallest_residual,
 )
 
 FEWEST_SEEDS = 3
@@ -142,6 +142,12 @@ def fit_mixed(
     with six seeds or more, and, taken as known to be 0 as lmerTest does, liberal with fewer. In a balanced
     design t, F and p are therefore those of the exact tests of repeated measures, on the boundary or not.
 
+    Where cells are missing none of this is exact. With a fifth of 2 x 3 cells gone and 4 to 6 seeds (simulated
+    at a nominal 5%, a variance at 0 in half to three quarters of the tables) main effects were rejected in 4
+    to 6%, their interaction in 7 to 8%; with ten seeds in 4 to 7 and in 7%. Leaving a term at 0 out, as others
+    do, gave the interaction 8 to 12%, and Kenward and Roger's (1997) test 5 to 7%, but main effects 1 to 4%.
+    An interaction's p just below .05 in such a table is weak evidence.
+
     Do not use it to confirm a claim about one factor: `contrast` needs fewer assumptions. F tests of more
     than two levels suppose sphericity, and residuals are taken as equally variable everywhere; where
     variances differ (widths do), compare with `fit_factorial`, which corrects for it. Checkpoints of a run
@@ -171,9 +177,9 @@ def fit_mixed(
         )
     # An orthonormal model matrix and a response of unit variance: no unit can spoil the numbers.
     x, to_x = np.linalg.qr(design.x)
-    left = design.y - x @ (x.T @ design.y)
+    left = design.centred - x @ (x.T @ design.centred)
     scale = float(np.sqrt(left @ left / (n - p)))
-    if not scale > 1e-12 * float(np.abs(design.y).max()):
+    if not scale > design.rounding:
         why = "is the same in every row" if np.ptp(design.y) == 0 else f"follows {design.formula} exactly"
         raise AnalysisError(
             f'expected a response that varies between seeds or runs; got "{design.response}", which {why}. '
@@ -187,8 +193,9 @@ def fit_mixed(
         components.append(Component(f"{seed}:{run}", runs, ones))
     terms = seed_terms(rows, design, block, seed=seed, random=random)
     named = [] if random is None else [term.name for term in terms]
-    components, blocks, not_separable = _separable([*components, *terms], x, design.y / scale, block, named)
-    optima = [_search(blocks, residual) for residual in STARTS]
+    components, blocks, not_separable = _separable([*components, *terms], x, design.centred / scale, block, named)
+    floor = smallest_residual(blocks)
+    optima = [_search(blocks, residual, floor) for residual in STARTS]
     best = min(optima, key=lambda optimum: optimum.at.deviance)
     at = best.at
     if not best.converged:
@@ -196,10 +203,11 @@ def fit_mixed(
             f"expected a likelihood with an optimum; the search was still {best.promised:.2g} from it after "
             f"{best.steps} steps. Name fewer terms in random, or use fit_factorial"
         )
-    if at.variances[0] < 10 * SMALLEST_RESIDUAL:
+    if at.variances[0] < 10 * floor:
         raise AnalysisError(
             f'expected "{design.response}" to vary within what {", ".join(blocks.names)} share; got no residual '
-            "variance. If the rows of a run all hold the same value, keep one row per run"
+            "variance. If the rows of a run all hold the same value, keep one row per run; if they are few, name "
+            "fewer terms in random"
         )
     boundary = np.array([False, *(at.variances[1:] < BOUNDARY * at.variances[0])])
     offset = (n - p) * np.log(scale) + float(np.linalg.slogdet(to_x)[1])
@@ -221,10 +229,10 @@ def fit_mixed(
     back = np.linalg.inv(to_x)
     return MixedFit(
         design=design,
-        coefficients=back @ at.coefficients * scale,
+        coefficients=design.uncentred(back @ at.coefficients * scale),
         covariance=back @ covariance @ back.T * scale**2,
         n_seeds=len(seeds),
-        method=_method(n, blocks.names, not_separable),
+        method=_method(n, blocks.names, not_separable, at_zero=bool(boundary.any())),
         warnings=tuple(warnings),
         variance_components=table_of_variances,
         icc=_correlations(components, table_of_variances["share"], seed, run, runs),
@@ -273,15 +281,16 @@ def _separable(
     return components, blocks, aliases
 
 
-def _method(n: int, names: Sequence[str], not_separable: dict[str, tuple[str, ...]]) -> str:
+def _method(n: int, names: Sequence[str], not_separable: dict[str, tuple[str, ...]], *, at_zero: bool) -> str:
     alike = "".join(f"; {name} is not apart from {' and '.join(others)}" for name, others in not_separable.items())
     random = ", ".join(names) or "nothing but the residual"
-    return f"mixed model of {n:,} rows by REML, random {random}{alike}; Satterthwaite t and F"
+    untruncated = ", errors with variances at 0 untruncated" if at_zero else ""
+    return f"mixed model of {n:,} rows by REML, random {random}{alike}; Satterthwaite t and F{untruncated}"
 
 
-def _search(blocks: Blocks, residual: float) -> Optimum:
+def _search(blocks: Blocks, residual: float, floor: float) -> Optimum:
     others = np.full(len(blocks.names), (1 - residual) / max(len(blocks.names), 1))
-    return minimise(blocks, np.concatenate([[residual], others]), floor=SMALLEST_RESIDUAL)
+    return minimise(blocks, np.concatenate([[residual], others]), floor=floor)
 
 
 def _variances(components: Sequence[Component], variances: np.ndarray, boundary: np.ndarray) -> pd.DataFrame:

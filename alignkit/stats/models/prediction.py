@@ -15,7 +15,6 @@ from alignkit.errors import AnalysisError
 from alignkit.stats.models.design import Design
 from alignkit.stats.models.factorial import seed_codes
 from alignkit.stats.models.formula import Interactions
-from alignkit.stats.models.linear import ROUNDING
 from alignkit.stats.tables.frames import one_row
 
 Held = Literal["seed", "cells"]
@@ -115,7 +114,7 @@ def prediction_error(
     for part in range(n_folds):
         out = fold == part
         predicted[out], mean[out] = _predict(design, codes, n_seeds, out)
-    ceiling = _cell_means_of_other_seeds(design.y, codes, cell, n_seeds, own_level=held == "cells")
+    ceiling = _cell_means_of_other_seeds(design.centred, codes, cell, n_seeds, own_level=held == "cells")
     warnings = list(design.missing_note)
     lost = np.isnan(predicted)
     if lost.all():
@@ -129,7 +128,7 @@ def prediction_error(
             "the other cells do not determine them"
         )
     error, error_mean, error_ceiling = (
-        np.where(lost, np.nan, design.y - prediction) for prediction in (predicted, mean, ceiling)
+        np.where(lost, np.nan, design.centred - prediction) for prediction in (predicted, mean, ceiling)
     )
     if np.isnan(error_ceiling).any() and not lost.any():
         warnings.append("some cells have one seed alone: no cell mean to compare with")
@@ -138,7 +137,7 @@ def prediction_error(
     used = counts > 0
     by_seed, counts, n_used = by_seed[used], counts[used], int(used.sum())
     # Errors that are rounding alone have no ratio.
-    by_seed[:, 1] *= np.abs(np.nan_to_num(error_mean)).max() > ROUNDING * np.abs(design.y).max()
+    by_seed[:, 1] *= np.abs(np.nan_to_num(error_mean)).max() > design.rounding
     total = by_seed.sum(axis=0)
     mean_square = float(total[0] / counts.sum())
     interval = _jackknife_interval(mean_square, (total[0] - by_seed[:, 0]) / (counts.sum() - counts), level)
@@ -146,6 +145,7 @@ def prediction_error(
     with np.errstate(divide="ignore", invalid="ignore"):
         without = (total[0] - by_seed[:, 0]) / (total[1] - by_seed[:, 1])
     r2_interval = _jackknife_interval(unexplained, without, level)
+    rows = {"fold": fold, "predicted": predicted + design.offset, "error": error}
     return PredictionError(
         held=held,
         rmse=float(np.sqrt(mean_square)),
@@ -155,10 +155,7 @@ def prediction_error(
         rmse_mean=float(np.sqrt(total[1] / counts.sum())),
         rmse_cell_mean=float(np.sqrt(np.mean(error_ceiling[~lost] ** 2))),
         r2_cell_mean=1 - float((error_ceiling[~lost] ** 2).sum() / total[1]) if total[1] > 0 else float("nan"),
-        errors=pd.DataFrame(
-            {seed: np.array(seeds, dtype=object)[codes], "fold": fold, "predicted": predicted, "error": error},
-            index=design.index,
-        ),
+        errors=pd.DataFrame({seed: np.array(seeds, dtype=object)[codes], **rows}, index=design.index),
         df=n_used - 1,
         n_seeds=n_used,
         n_folds=n_folds,
@@ -186,12 +183,12 @@ def _predict(design: Design, codes: np.ndarray, n_seeds: int, out: np.ndarray) -
     full = full / np.where(lengths > 0, lengths, 1.0)
     u, singular, vt = np.linalg.svd(full[~out], full_matrices=False)
     kept = singular > 1e-9 * singular[0]
-    solution = vt[kept].T @ ((u[:, kept].T @ design.y[~out]) / singular[kept])
+    solution = vt[kept].T @ ((u[:, kept].T @ design.centred[~out]) / singular[kept])
     outside = full[out] - full[out] @ vt[kept].T @ vt[kept]
     determined = np.linalg.norm(outside, axis=1) < 1e-7 * (1 + np.linalg.norm(full[out], axis=1))
     predicted = np.where(determined, full[out] @ solution, np.nan)
     only_seeds = np.column_stack([np.ones(len(codes)), deviations[codes]])
-    means = only_seeds[out] @ np.linalg.lstsq(only_seeds[~out], design.y[~out], rcond=None)[0]
+    means = only_seeds[out] @ np.linalg.lstsq(only_seeds[~out], design.centred[~out], rcond=None)[0]
     return predicted, means
 
 

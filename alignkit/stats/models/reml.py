@@ -29,6 +29,10 @@ NEAR = 0.1
 SMALLEST_RESIDUAL = 1e-10
 """Where the residual variance is kept above 0, as a share of the variance of the response."""
 
+SMALLEST_SATURATED = 1e-6
+"""The same where every row can be told by the effects: the likelihood is then finite at 0, and its derivatives are
+differences of numbers that grow with the inverse of the square."""
+
 FIXED = "the fixed effects"
 
 
@@ -186,7 +190,10 @@ def minimise(blocks: Blocks, start: np.ndarray, *, floor: float) -> Optimum:
     now = evaluate(blocks, np.maximum(start, [floor, *np.zeros(len(start) - 1)]))
     promised = np.inf
     for steps in range(MOST_STEPS):
-        move = _step(now, floor, near=promised < NEAR) - now.variances
+        try:
+            move = _step(now, floor, near=promised < NEAR) - now.variances
+        except np.linalg.LinAlgError:  # rounding has the derivatives
+            return Optimum(now, steps, promised, False)
         promised = -float(now.gradient @ move)
         if promised < CONVERGED:
             return Optimum(now, steps, max(promised, 0.0), True)
@@ -200,7 +207,15 @@ def minimise(blocks: Blocks, start: np.ndarray, *, floor: float) -> Optimum:
                 # What is promised may be less than the rounding of the deviance itself.
                 return Optimum(now, steps, promised, promised < 1e-6)
         now = new
-    return Optimum(now, MOST_STEPS, promised, False)
+    return Optimum(now, MOST_STEPS, promised, promised < 1e-6)
+
+
+def smallest_residual(blocks: Blocks) -> float:
+    """The residual variance at which a search stops: above 0, and above where rounding has its derivatives."""
+    spans = [_span(z) for z in blocks.z]
+    outside = np.concatenate([x - span @ (span.T @ x) for x, span in zip(blocks.x, spans, strict=True)])
+    told = sum(span.shape[1] for span in spans) + int(np.linalg.matrix_rank(outside, tol=1e-7))
+    return SMALLEST_SATURATED if told >= blocks.n else SMALLEST_RESIDUAL
 
 
 def confounded(blocks: Blocks) -> dict[int, tuple[str, ...]]:
@@ -233,9 +248,12 @@ def _step(now: Evaluation, floor: float, *, near: bool) -> np.ndarray:
     """Where the quadratic model of the deviance has its minimum over variances >= 0.
 
     Its second derivatives are the expected ones, which are positive definite everywhere, but near the end,
-    where scoring may be slow, the observed ones if they are so too.
+    where scoring may be slow, the observed ones if they are so too. Raises `LinAlgError` where there are none.
     """
-    scale = 1 / np.sqrt(np.diag(now.expected))
+    diagonal = np.diag(now.expected)
+    if not (np.isfinite(now.expected).all() and np.isfinite(now.observed).all() and (diagonal > 0).all()):
+        raise np.linalg.LinAlgError("no second derivatives")
+    scale = 1 / np.sqrt(diagonal)
     second = now.observed * np.outer(scale, scale)
     if not near or np.linalg.eigvalsh(second)[0] < 1e-3:
         second = now.expected * np.outer(scale, scale) + 1e-14 * np.eye(len(scale))
@@ -265,7 +283,7 @@ def _span(columns: np.ndarray) -> np.ndarray:
     """An orthonormal basis of the span of `columns`."""
     q, r, _ = linalg.qr(columns, mode="economic", pivoting=True)
     size = np.abs(np.diag(r))
-    return np.asarray(q[:, : int((size > 1e-10 * size[0]).sum())])
+    return np.asarray(q[:, : int((size > 1e-10 * size.max(initial=0.0)).sum())])
 
 
 def _padded(rows: np.ndarray, r: int) -> np.ndarray:

@@ -177,10 +177,10 @@ def require_seed_column(column: pd.Series) -> None:
             f'expected a seed in every row; got {missing:,} rows without one in "{column.name}". '
             "Say which seed they are, or drop them"
         )
-    if column.dtype != object:
+    if column.dtype != object and not pd.api.types.is_complex_dtype(column):
         return
     for value in column:
-        if isinstance(value, Collection) and not isinstance(value, str):
+        if isinstance(value, Collection | complex) and not isinstance(value, str):
             raise AnalysisError(
                 f'expected one number or text as the seed of a row; got {value!r} in "{column.name}". Give each seed '
                 "rows of its own"

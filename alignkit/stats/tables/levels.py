@@ -42,8 +42,12 @@ def level_text(value: Any) -> str | None:
 
 
 def level_column(column: pd.Series) -> pd.Series:
-    """A column of levels as text, with None where a run does not have the factor."""
-    return pd.Series(_spelled(column.array), index=column.index, dtype=object, name=column.name)
+    """A column of levels as text, with None where a run does not have the factor.
+
+    Raises `AnalysisError` for two levels of one type that differ in spelling alone, "1.1" and "1.10": merged they
+    would be averaged without a word.
+    """
+    return pd.Series(_spelled(column.array, column.name), index=column.index, dtype=object, name=column.name)
 
 
 def cell_column(table: pd.DataFrame, names: Sequence[str]) -> pd.Series:
@@ -63,7 +67,8 @@ def level_order(values: Iterable[Any]) -> list[str]:
     >>> level_order([256, 8, 64.0, None]), level_order(["tanh", "relu", "tanh"]), level_order([True, False])
     (['8', '64', '256'], ['tanh', 'relu'], ['false', 'true'])
     """
-    texts = list(dict.fromkeys(text for text in _spelled(values) if text is not None))
+    name = getattr(values, "name", None)
+    texts = list(dict.fromkeys(text for text in _spelled(values, name) if text is not None))
     if set(texts) == {"false", "true"}:
         return ["false", "true"]
     numbers = [_number(text) for text in texts]
@@ -85,23 +90,52 @@ def _joined(values: Iterable[Any]) -> str:
     return "-".join("none" if text is None else text for text in texts)
 
 
-def _spelled(values: Iterable[Any]) -> list[str | None]:
+def _spelled(values: Iterable[Any], name: Any) -> list[str | None]:
     """`level_text` of each value; a column has few levels and many rows, so each is spelled once."""
     if isinstance(values, pd.api.extensions.ExtensionArray) and not pd.api.types.is_object_dtype(values.dtype):
         codes, levels = values.factorize()
         texts = [*(level_text(level) for level in levels), None]  # code -1: missing
+        _require_apart(levels, texts, name)
         return [texts[code] for code in codes.tolist()]
     known: dict[tuple[type, Any], str | None] = {}
+    distinct: list[Any] = []
     spelled = []
     for value in values:
-        if isinstance(value, tuple) or not isinstance(value, Hashable):  # (1,) and (True,) would be one key
+        if isinstance(value, np.ndarray):
             spelled.append(level_text(value))
             continue
-        key = (type(value), value)
+        # (1,) and (True,) would be one key, and a list is none.
+        hashable = isinstance(value, Hashable) and not isinstance(value, tuple)
+        key = (type(value), value if hashable else repr(value))
         if key not in known:
             known[key] = level_text(value)
+            distinct.append(value)
         spelled.append(known[key])
+    _require_apart(distinct, list(known.values()), name)
     return spelled
+
+
+def _require_apart(levels: Iterable[Any], texts: Iterable[str | None], name: Any) -> None:
+    """No two levels of one type have one spelling; of two types they may: 64 and "64" are the same level."""
+    known: dict[tuple[type, str], Any] = {}
+    for level, text in zip(levels, texts, strict=False):
+        if text is None:
+            continue
+        other = known.setdefault((_kind(level), text), level)
+        if other is not level and other != level:
+            of = "" if name is None else f'"{name}": '
+            raise AnalysisError(
+                f"{of}expected levels that differ in more than their spelling; got {quoted(other)} and "
+                f"{quoted(level)}, which would both count as {text}. Give one spelling to what is one level, and "
+                "names to what are two"
+            )
+
+
+def _kind(level: Any) -> type:
+    for kind in (bool, int, float):
+        if isinstance(level, (kind, {bool: np.bool_, int: np.integer, float: np.floating}[kind])):
+            return kind
+    return type(level)
 
 
 def _number(text: str) -> float | None:

@@ -13,11 +13,15 @@ import pytest
 import statsmodels.formula.api as smf
 from statsmodels.stats.diagnostic import het_breuschpagan
 
+from alignkit.claims.fit import fit
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 from alignkit.stats.models.factorial import FactorialFit, fit_factorial, repeated_measures_f
+from alignkit.stats.models.margins import marginal_contrasts, marginal_means
+from alignkit.stats.models.prediction import prediction_error
 
+HELD: tuple[Any, ...] = ("seed", "cells")
 ORACLES = Path(__file__).parents[2] / "oracles"
 R: dict[str, Any] = json.loads((ORACLES / "factorial.json").read_text())
 MODELS = {
@@ -176,6 +180,21 @@ def test_a_seed_that_cannot_identify_the_model_is_left_out_and_counted() -> None
         fit_factorial(torn[torn["seed"].isin([1, 2])], "width * norm")
 
 
+def test_a_fit_that_would_leave_out_most_seeds_is_refused() -> None:
+    table = pd.DataFrame(itertools.product(range(12), "ab", (1, 2, 3)), columns=["seed", "norm", "width"])
+    table["value"] = np.random.default_rng(0).normal(60, 1, len(table))
+
+    def lacking(seeds: int) -> pd.DataFrame:
+        return table[~((table["seed"] < seeds) & (table["width"] == 3) & (table["norm"] == "b"))]
+
+    assert fit(lacking(2), "norm * width").n_seeds == 10  # a sixth
+    for seeds in (3, 10):
+        with pytest.raises(AnalysisError, match=rf"at most a fifth of the seeds .*got {seeds} of 12.*mixed"):
+            fit(lacking(seeds), "norm * width")
+    assert fit(lacking(10), "norm * width", method="mixed").n_seeds == 12
+    assert fit(lacking(10), "norm + width").n_seeds == 12  # whose own rows are enough for fewer terms
+
+
 def test_a_factor_that_never_varies_within_a_seed_is_refused() -> None:
     table = dataset("balanced").assign(site=lambda t: np.where(t["seed"] > 3, "north", "south"))
     with pytest.raises(AnalysisError, match="at least two seeds whose own rows identify"):
@@ -227,6 +246,66 @@ def test_units_do_not_matter() -> None:
     scaled = fit_factorial(table.assign(value=1e-6 * table["value"] + 3), "width * norm").anova()
     for column in ("F", "epsilon", "p", "partial_r2", "generalised_r2"):
         np.testing.assert_allclose(scaled[column], anova[column], rtol=1e-6)
+
+
+def in_units(*, offset: float = 0.0, unit: float = 1.0, flops: float = 1.0) -> pd.DataFrame:
+    """Rows of two norms and three widths, whose flops and response come in any unit."""
+    generator = np.random.default_rng(3)
+    cells = list(itertools.product(range(8), ("none", "batch"), (1.0, 2.5, 4.0)))
+    table = pd.DataFrame(cells, columns=["seed", "norm", "flops"])
+    value = generator.normal(60, 3, 8)[table["seed"]] + table["flops"] * generator.normal(0.4, 0.2, 8)[table["seed"]]
+    # Steps of 1/8 survive an offset of 1e12, so that the tests ought to be the same to the last digits.
+    value = np.round(8 * (value + generator.normal(0, 1, len(table)))) / 8
+    return table.assign(value=unit * value + offset, flops=flops * table["flops"])
+
+
+UNITS = [{"offset": 1e12}, {"offset": -1e14, "unit": 64.0}, {"flops": 1e11}, {"flops": 1e-11}, {"unit": 1e9},
+         {"unit": 1e-9}, {"unit": 1e-9, "flops": 1e15}, {"offset": 1e12, "flops": 1e11}]  # fmt: skip
+
+
+@pytest.mark.parametrize("units", UNITS, ids=str)
+@pytest.mark.parametrize("method", ["seed", "pooled", "robust", "mixed", "gee"])
+def test_tolerances_do_not_depend_on_units(method: Any, units: dict[str, float]) -> None:
+    for formula in ("norm + I(flops)", "norm * center(flops)"):
+        reference, found = (fit(table, formula, method=method) for table in (in_units(), in_units(**units)))
+        expected = reference.anova()
+        assert np.isfinite(expected[["F", "p"]].to_numpy()).all()
+        pd.testing.assert_frame_equal(
+            found.anova().drop(columns=["ss", "ss_error"], errors="ignore"),
+            expected.drop(columns=["ss", "ss_error"], errors="ignore"), rtol=1e-6,
+        )  # fmt: skip
+        effects = slice(1, None)
+        for column in ("t", "df", "p"):
+            np.testing.assert_allclose(
+                found.to_frame()[column][effects], reference.to_frame()[column][effects], rtol=1e-6
+            )
+        ratio = marginal_contrasts(found, "norm").estimate / marginal_contrasts(reference, "norm").estimate
+        assert ratio == pytest.approx(units.get("unit", 1.0), rel=1e-6)
+        assert np.isfinite(marginal_means(found, "norm").se).all() and (marginal_means(found, "norm").se > 0).all()
+
+
+@pytest.mark.parametrize("units", UNITS, ids=str)
+def test_diagnostics_and_prediction_do_not_depend_on_units(units: dict[str, float]) -> None:
+    reference, found = (fit_factorial(table, "norm + I(flops)") for table in (in_units(), in_units(**units)))
+    expected, frame = reference.diagnostics(), found.diagnostics()
+    pd.testing.assert_frame_equal(frame.to_frame(), expected.to_frame(), rtol=1e-5)
+    # An intercept of 1e12 has no more digits than its own.
+    effects = expected.influence["coefficient"] != "Intercept"
+    changes = (of.influence.loc[effects, "change_in_se"] for of in (frame, expected))
+    np.testing.assert_allclose(*changes, rtol=1e-6, atol=1e-9)
+    for held in HELD:
+        errors = [prediction_error(table, "norm + I(flops)", held=held) for table in (in_units(), in_units(**units))]
+        assert errors[1].r2 == pytest.approx(errors[0].r2, rel=1e-6)
+
+
+def test_a_response_that_varies_by_rounding_alone_has_no_test_in_any_unit() -> None:
+    table = in_units()
+    for offset, flops in ((0.1, 1.0), (1e12, 1.0), (0.1, 1e11), (1e12 / 3, 1e11)):
+        effect = (
+            offset * (1 + 1e-3 * (table["norm"] == "batch")) + 1e-3 * offset * table["flops"] + offset * table["seed"]
+        )
+        exact = fit_factorial(table.assign(value=effect, flops=flops * table["flops"]), "norm + I(flops)")
+        assert exact.anova()[["F", "p"]].isna().all(axis=None)
 
 
 def test_within_seeds_holds_its_level_where_pooling_does_not() -> None:

@@ -30,8 +30,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "layers": {"formula_or_factors": "norm * layer + activation", "random": ["norm"]},
     "slopes": {"formula_or_factors": "norm * center(layer)", "random": ["center(layer)"]},
     "boundary": {"formula_or_factors": "norm + width", "random": ["norm"]},
+    "few_rows": {"formula_or_factors": "a * b"},
 }
-INTERIOR = ["balanced", "unbalanced", "layers", "slopes"]
+INTERIOR = ["balanced", "unbalanced", "layers", "slopes", "few_rows"]
 # What R calls the components of the slope model, and ours otherwise.
 GROUPS = {"seed.1": "seed", "seed": "seed:center(layer)", "seed.run_id": "seed:run_id", "Residual": "residual"}
 
@@ -108,8 +109,8 @@ def test_degrees_of_freedom_and_p_are_those_of_lmertest(name: str) -> None:
         term = row["term"].replace("center(layer)", "depth")
         assert (row["df"], row["F"]) == pytest.approx((joint[term]["NumDF"], joint[term]["F value"]), rel=1e-5)
         assert (row["df_error"], row["p"]) == pytest.approx((joint[term]["DenDF"], joint[term]["Pr(>F)"]), rel=1e-4)
-        # lmerTest's anova takes other combinations of the same term, which moves the df a little.
-        assert row["df_error"] == pytest.approx(default[term]["DenDF"], rel=1e-3)
+        # lmerTest's anova takes other combinations of the same term, which moves the df a little, or with few rows more.
+        assert row["df_error"] == pytest.approx(default[term]["DenDF"], rel=2e-2 if name == "few_rows" else 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,43 @@ def test_marginal_means_and_contrasts_are_those_of_emmeans(name: str, means: str
         for column, of_r in (("estimate", estimate), ("se", "SE"), ("df", "df"), ("low", "lower.CL"), ("p", "p.value")):
             found = getattr(result, column)
             np.testing.assert_allclose(found, [row[of_r] for row in rows], rtol=2e-3 if column == "p" else 1e-4)
+
+
+def test_a_likelihood_that_is_largest_without_a_residual_is_refused() -> None:
+    # Effects tell every row apart. lme4 ends at the same place, with t of 1,575 for an interaction.
+    oracle = R["saturated"]
+    of_r = {row["grp"]: row["vcov"] for row in oracle["variances"]}
+    assert of_r["Residual"] < 1e-6 * sum(of_r.values())
+    assert max(abs(row["t value"]) for row in oracle["coefficients"][4:]) > 1000
+    with pytest.raises(AnalysisError, match=r"got no residual variance.*name fewer terms in random"):
+        fit_mixed(dataset("saturated"), "a * b")
+
+
+def small_unbalanced(noise: int) -> pd.DataFrame:
+    """Three to seven seeds, two factors, variances of very different sizes, up to half of the rows missing."""
+    generator = np.random.default_rng(noise)
+    seeds, cells_a, cells_b = generator.integers(3, 8), generator.integers(2, 4), generator.integers(2, 5)
+    table = pd.DataFrame(itertools.product(range(seeds), range(cells_a), range(cells_b)), columns=["seed", "a", "b"])
+    sd = generator.choice([0.0, 0.3, 1.0, 3.0], 4)
+    value = 50 + generator.normal(0, sd[0], seeds)[table["seed"]] + generator.normal(0, max(sd[3], 0.01), len(table))
+    value += generator.normal(0, sd[1], (seeds, 4))[table["seed"], table["a"]]
+    value += generator.normal(0, sd[2], (seeds, 4))[table["seed"], table["b"]]
+    return table.assign(value=value).sample(frac=generator.uniform(0.5, 1), random_state=noise).sort_index()
+
+
+@pytest.mark.parametrize("tables", [range(60), pytest.param(range(60, 500), marks=pytest.mark.slow)])
+def test_small_unbalanced_tables_are_fitted_or_refused_in_words(tables: range) -> None:
+    fitted_tables = 0
+    for noise in tables:
+        try:
+            fit = fit_mixed(small_unbalanced(noise), "a * b")
+        except AnalysisError as error:
+            assert str(error).startswith("expected")
+            continue
+        fitted_tables += 1
+        assert np.isfinite(fit.anova()[["F", "df_error", "p"]].to_numpy()).all()
+        assert np.isfinite(fit.to_frame()[["estimate", "se", "df", "p"]].to_numpy()).all()
+    assert fitted_tables > 0.7 * len(tables)
 
 
 def test_the_likelihood_is_that_of_statsmodels() -> None:
@@ -362,6 +400,28 @@ def test_trap_7_whatever_is_to_be_said_is_in_the_result() -> None:
         "variance estimated as 0: seed; standard errors take it untruncated",
     )
     assert marginal_means(fit, "a").warnings == fit.warnings
+
+
+def test_the_method_says_how_a_variance_of_0_is_taken() -> None:
+    at_zero, inside = (fit_mixed(simulated(9, seed_sd=sd), "a", random=[]) for sd in (0.0, 2.0))
+    assert at_zero.method.endswith("Satterthwaite t and F, errors with variances at 0 untruncated")
+    assert inside.method.endswith("Satterthwaite t and F")
+
+
+@pytest.mark.slow
+def test_where_cells_are_missing_an_interaction_is_rejected_somewhat_too_often() -> None:
+    """What `fit_mixed` says of itself: 6 seeds, a fifth of 2 x 3 cells missing, variances at 0 in most tables."""
+    generator = np.random.default_rng(12)
+    p = []
+    for noise in range(600):
+        table = pd.DataFrame(itertools.product(range(6), "xy", "pqr"), columns=["seed", "a", "b"])
+        table["value"] = generator.normal(0, 1, 6)[table["seed"]] + generator.normal(0, 1, len(table))
+        anova = fit_mixed(table.sample(frac=0.8, random_state=noise).sort_index(), "a * b").anova()
+        p.append(anova.set_index("term")["p"])
+    rates = (pd.DataFrame(p) < 0.05).mean()
+    # Within simultaneous 99% Monte Carlo bounds (2.9 standard errors) of what the docstring says.
+    assert rates["a"] < 0.09 and rates["b"] < 0.09 and rates["a:b"] < 0.115
+    assert rates.min() > 0.015
 
 
 # What is refused

@@ -176,6 +176,9 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: fit(TABLE, "width ~ norm", response="value"), '"value" beside it. Leave one of them out'),
     (lambda: fit(TABLE, "norm", layers=True), "Give records"),
     (lambda: fit(pd.concat([TABLE, TABLE]), "norm"), r"72 that repeat another .* drop_duplicates\(\)"),
+    (lambda: fit(changed("value", 10**5000), "norm"), '"value": expected numbers of at most'),
+    (lambda: fit(changed("norm", 10**5000), "norm"), "expected levels that can be written.* about 5,001 digits"),
+    (lambda: of_table(changed("seed", 1j)), "one number or text as the seed of a row; got 0j"),
     (lambda: marginal_means(None, "norm"), r"Make one with fit\(…\)"),  # type: ignore[arg-type]
     (
         lambda: marginal_means(fit(TABLE, "norm + I(width)"), "norm", at={"width": "x"}),  # type: ignore[dict-item]
