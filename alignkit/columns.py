@@ -34,7 +34,7 @@ RUNS = {
     "test_loss": ("float64", "loss on the test split at the end"),
     "validation_loss_error": ("float64", "standard error of validation_loss over the split's samples"),
     "validation_samples": ("float64", "how many samples the validation split has"),
-    "classes": ("float64", "how many classes the data have; missing for regression"),
+    "n_classes": ("float64", "how many classes the data have; missing for regression"),
     "lr": ("float64", "learning rate of the hidden layers"),
     "output_lr": ("float64", "learning rate of the output layer"),
     "diverged": ("bool", "whether the loss or a parameter ever was non-finite"),

@@ -80,6 +80,11 @@ class Analysis:
         return self.shown.runs
 
     @property
+    def every_run(self) -> pd.DataFrame:
+        """One row per run, at every learning rate."""
+        return self.records.runs
+
+    @property
     def checkpoints(self) -> pd.DataFrame:
         """One row per shown run and checkpoint."""
         return self.shown.checkpoints

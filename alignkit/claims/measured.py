@@ -53,7 +53,7 @@ def measure(records: Records, claim: Claim, *, family_size: int, alpha: float) -
     same = not_identifiable(claim, records.study)
     equivalence = equivalence_test(result.differences, margin=claim.smallest_effect, alpha=alpha)
     missing = _missing(table, claim, levels)
-    failed = _failed(table, claim, levels)
+    failed = _failed(records, table, claim, levels)
     notes = [*failed, *_step_length(records, claim), *result.warnings, *missing]
     if records.missing:
         notes.append(
@@ -155,18 +155,18 @@ def _step_length(records: Records, claim: Claim) -> list[str]:
     return [note] if note else []
 
 
-def _failed(table: pd.DataFrame, claim: Claim, levels: tuple[str, str]) -> list[str]:
-    """How many runs at each level diverged and count as what the claim says of them."""
-    failed = table[table["diverged"].fillna(False).astype(bool) & table["value"].notna()]
+def _failed(records: Records, table: pd.DataFrame, claim: Claim, levels: tuple[str, str]) -> list[str]:
+    """How many runs at each level failed and count as what the claim says of them."""
+    failed = claim_table(records, claim, failed=True)
+    failed = failed[(failed["missing"] != "") & failed["run_id"].isin(table.loc[table["missing"] == "", "run_id"])]
     at = failed[claim.factor].map(level_text)
     before, after = (int((at == level).sum()) for level in levels)
     if not before + after:
         return []
-    value = failed["value"].iloc[0]
+    value = table.loc[table["run_id"].isin(failed["run_id"]), "value"].iloc[0]
     return [
-        f"diverged: {count(before, 'run')} at {levels[0]}, {after} at {levels[1]}; they count as {value:g}"
-        f"{' points' if unit_of(claim.response) == 'points' else unit_of(claim.response)}, as runs that did not align "
-        "and did not learn"
+        f"failed (diverged, or all signals zero): {count(before, 'run')} at {levels[0]}, {after} at {levels[1]}; they "
+        f"count as {sized(float(value), unit_of(claim.response))}, as runs that did not align and did not learn"
     ]
 
 

@@ -15,6 +15,8 @@ from alignkit.study.designs import declared_factors
 from alignkit.study.panel import Question
 
 UNFINISHED = "not finished yet"
+MOST_HAVE_A_VALUE = 0.5
+"""Of the runs: where fewer have a response, it is not the runs that fail, but the response that they do not have."""
 
 
 def claim_design(records: Records, claim: Claim) -> str | None:
@@ -40,10 +42,16 @@ def claim_factors(records: Records, claim: Claim) -> tuple[str, ...]:
 
 
 def claim_table(
-    records: Records, claim: Claim, *, response: str | None = None, summary: Literal["final", "auc"] | None = None
+    records: Records,
+    claim: Claim,
+    *,
+    response: str | None = None,
+    summary: Literal["final", "auc"] | None = None,
+    failed: bool = False,
 ) -> pd.DataFrame:
     """One row per run under the claim's rule and in its design: the table that its contrast is taken on.
 
+    A failed run has the value that the claim says, or none where `failed` asks for them as they are.
     Another `response` is taken over all layers at the end of training, unless `summary` says otherwise.
     """
     own = response is None
@@ -55,7 +63,7 @@ def claim_table(
         mode=claim.mode if own else None,
     )
     table = rows_of(table, rule=claim.rule, design=claim_design(records, claim))
-    return with_failed(table, claim, response or claim.response)
+    return table if failed else with_failed(table, claim, response or claim.response)
 
 
 def question_table(records: Records, claim: Claim, question: Question, *, every_rate: bool = False) -> pd.DataFrame:
@@ -72,9 +80,13 @@ def question_table(records: Records, claim: Claim, question: Question, *, every_
 
 
 def with_failed(table: pd.DataFrame, claim: Claim, response: str) -> pd.DataFrame:
-    """The rows with what the claim says a failed run counts as; `missing` is then empty there."""
+    """The rows with what the claim says a failed run counts as; `missing` is then empty there.
+
+    A run failed that diverged, or whose response is undefined where most others have it: all its signals are zero.
+    """
     value = not_aligned(response, table) if claim.failed == "not_aligned" else None
-    failed = table["missing"] == "diverged"
+    dead = table["missing"].str.endswith(" undefined") & (table["value"].notna().mean() > MOST_HAVE_A_VALUE)
+    failed = (table["missing"] == "diverged") | dead
     if value is None or not failed.any():
         return table
     filled = table["value"].where(~failed, value)
@@ -90,7 +102,7 @@ def not_aligned(response: str, table: pd.DataFrame) -> pd.Series | float | None:
     if response.endswith("_cosine") and response != "ceiling_cosine":
         return 0.0
     if response in ("train_accuracy", "validation_accuracy", "test_accuracy"):
-        return 100.0 / table["classes"]
+        return 100.0 / table["n_classes"]
     return None
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from alignkit.data import loading
 from alignkit.errors import StudyError
+from alignkit.execution.checks import plan_cohorts
 from alignkit.execution.progress import OnStatus
 from alignkit.execution.workers import execute
 from alignkit.records import store
 from alignkit.records.tuning import tried_of
 from alignkit.study.plan import grown, with_full_runs
 from alignkit.study.runs import Plan
+
+WORTH_A_WORKER = 2e11
+"""Arithmetic operations below which it is quicker to train here than to start worker processes: some seconds."""
 
 
 def check_tuning(plan: Plan) -> None:
@@ -52,4 +56,5 @@ def execute_tuned(
 def _go_on(plan: Plan, bigger: Plan, directory: Path, device: str, workers: int, on_status: OnStatus | None) -> None:
     """Train what a bigger plan adds to a finished one."""
     added = dataclasses.replace(bigger, runs=bigger.runs[len(plan.runs) :])
-    execute(bigger, directory, device=device, workers=workers, on_status=on_status, part=added)
+    few = sum(cohort.cost for cohort in plan_cohorts(added, device=device)) < WORTH_A_WORKER
+    execute(bigger, directory, device=device, workers=1 if few else workers, on_status=on_status, part=added)

@@ -63,7 +63,7 @@ def definitions(analysis: Analysis) -> list[tuple[str, str]]:
 
 def diagnostics(analysis: Analysis) -> list[str]:
     """Sentences on missing values, pairing, undefined samples and the self-test."""
-    runs, study = analysis.records.runs, analysis.study
+    runs, study = analysis.every_run, analysis.study
     found = []
     diverged = int(runs["diverged"].fillna(False).astype(bool).sum())
     found.append(
@@ -160,7 +160,7 @@ def _training(study: Settings) -> str:
 
 
 def _rates(analysis: Analysis) -> str:
-    study, runs = analysis.study, analysis.records.runs
+    study, runs = analysis.study, analysis.every_run
     spans = []
     for rule in study.rules:
         rates = runs.loc[runs["rule"] == rule, "lr"].dropna()

@@ -55,7 +55,8 @@ class Claim(Section):
 
     `moderators` are factors at whose levels the claim is judged apart: whether it turns over, or differs in size, is
     tested in the family. `failed` says what a run counts as that diverged (at every rate, where each seed tunes
-    itself): "not_aligned", 90 degrees and chance accuracy, or the "worst_case" over all values that it could have."""
+    itself) or died, so that its signals are all zero: "not_aligned", 90 degrees and chance accuracy, or the
+    "worst_case" over all values that it could have."""
 
     name: Name
     statement: str

@@ -147,7 +147,7 @@ def arms(claim: Claim, study: Study) -> tuple[Settings, Settings]:
     designs = [claim.design] if claim.design is not None else list(study.designs)
     declared = declared_factors(study, study.name)
     for name in designs:
-        factor = next((factor for factor in declared[name] if factor.name == claim.factor), None)
+        factor = next((factor for factor in declared.get(name, ()) if factor.name == claim.factor), None)
         if factor is None:
             continue
         design = study.designs[name]

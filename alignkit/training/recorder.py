@@ -114,7 +114,7 @@ class Recorder:
                 "run_id": [run.run_id for run in self._cohort.runs],
                 **{name: values for name, values in evaluated.items() if name in RUNS},
                 "validation_samples": float("nan") if split is None else float(len(split)),
-                "classes": self._classes,
+                "n_classes": self._classes,
                 "lr": [t.lr for t in training],
                 "output_lr": [t.lr if t.output_lr is None else t.output_lr for t in training],
                 "diverged": diverged_step > 0,

@@ -20,7 +20,7 @@ from alignkit.study.study import Study
 FACTORS: dict[str, list[Any]] = {"network.norm": ["none", "batch"], "network.width": [16, 32, 64, 128]}
 CLAIM: dict[str, Any] = {
     "name": "norm", "statement": "Normalisation aligns", "factor": "norm", "levels": ["none", "batch"],
-    "direction": "decrease", "smallest_effect": 1.0,
+    "direction": "decrease", "smallest_effect": 1.0, "response": "signal_angle_deg",
 }  # fmt: skip
 
 

@@ -49,8 +49,11 @@ def test_every_practice_has_its_effect_interval_verdict_and_scope(entries: list[
     norm = entries[0]
     assert norm["effect"] == pytest.approx(-6.0, abs=0.6) and norm["interval"][0] < -6.0 < norm["interval"][1]
     assert norm["accuracy_effect"] == pytest.approx(1.0, abs=0.15) and norm["accuracy_p"] < 0.05
-    assert norm["summary"].startswith("Recommended: the angle to the BP signal falls by 6.0°, and test accuracy rises")
-    assert "confounded with the learning rate" in norm["caveats"][0]
+    assert norm["summary"].startswith(
+        "Suggests that it helps: the angle to the BP signal falls by 6.0°, and test accuracy rises"
+    )
+    assert norm["grade"] == "" and "not graded" in norm["caveats"][0]
+    assert "confounded with the learning rate" in norm["caveats"][1]
     scope = norm["scope"]
     assert (scope["data"], scope["rule"], scope["seeds"], scope["widths"], scope["depths"]) == (
         "digits",
@@ -65,7 +68,7 @@ def test_every_practice_has_its_effect_interval_verdict_and_scope(entries: list[
 
 NORM: dict[str, Any] = {
     "name": "norm", "statement": "Normalisation aligns", "practice": "Normalise", "factor": "norm",
-    "levels": ["none", "batch"], "direction": "decrease", "smallest_effect": 1.0,
+    "levels": ["none", "batch"], "direction": "decrease", "smallest_effect": 1.0, "failed": "worst_case",
 }  # fmt: skip
 WIDE: dict[str, Any] = {**NORM, "name": "width", "practice": "Go wide", "factor": "width", "levels": [8, 256]}
 TWO_BY_TWO = {"cells": grid({"network.norm": ["none", "batch"], "network.width": [16, 32]})}
@@ -89,13 +92,13 @@ def test_no_evidence_is_said_in_so_many_words() -> None:
 def test_better_aligned_but_less_accurate_is_not_hidden() -> None:
     entry = judged(angle_effects={"network.norm": -6.0}, accuracy_effects={"network.norm": -2.0})
     assert entry["verdict"] == "supported"
-    assert "for alignment alone" in entry["summary"] and "but test accuracy falls by" in entry["summary"]
+    assert "helps alignment alone" in entry["summary"] and "but test accuracy falls by" in entry["summary"]
 
 
 def test_regression_has_no_accuracy() -> None:
     entry = judged(angle_effects={"network.norm": -6.0}, regression=True)
     assert entry["accuracy_effect"] is None and entry["accuracy_interval"] == [None, None]
-    assert entry["summary"].startswith("Recommended: the angle") and "accuracy" not in entry["summary"]
+    assert entry["summary"].startswith("Suggests that it helps: the angle") and "accuracy" not in entry["summary"]
 
 
 def test_json_has_no_nan(entries: list[dict[str, Any]]) -> None:
@@ -212,9 +215,31 @@ def test_what_was_not_declared_is_a_suggestion_in_every_format() -> None:
             assert "Recommended" not in text and "Suggests that it helps alignment: the angle" in text
             assert words in text and "a suggestion to be tested, not advice" in text
     (plain,) = analyse(records).recommendations
-    assert plain["summary"].startswith("Recommended") and plain["caveats"] == []
+    assert plain["summary"].startswith("Suggests that it helps") and len(plain["caveats"]) == 1
     against = judged({**NORM, "family": "exploratory"}, angle_effects={"network.norm": 6.0})
     assert against["summary"].startswith("Suggests that it harms alignment")
+
+
+@pytest.mark.parametrize(
+    ("grade", "reason", "depends", "words"),
+    [
+        ("robust", "holds in all 9 core rows", (), "Recommended for alignment: the angle to the BP signal falls by"),
+        ("robust", "", ("it turns over: −3° at a = b",), "Recommended for alignment: .* It turns over: −3° at a = b"),
+        ("conditional", "not shown: step", (), "Recommended for alignment: .* Not shown: step"),
+        ("contested", "the opposite holds step", (), "No recommendation: supported as declared, but the opposite"),
+        ("", "", (), "Suggests that it helps alignment: "),
+    ],
+)
+def test_advice_is_as_sure_as_the_panel(grade: str, reason: str, depends: tuple[str, ...], words: str) -> None:
+    records = synthetic_records(
+        designs=TWO_BY_TWO, study={"claims": [NORM]}, steps=(0, 360), rules=("dfa",), angle_effects={"network.norm": -6.0}
+    )
+    (verdict,) = evaluate(records)
+    graded = dataclasses.replace(verdict, grade=grade, grade_reason=reason, depends=depends)
+    (entry,) = recommendations(records, [graded])
+    assert re.match(words, entry["summary"]), entry["summary"]
+    assert (entry["grade"], entry["grade_reason"]) == (grade, reason)
+    assert bool(entry["conditions"]) == bool(depends or grade == "conditional")
 
 
 def test_accuracy_is_judged_in_one_family_of_all_recommendations() -> None:

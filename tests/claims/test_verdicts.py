@@ -28,7 +28,7 @@ from alignkit.stats.contrasts.equivalence import equivalence_test
 
 CLAIM: dict[str, Any] = {
     "name": "c", "statement": "Normalisation aligns", "practice": "Normalise", "factor": "norm",
-    "levels": ["none", "batch"], "direction": "decrease", "smallest_effect": 1.0,
+    "levels": ["none", "batch"], "direction": "decrease", "smallest_effect": 1.0, "failed": "worst_case",
 }  # fmt: skip
 SMALL_FACTORS = {"network.norm": ["none", "batch"], "network.width": [16, 32]}
 SMALL = {"cells": grid(SMALL_FACTORS)}
@@ -164,6 +164,25 @@ def test_a_verdict_does_not_rest_on_why_runs_failed() -> None:
     # Where all runs are there, nothing changes.
     (whole,) = judged(angle_effects={"network.norm": -6.0}, seed_by_factor_sd=0.3, residual_sd=0.3)
     assert whole.verdict == "supported" and np.isnan(whole.worst_case).all()
+
+
+@pytest.mark.parametrize("seeds", [10, 20])
+def test_a_failed_run_counts_as_one_that_did_not_align(seeds: int) -> None:
+    """Two of the runs at one level diverged: by default they stand at 90 degrees, and nothing is left out."""
+    options: dict[str, Any] = {"diverge": (("network.norm", "batch"),), "seeds": seeds, "residual_sd": 0.3}
+    (verdict,) = judged({"failed": "not_aligned"}, angle_effects={"network.norm": -16.0}, **options)
+    (without,) = judged({"failed": "not_aligned"}, angle_effects={"network.norm": -16.0}, **{**options, "diverge": ()})
+    assert verdict.n_seeds == seeds and np.isnan(verdict.worst_case).all()
+    assert any("failed" in note and "0 runs at none, 4 at batch" in note and "90°" in note for note in verdict.warnings)
+    assert verdict.differences[2:] == pytest.approx(without.differences[2:])
+    assert np.mean(verdict.differences[:2]) > 15.0  # 90 degrees, from about 66
+
+
+def test_a_response_that_no_run_has_is_no_failure() -> None:
+    records = synthetic_records(designs=SMALL, study={"claims": [{**CLAIM, "failed": "not_aligned"}]}, steps=(0, 360))
+    blank = dataclasses.replace(records, layers=records.layers.assign(signal_angle_deg=float("nan")))
+    (verdict,) = evaluate(blank)
+    assert verdict.verdict == "undecided" and verdict.n_seeds == 0
 
 
 def test_incomplete_records_are_preliminary() -> None:

@@ -33,6 +33,7 @@ CLAIM = {
     "levels": [1, 2],
     "direction": "increase",
     "smallest_effect": 1.0,
+    "response": "signal_angle_deg",
 }
 
 

@@ -125,7 +125,7 @@ def test_a_plan_of_format_1_is_read_and_said_to_hold_less(tmp_path: Path) -> Non
     assert (
         found.changed(known) == "" and found.changed(study(NORM, training={"epochs": 9})) == "the settings of training"
     )
-    assert json.loads((tmp_path / FILE).read_text(encoding="utf-8"))["format"] == 2
+    assert json.loads((tmp_path / FILE).read_text(encoding="utf-8"))["format"] == 3
 
 
 def test_a_plan_that_stays_is_stored_once(tmp_path: Path) -> None:

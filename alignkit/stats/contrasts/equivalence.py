@@ -49,7 +49,8 @@ def equivalence_test(
 
     Effects that are skewed over seeds make it bold. With a mean at the margin and the long tail towards 0 it
     declared equivalence (simulated at a nominal 5%, margin 1.2 sd) in 14% of studies of exponential effects and
-    ten seeds, and in 18% of lognormal ones (sd 1 of the log) and twenty seeds (21% with ten); normal effects gave 4 to 6%.
+    ten seeds, and in 18% of lognormal ones (sd 1 of the log) and twenty seeds (21% with ten); normal effects gave
+    4 to 6%.
     Sign flips do no better. Johnson's and Hall's corrections and the studentised bootstrap brought these to 8 to
     11%, not to 5%, and cost power (from 96% to 24, 80 and 84% for those lognormal effects of mean 0), so none
     stands in for the t test. Look at the differences of the seeds before a claim of equivalence rests on few.
