@@ -23,7 +23,7 @@ from alignkit.training.prealignment import check_prealignment
 
 LEAST_SAMPLES = 20
 MOST_LOG_STEPS = 1_000_000
-ROW_BYTES = 400
+ROW_BYTES = 480
 """What a row of `layers` takes, about, from when it is measured until it is written."""
 
 
@@ -99,7 +99,8 @@ def _check_checkpoints(settings: Settings, hidden_layers: int, there: int) -> No
         )
     by_epoch = math.ceil(epochs / probe.every_epochs) if probe.every_epochs else 0
     checkpoints = 2 + len(probe.steps) + probe.log_steps + by_epoch
-    needed = checkpoints * hidden_layers * ROW_BYTES
+    rows = checkpoints if probe.modes_at == "end" else checkpoints * len(probe.every_mode)
+    needed = (rows + len(probe.every_mode)) * hidden_layers * ROW_BYTES
     if needed > there:
         raise StudyError(
             f"probe: one run is measured about {checkpoints:,} times in {hidden_layers:,} layers, which takes "

@@ -30,13 +30,15 @@ from alignkit.text import (
 )
 
 SHOWN = (
-    "signal_angle_deg", "signal_cosine", "delta_cosine", "gradient_cosine", "step_cosine", "weight_cosine",
-    "jacobian_cosine", "ceiling_cosine", "signal_gain", "gate", "common_mode", "effective_rank",
+    "signal_angle_deg", "centred_angle_deg", "gradient_angle_deg", "signal_cosine", "delta_cosine", "gradient_cosine",
+    "step_cosine", "weight_cosine", "jacobian_cosine", "ceiling_cosine", "signal_gain", "gate", "common_mode",
+    "effective_rank",
 )  # fmt: skip
 SHORT = {
     "signal_angle_deg": "angle", "signal_cosine": "signal cos", "delta_cosine": "delta cos",
     "gradient_cosine": "gradient cos", "step_cosine": "step cos", "weight_cosine": "weight cos",
-    "jacobian_cosine": "Jacobian cos", "ceiling_cosine": "ceiling", "signal_gain": "gain", "gate": "gate",
+    "jacobian_cosine": "Jacobian cos", "centred_angle_deg": "centred angle", "gradient_angle_deg": "gradient angle",
+    "ceiling_cosine": "ceiling", "signal_gain": "gain", "gate": "gate",
     "common_mode": "common mode", "effective_rank": "eff. rank",
 }  # fmt: skip
 

@@ -70,6 +70,8 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     # one layer of two walks, with the deltas above it, and vectors in float64: on a CPU only one, of which more than
     # inner products are taken, and what comes of it (numerics/inner_products.py); scaled copies of all, if float64
     wide_signals = 5 if gpu else (2 if number == 4 else 4) * bool({"ceiling", "chance"} & set(probe.groups))
+    if "signal" in probe.groups:  # both signals less their means, and what their angles take
+        wide_signals = wide_signals + 4 if gpu else max(wide_signals, 1 if number == 4 else 4)
     wide = max(max(3 * gpu * _units(layer), wide_signals * layer.size) for layer in hidden)
     gram = "rank" in probe.groups and probe.samples <= max(layer.size for layer in layers)
     vectors = probe.samples * 8 * (wide + 2 * gram * probe.samples)
@@ -77,9 +79,14 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     if condenses(hidden[0], probe.samples):
         matrices[0] = hidden[0].weight[0] * probe.samples
     # two gradients; in float64, and scaled, where products are not taken block by block
-    compared = (8 if gpu else 2 if number == 4 else 5) * number * max(matrices) if "gradient" in probe.groups else 0
-    modes = [probe.mode] if probe.reference_mode is None else [probe.mode, probe.reference_mode]
-    forward = sum(sum(dropping if mode == "train" else kept) for mode in modes)
+    compared = (
+        (8 if gpu else 2 if number == 4 else 5) * number * max(matrices)
+        if {"gradient", "stability"} & set(probe.groups)
+        else 0
+    )
+    modes = [[mode] if probe.reference_mode is None else [mode, probe.reference_mode] for mode in probe.every_mode]
+    forward = max(sum(sum(dropping if mode == "train" else kept) for mode in each) for each in modes)
+    forward *= 1 + ("stability" in probe.groups)  # two half batches beside the whole
     walks = 2 * number * max(width + _units(above) for width, above in zip(widths, layers[1:], strict=True))
     probed = probe.samples * (forward + walks) + max(vectors, compared) + compares_steps * parameters
     stepped = parameters + 6 * gpu * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
