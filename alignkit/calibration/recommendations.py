@@ -79,7 +79,9 @@ def _template(n_seeds: int, margin: float) -> Records:
     ]  # fmt: skip
     seed, cell = (axis.ravel() for axis in np.indices((n_seeds, len(levels))))
     run_id = [f"{s}/{c}" for s, c in zip(seed, cell, strict=True)]
-    runs = pd.DataFrame({"run_id": run_id, "rule": "dfa", "cell": cell, "designs": "", "seed": seed})
+    runs = pd.DataFrame(
+        {"run_id": run_id, "replicate": run_id, "rule": "dfa", "cell": cell, "designs": "", "seed": seed}
+    )
     runs = runs.assign(**dict(zip(names, levels[cell].T.astype(int), strict=True)))
     layers = pd.DataFrame({"run_id": run_id, "step": 1, "epoch": 1.0, "layer": 1, "width": 64, "signal": "teaching"})
     study = Study.parse({"name": "practices", "seeds": n_seeds, "claims": claims})
