@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from alignkit.errors import AnalysisError
 from alignkit.stats.contrasts.joint_flips import patterns
 from alignkit.stats.tables.checks import require_choice, require_level
+from alignkit.stats.tables.levels import level_order
 from alignkit.text import listed
 
 MOST_JOINED = 3
@@ -67,13 +68,13 @@ def best_set(values: ArrayLike, *, better: Literal["higher", "lower"], level: fl
     array([ True, False, False])
     """
     table = np.asarray(values, dtype=float)
-    if table.ndim != 2 or table.shape[1] < 2 or not len(table):
+    if table.ndim != 2 or table.shape[0] < 1 or table.shape[1] < 2:
         raise AnalysisError(f"best_set: expected values [seeds, cells] of two cells or more; got {table.shape}")
     require_choice("better", better, ("higher", "lower"))
     require_level(level)
     sign = 1.0 if better == "higher" else -1.0
     oriented = sign * np.where(np.isfinite(table), table, np.nan)
-    whole = np.isfinite(oriented).all(axis=0)
+    whole = np.asarray(np.isfinite(oriented).all(axis=0))
     n, alpha = len(table), 1 - level
     p = np.full(table.shape[1], np.nan)
     if n >= 2 and whole.sum() >= 2:
@@ -132,7 +133,7 @@ def common_levels(levels: pd.DataFrame, members: Sequence[bool] | np.ndarray) ->
 
     Parameters
     ----------
-    levels : one row per cell, a column of texts per factor. Factors with one level say nothing.
+    levels : one row per cell, a column of texts (`level_column`) per factor. Factors with one level say nothing.
     members : which cells are in the set.
 
     Notes
@@ -158,7 +159,7 @@ def common_levels(levels: pd.DataFrame, members: Sequence[bool] | np.ndarray) ->
         (str(name), str(level)): (levels[name] == level).to_numpy(bool)
         for name in levels.columns
         if levels[name].nunique() > 1
-        for level in dict.fromkeys(levels[name])
+        for level in level_order(levels[name])
     }
     best: CommonLevels | None = None
     rank: tuple[float, ...] = ()
