@@ -17,7 +17,7 @@ from alignkit.records.rows import layers_of, rows_of, summarised
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.best_set import BestSet, CommonLevels, best_set, common_levels, in_words
 from alignkit.stats.tables.levels import cell_column, level_column, level_order, numeric_levels
-from alignkit.text import count, listed, rule_name, sized
+from alignkit.text import count, rule_name, sized
 
 ALIGNMENTS = ("gradient_angle_deg", "signal_angle_deg", "delta_angle_deg", "signal_cosine", "delta_cosine")
 """What alignment is judged by: the first of these that was recorded."""

@@ -55,10 +55,14 @@ def best_configurations(table: pd.DataFrame, *, alignment: str, accuracy: str, a
 def _error_scale(axes: Axes, values: pd.Series, accuracy: str) -> None:
     """Accuracies by the logarithm of what is left to 100%: good networks differ by a point, poor ones by tens."""
     least = 0.05
-    axes.set_yscale(
-        "function",
-        functions=(lambda a: -np.log10(np.maximum(100 - a, least)), lambda y: 100 - 10.0 ** -np.asarray(y, dtype=float)),
-    )  # fmt: skip
+
+    def height(value: np.ndarray) -> np.ndarray:
+        return -np.log10(np.maximum(100 - np.asarray(value, dtype=float), least))
+
+    def accuracy_at(height: np.ndarray) -> np.ndarray:
+        return 100 - 10.0 ** -np.asarray(height, dtype=float)
+
+    axes.set_yscale("function", functions=(height, accuracy_at))
     low, high = float(values.min()), float(values.max())
     bottom, top = 100 - (100 - low) * 1.2, 100 - max(100 - high, least) / 1.2
     axes.set_ylim(bottom, top)
