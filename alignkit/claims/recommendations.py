@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from alignkit.claims.cells import cells_entry
 from alignkit.claims.responses import response_bounds
 from alignkit.claims.tables import claim_factors, claim_table
 from alignkit.claims.verdict import Verdict
@@ -97,6 +98,9 @@ def recommendations(records: Records, verdicts: Iterable[Verdict] | None = None)
     levels of its factor, `all_levels`, of which `best_level` is the best with probability `p_best_level`; they
     are over the cells that all levels have, and None where runs are missing.
 
+    `cells` says how far the effect differs between the cells that it is averaged over: the sd of the true effects, and
+    the interval of the effect in another cell like these; None where that cannot be had.
+
     `held_out` says whether seeds that took no part in the verdict confirm it: an effect that was chosen because it
     looked large looks larger than it is. `caveats` are what else a reader must know before following. `scope`
     says where this was seen; nothing here speaks of other data, networks or rates.
@@ -162,6 +166,7 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
         "accuracy_p": _number(accuracy.p) if accuracy else None,
         "accuracy_p_adjusted": _number(accuracy.p_adjusted) if accuracy else None,
         "accuracy_unit": "points",
+        "cells": cells_entry(records, claim) if verdict.n_seeds else None,
         **choice,
         "held_out": held_out,
         "declared": verdict.declared,

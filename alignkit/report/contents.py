@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from alignkit.claims.analysis import Analysis
 from alignkit.errors import AnalysisError
 from alignkit.report.section import Answer, Question
+from alignkit.report.sections.cells import cells
 from alignkit.report.sections.configurations import configurations
 from alignkit.report.sections.dose import dose
 from alignkit.report.sections.equal_loss import equal_loss
@@ -21,6 +22,7 @@ from alignkit.report.sections.variance import variance
 
 ALWAYS: tuple[Question, ...] = (
     Question("configurations", "Which configurations may be the best", configurations),
+    Question("cells", "How far effects differ between cells", cells),
     Question("model", "What alignment depends on", model),
     Question("phases", "When alignment comes", phases),
     Question("thresholds", "Is there a width below which alignment fails?", thresholds),
