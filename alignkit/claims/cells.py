@@ -74,28 +74,53 @@ def claim_cells(records: Records, claim: Claim) -> ClaimCells:
     return found
 
 
-def _measured(records: Records, claim: Claim) -> ClaimCells:
+@dataclass(frozen=True)
+class PairedCells:
+    """The values of a claim's two arms, [seed, cell] each, in the cells that have both under every seed.
+
+    `levels` has one row per cell: its levels of the other factors that vary. `lost` counts the cells left out.
+    """
+
+    before: pd.DataFrame
+    after: pd.DataFrame
+    levels: pd.DataFrame
+    lost: int
+
+
+def paired_cells(records: Records, claim: Claim) -> PairedCells:
+    """Both arms of a claim cell by cell; `AnalysisError` where no cell was tried at both levels."""
     table = planned_table(records, claim)
+    if claim.factor not in table or not table["value"].notna().any():
+        raise AnalysisError(f"claim {claim.name}: no run of it has a value")
     factors = [name for name in claim_factors(records, claim) if name != claim.factor and name in table]
     at = level_column(table[claim.factor])
     cell = cell_column(table, factors)
-    sides = []
-    for wanted in claim.levels:
-        rows = table.assign(cell_=cell)[at == level_text(wanted)]
-        sides.append(rows.pivot_table(index="seed", columns="cell_", values="value", dropna=False, sort=False))
-    effects = (sides[1] - sides[0]).sort_index().dropna(axis=1, how="all")
-    both = set(sides[0].columns) & set(sides[1].columns)
-    if not both:
+    before, after = (
+        table.assign(cell_=cell)[at == level_text(level)].pivot_table(
+            index="seed", columns="cell_", values="value", dropna=False, sort=False
+        )
+        for level in claim.levels
+    )
+    shared = [name for name in before.columns if name in set(after.columns)]
+    if not shared:
         raise AnalysisError(f"claim {claim.name}: no cell was tried at both levels, as in a fraction of a design")
-    whole = effects.loc[:, np.isfinite(effects.to_numpy(float)).all(axis=0)]
-    spread = cell_spread(whole.to_numpy(float))
-    lost = len(both) - whole.shape[1]
-    warnings = (f"{count(lost, 'cell')} without an effect under some seed left out",) if lost else ()
-    first = table[~cell.duplicated()].set_index(cell[~cell.duplicated()])
-    varying = [name for name in factors if len(level_order(first.loc[whole.columns, name])) > 1]
-    levels = pd.DataFrame({name: level_column(first.loc[whole.columns, name]).map(str) for name in varying})
-    cells = levels.reset_index(drop=True).assign(effect=spread.effects, pooled=spread.pooled)
-    return ClaimCells(claim, spread, cells, warnings)
+    seeds = sorted({*before.index, *after.index})
+    before, after = (side.reindex(index=seeds, columns=shared) for side in (before, after))
+    whole = np.isfinite(before.to_numpy(float) + after.to_numpy(float)).all(axis=0)
+    first = table[~cell.duplicated()].set_index(cell[~cell.duplicated()]).loc[before.columns[whole]]
+    varying = [name for name in factors if len(level_order(first[name])) > 1]
+    levels = pd.DataFrame({name: level_column(first[name]).map(str) for name in varying})
+    return PairedCells(
+        before.loc[:, whole], after.loc[:, whole], levels.reset_index(drop=True), int((~whole).sum())
+    )  # fmt: skip
+
+
+def _measured(records: Records, claim: Claim) -> ClaimCells:
+    pairs = paired_cells(records, claim)
+    spread = cell_spread((pairs.after - pairs.before).to_numpy(float))
+    cells = pairs.levels.assign(effect=spread.effects, pooled=spread.pooled)
+    lost = f"{count(pairs.lost, 'cell')} without an effect under some seed left out"
+    return ClaimCells(claim, spread, cells, (lost,) if pairs.lost else ())
 
 
 def cells_entry(records: Records, claim: Claim) -> dict[str, Any] | None:

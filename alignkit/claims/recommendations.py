@@ -11,6 +11,7 @@ import pandas as pd
 
 from alignkit.claims.cells import cells_entry
 from alignkit.claims.responses import response_bounds
+from alignkit.claims.stakes import stake_entry
 from alignkit.claims.tables import claim_factors, claim_table
 from alignkit.claims.verdict import Verdict
 from alignkit.claims.verdicts import ALPHA, evaluate, without_each_seed
@@ -101,6 +102,9 @@ def recommendations(records: Records, verdicts: Iterable[Verdict] | None = None)
     `cells` says how far the effect differs between the cells that it is averaged over: the sd of the true effects, and
     the interval of the effect in another cell like these; None where that cannot be had.
 
+    `stake` says what the effect on an angle is worth in points of accuracy by a dose-response curve of a like network;
+    None where there is none. No smallest effect in degrees is made of it.
+
     `held_out` says whether seeds that took no part in the verdict confirm it: an effect that was chosen because it
     looked large looks larger than it is. `caveats` are what else a reader must know before following. `scope`
     says where this was seen; nothing here speaks of other data, networks or rates.
@@ -167,6 +171,7 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
         "accuracy_p_adjusted": _number(accuracy.p_adjusted) if accuracy else None,
         "accuracy_unit": "points",
         "cells": cells_entry(records, claim) if verdict.n_seeds else None,
+        "stake": stake_entry(records, claim) if verdict.n_seeds else None,
         **choice,
         "held_out": held_out,
         "declared": verdict.declared,

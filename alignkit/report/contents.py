@@ -17,12 +17,14 @@ from alignkit.report.sections.model_comparison import model_comparison
 from alignkit.report.sections.phases import phases
 from alignkit.report.sections.power import power
 from alignkit.report.sections.robustness import robustness, specifications
+from alignkit.report.sections.stakes import stakes
 from alignkit.report.sections.thresholds import thresholds
 from alignkit.report.sections.variance import variance
 
 ALWAYS: tuple[Question, ...] = (
     Question("configurations", "Which configurations may be the best", configurations),
     Question("cells", "How far effects differ between cells", cells),
+    Question("stakes", "What these angles are worth in accuracy", stakes),
     Question("model", "What alignment depends on", model),
     Question("phases", "When alignment comes", phases),
     Question("thresholds", "Is there a width below which alignment fails?", thresholds),
