@@ -174,6 +174,13 @@ def nil_stake(records: Records, verdict: Verdict) -> str:
     return f"this difference in angle has no stake in accuracy: {found.sentence()} ({found.curve})"
 
 
+def nil_sentence(entry: dict[str, Any]) -> list[str]:
+    """What the summary of a recommendation adds where its angle has no stake; nothing elsewhere."""
+    if entry["stake"] is None or not entry["stake"]["nil"] or entry["verdict"] not in ("supported", "refuted"):
+        return []
+    return ["By the dose\N{EN DASH}response curve that angle is worth less than a point of accuracy, whichever way."]
+
+
 def stake_entry(records: Records, claim: Claim) -> dict[str, Any] | None:
     """The stake for recommendations.json; None where there is none."""
     found = stake_or_none(records, claim)

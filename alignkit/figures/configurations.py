@@ -64,7 +64,7 @@ def _error_scale(axes: Axes, values: pd.Series, accuracy: str) -> None:
 
     axes.set_yscale("function", functions=(height, accuracy_at))
     low, high = float(values.min()), float(values.max())
-    bottom, top = 100 - (100 - low) * 1.2, 100 - max(100 - high, least) / 1.2
+    bottom, top = 100 - max(100 - low, least) * 1.2, 100 - max(100 - high, least) / 1.2
     axes.set_ylim(bottom, top)
     ticks = [tick for tick in (0, 50, 80, 90, 95, 98, 99, 99.5) if bottom <= tick <= top]
     axes.yaxis.set_major_locator(FixedLocator(ticks or [low, high]))

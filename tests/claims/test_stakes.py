@@ -77,7 +77,10 @@ def test_recommendations_carry_it() -> None:
     assert "By the dose\N{EN DASH}response curve (three hidden layers of 64 tanh units on digits" in to_markdown(
         [entry]
     )
-    assert any("no stake in accuracy" in caveat for caveat in entry["caveats"])
+    assert entry["summary"].endswith("curve that angle is worth less than a point of accuracy, whichever way.")
+    assert not any("stake" in caveat for caveat in entry["caveats"])
+    (other,) = recommendations(at_gradient(shift=22.0))
+    assert other["stake"]["degrees_for_a_point"] > 0 and "is worth" not in other["summary"]
 
 
 @pytest.mark.parametrize(

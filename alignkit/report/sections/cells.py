@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from alignkit.claims.analysis import Analysis
-from alignkit.claims.cells import ClaimCells, claim_cells
+from alignkit.claims.cells import ClaimCells
 from alignkit.errors import AnalysisError
 from alignkit.report.section import Answer
 from alignkit.report.tables import Table
@@ -27,7 +27,7 @@ def cells(analysis: Analysis) -> Answer | None:
         if not verdict.n_seeds:
             continue
         try:
-            one = claim_cells(analysis.records, verdict.claim)
+            one = analysis.claim_cells(verdict.claim)
         except AnalysisError:
             continue
         found.append(one)
@@ -37,9 +37,10 @@ def cells(analysis: Analysis) -> Answer | None:
     either = [one for one in found if one.spread.prediction[0] < 0 < one.spread.prediction[1]]
     if either:
         names = listed(one.claim.name for one in either)
+        average = "Its average alone says" if len(either) == 1 else "Their averages alone say"
         text = (
             f"Of {count(len(found), 'effect')}, {len(either)} may have either sign in another network like these: "
-            f"{names}. Its average alone says little of a single network."
+            f"{names}. {average} little of a single network."
         )
     else:
         text = "Every effect has the sign of its average in nearly all networks like these."

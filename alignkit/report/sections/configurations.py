@@ -6,7 +6,6 @@ import pandas as pd
 
 from alignkit.claims.analysis import Analysis
 from alignkit.claims.configurations import ACCURACY, Configurations
-from alignkit.claims.configurations import configurations as configurations_of
 from alignkit.columns import label_of
 from alignkit.figures.configurations import chart
 from alignkit.report.section import Answer
@@ -23,7 +22,7 @@ METHOD = (
 
 def configurations(analysis: Analysis) -> Answer | None:
     """The cells of each design that may be the best aligned and the most accurate, and what they have in common."""
-    found = configurations_of(analysis.records)
+    found = analysis.configurations()
     if not found:
         return None
     largest = max(found, key=lambda one: (len(one.rankings), len(one.levels)))

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from alignkit.claims.analysis import Analysis
-from alignkit.claims.stakes import CURVE, POINT, Stake, not_on_the_curve, stake, stake_or_none, unlike
+from alignkit.claims.stakes import CURVE, POINT, Stake, not_on_the_curve
 from alignkit.claims.verdict import Verdict
 from alignkit.errors import AnalysisError
 from alignkit.report.section import Answer
@@ -27,13 +27,18 @@ def stakes(analysis: Analysis) -> Answer | None:
     asked = [verdict for verdict in analysis.verdicts if verdict.n_seeds and not not_on_the_curve(verdict.claim)]
     if not asked:
         return None
-    why = unlike(analysis.records)
+    why = analysis.unlike_the_curve()
     if why:
         return Answer((f"{sentence(why)}: what these angles are worth in accuracy is not known.",))
-    found = [(verdict, one) for verdict in asked if (one := stake_or_none(analysis.records, verdict.claim))]
+    found: list[tuple[Verdict, Stake]] = []
+    reasons: list[str] = []
+    for verdict in asked:
+        try:
+            found.append((verdict, analysis.stake(verdict.claim)))
+        except AnalysisError as error:
+            reasons.append(str(error))
     if not found:
-        stake(analysis.records, asked[0].claim)  # says why there is none
-        raise AnalysisError("no claim has a stake")
+        raise AnalysisError("; ".join(reasons))
     nil = [verdict for verdict, one in found if one.nil]
     names = listed(verdict.claim.name for verdict in nil)
     by = "By the dose\N{EN DASH}response curve,"
@@ -52,7 +57,7 @@ def stakes(analysis: Analysis) -> Answer | None:
             "can be read from it."
         )
     beyond = max(one.worth.clipped for _, one in found)
-    notes = [METHOD]
+    notes = [METHOD, *(f"{sentence(reason)}." for reason in reasons)]
     if beyond:
         notes.append(f"Angles beyond the curve's last, 90°, are read there: at most {beyond:.1%} of a claim's angles.")
     return Answer(tuple(sentences), (_table(found),), (), tuple(notes))
