@@ -12,7 +12,7 @@ from alignkit.report.section import Answer
 from alignkit.report.tables import Table
 from alignkit.text import ABSENT, count, level, reading, rule_name, sentence
 
-MOST_ROWS = 40
+MOST_ROWS = 20
 METHOD = (
     "A network is left out where it is rejected, at 5%, that it is the best: the largest t of any other network's lead "
     "over it, by joint sign flips of the seeds. So the network that is truly best is in a set with 95%, whatever the "
