@@ -33,6 +33,9 @@ _HOMES = {
     "marginal_contrasts": "alignkit.stats.models.margins",
     "evaluate": "alignkit.claims.verdicts",
     "recommendations": "alignkit.claims.recommendations",
+    "configurations": "alignkit.claims.configurations",
+    "claim_cells": "alignkit.claims.cells",
+    "stake": "alignkit.claims.stakes",
     "write_report": "alignkit.report",
     "published_summary": "alignkit.papers.published_summary",
 }

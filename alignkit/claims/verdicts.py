@@ -10,6 +10,7 @@ from typing import Any
 from alignkit.claims.measured import measure, worst_case
 from alignkit.claims.moderators import Moderation, depends_on, level_effects, moderations
 from alignkit.claims.panel import Panel, panels
+from alignkit.claims.stakes import nil_stake
 from alignkit.claims.tables import claim_factors, planned_table
 from alignkit.claims.verdict import NAN, Verdict, Verdicts
 from alignkit.errors import AnalysisError
@@ -91,10 +92,17 @@ def _evaluate(records: Records, alpha: float) -> list[Verdict]:
             )
         )
     judged = _in_families(measured, untested=_untested(records), alpha=alpha)
-    return [
+    graded = [
         replace(verdict, grade=panel.grade, grade_reason=panel.reason)
         for verdict, panel in zip(judged, panels(records, judged, alpha=alpha), strict=True)
     ]
+    return [_with_stake(records, verdict) for verdict in graded]
+
+
+def _with_stake(records: Records, verdict: Verdict) -> Verdict:
+    """The verdict, which says so where the angle that it is about has no stake in accuracy."""
+    note = nil_stake(records, verdict)
+    return replace(verdict, warnings=(*verdict.warnings, note)) if note else verdict
 
 
 def panels_of(records: Records, *, alpha: float = ALPHA) -> list[Panel]:
