@@ -13,7 +13,7 @@ import pandas as pd
 
 from alignkit.calibration.scenarios import SEED_SD, Scenario, draw
 from alignkit.records.store import Records
-from alignkit.study.panel import Question, panel_of
+from alignkit.study.panel import Question
 from alignkit.study.study import Study
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -56,6 +56,12 @@ class Tuned:
     lean: np.ndarray
     log_step: np.ndarray
     alive: np.ndarray
+
+    def of(self, studies: slice) -> Tuned:
+        """Some of the studies."""
+        parts = (self.accuracy, self.lean, self.log_step, self.alive)
+        accuracy, lean, log_step, alive = (part[studies] for part in parts)
+        return Tuned(accuracy, self.angle[:, studies], lean, log_step, alive)
 
     def shifted(self, effects: np.ndarray) -> Tuned:
         """The studies with effects of the factors added, the same ones everywhere."""
@@ -178,11 +184,6 @@ def tuned_study(n_seeds: int, margin: float) -> Study:
             "designs": {"practices": {"kind": "grid", "factors": FACTORS}}, "claims": claims,
         }
     )  # fmt: skip
-
-
-def questions_of(study: Study) -> tuple[Question, ...]:
-    """The panel, which is the same for every claim of the study."""
-    return panel_of(study.claims[0], study)
 
 
 def tuned_records(of: Tuned, number: int, study: Study) -> Records:

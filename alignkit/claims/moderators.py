@@ -16,7 +16,7 @@ from alignkit.stats.contrasts.contrasts import Contrast, contrast
 from alignkit.stats.contrasts.equivalence import equivalence_test
 from alignkit.stats.tables.levels import level_column
 from alignkit.study.claim import Claim
-from alignkit.study.hypotheses import moderator_hypotheses
+from alignkit.study.hypotheses import Hypothesis, moderator_hypotheses
 from alignkit.text import after_number
 
 
@@ -49,17 +49,19 @@ def _at(
 
 
 def moderations(claim: Claim, effects: Sequence[LevelEffect], records: Records) -> list[Moderation]:
-    """Every hypothesis on a claim's moderators with its p, rejected or not; 1 where its parts point another way."""
+    """Every hypothesis on a claim's moderators with its p, rejected or not."""
+    return [Moderation(each, moderation_p(each, effects)) for each in moderator_hypotheses(claim, records.study)]
+
+
+def moderation_p(hypothesis: Hypothesis, effects: Sequence[LevelEffect]) -> float:
+    """The larger p of a hypothesis's two parts; 1 where they point another way, NaN where one was not tested."""
     at = {(effect.moderator, effect.level): effect for effect in effects}
-    found = []
-    for hypothesis in moderator_hypotheses(claim, records.study):
-        first, second = (at[hypothesis.moderator, level] for level in hypothesis.levels)
-        if hypothesis.kind == "turns over":
-            p = max(first.p, second.p) if first.estimate * second.estimate < 0 else 1.0
-        else:
-            p = max(first.p, second.p_equivalence)
-        found.append(Moderation(hypothesis, p if isfinite(p) else float("nan")))
-    return found
+    first, second = (at[hypothesis.moderator, level] for level in hypothesis.levels)
+    if hypothesis.kind == "turns over":
+        p = max(first.p, second.p) if first.estimate * second.estimate < 0 else 1.0
+    else:
+        p = max(first.p, second.p_equivalence)
+    return p if isfinite(p) else float("nan")
 
 
 def depends_on(claim: Claim, effects: Sequence[LevelEffect], found: Sequence[Moderation], alpha: float) -> list[str]:
