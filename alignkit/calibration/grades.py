@@ -1,14 +1,16 @@
 """Verdicts and grades of tuned studies: how often they are false, and how often they are given where they are true.
 
-The contrasts of most simulated studies are found at the level of arrays, rates chosen inside, and judged by the functions
-that judge a study's records. A few studies of each batch go the whole way, from records to grades, and must give the same.
+The contrasts of most simulated studies are found on arrays, the choice of rates inside, and judged by the functions
+that judge a study's records. A few studies of each batch go the whole way, from records to grades; both ways must agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 
@@ -54,8 +56,11 @@ TRUE_OVER = 20_000
 """Studies over which a true tuned contrast is the mean."""
 FAILED = (1, 2, 4)
 """Of 80 arms under a seed, those that fail."""
+WIDE = 3.0
 METHOD = "verdicts of tuned studies"
 GRADES = "grades"
+AT_MARGIN = ("equivalent", "refuted")
+"""False verdicts on a claimed effect of the size of the margin."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,12 @@ class Family:
         self.rows = np.stack([question_contrasts(of, each) for each in self.questions], axis=2)
         self.levels = level_contrasts(declared_values(of))
 
+    def with_margin(self, margin: float) -> Family:
+        """The same contrasts in a study whose smallest effect that matters is another."""
+        other = copy(self)
+        other.study = tuned_study(len(self.study.seed_list), margin)
+        return other
+
     @property
     def core(self) -> tuple[str, ...]:
         """The keys of the core rows after the declared one."""
@@ -99,7 +110,7 @@ class Family:
         self,
         everywhere: float = 0.0,
         *,
-        at: Sequence[Mapping[str, float]] = ({},),
+        at: Mapping[str, float] | Sequence[Mapping[str, float]] = MappingProxyType({}),
         levels: tuple[float, float] | None = None,
         grades: bool = True,
     ) -> Outcomes:
@@ -110,8 +121,8 @@ class Family:
         """
         effects = np.full(self.rows.shape[1:3], everywhere)
         keys = [each.key for each in self.questions]
-        for claim, own in enumerate(at if len(at) > 1 else at * len(CLAIMS)):
-            for key, effect in own.items():
+        for claim in range(len(CLAIMS)):
+            for key, effect in (at if isinstance(at, Mapping) else at[claim]).items():
                 effects[claim, keys.index(key)] = effect
         at_levels = np.full(2, everywhere)
         if levels is not None:
@@ -120,12 +131,14 @@ class Family:
 
     def judged(self, rows: np.ndarray, levels: np.ndarray, *, grades: bool = True) -> Outcomes:
         """What is said of contrasts in the shapes of `rows` and `levels`; grades are "" unless they are asked for."""
+        if not grades:
+            rows = rows[:, :, :1]
         margin = self.study.claims[0].smallest_effect
         of_rows, of_levels = _Tests.of(rows, margin), _Tests.of(levels, margin)
         verdicts, graded, depends = [], [], []
         for number in range(len(rows)):
             measured = [
-                self._measured(claim, rows[number, k, 0], of_rows.at(number, k, 0), of_levels, number)
+                self._measured(claim, rows[number, k, 0], of_rows.at(number, k, 0), levels[number], of_levels, number)
                 for k, claim in enumerate(self.study.claims)
             ]
             found = in_families(measured, untested=0, alpha=ALPHA)
@@ -142,16 +155,19 @@ class Family:
         return Outcomes(np.array(verdicts), np.array(graded), np.array(depends))
 
     def _measured(
-        self, claim: Claim, differences: np.ndarray, found: _Test, levels: _Tests, number: int
+        self, claim: Claim, differences: np.ndarray, found: _Test, levels: np.ndarray, of_levels: _Tests, number: int
     ) -> Verdict:
         n, names = len(differences), (str(claim.levels[0]), str(claim.levels[1]))
         effects = []
         if claim.moderators:
             for k, level in enumerate(FACTORS[f"network.{MODERATOR}"]):
-                test = levels.at(number, k)
+                test = of_levels.at(number, k)
                 effects.append(
-                    LevelEffect(MODERATOR, str(level), test.estimate, test.interval, test.p, test.p_equivalence, n)
-                )
+                    LevelEffect(
+                        MODERATOR, str(level), test.estimate, test.interval, test.p, test.p_equivalence, n,
+                        tuple(range(n)), tuple(levels[k]),
+                    )
+                )  # fmt: skip
         return Verdict(
             claim, "undecided", "", names, "°", "practices", estimate=found.estimate, interval=found.interval,
             p=found.p, p_equivalence=found.p_equivalence, n_seeds=n, seeds=tuple(range(n)),
@@ -217,26 +233,34 @@ def _at_most(method: str, quantity: str, happened: np.ndarray) -> Tally:
 def _errors(family: Family, sd: float) -> list[Tally]:
     """False verdicts, grades and words on moderators; claimed effects are decreases."""
     margin, large = family.study.claims[0].smallest_effect, LARGE * sd
-    none, at_margin = family.with_effects(), family.with_effects(-margin)
+    none, at_margin = family.with_effects(grades=False), family.with_effects(-margin, grades=False)
     half = family.with_effects(-margin / 2, grades=False)
-    # Of each claim another core row has no effect, or one at the margin.
-    hidden = family.core[: len(CLAIMS)]
-    null_in_one = family.with_effects(-large, at=[{key: 0.0} for key in hidden])
-    margin_in_one = family.with_effects(at=[{key: -margin} for key in hidden])
+    # Effects of half a wide margin are supported and equivalent at either level, and differ nowhere.
+    wide = family.with_margin(WIDE * margin).with_effects(-WIDE * margin / 2, grades=False)
+    # Of each claim another core row has no effect, or one at the margin: first in other places, then in the rest.
+    parts = {"place": family.core[: len(CLAIMS)], "way": family.core[-len(CLAIMS) :]}
+    null_in = {part: family.with_effects(-large, at=[{key: 0.0} for key in keys]) for part, keys in parts.items()}
+    margin_in = {part: family.with_effects(at=[{key: -margin} for key in keys]) for part, keys in parts.items()}
     # The hardest case for "contested": wherever the claim was not declared, its effect is just not the opposite.
     others = [each.key for each in family.questions if each.key != "declared"]
-    nothing_elsewhere = family.with_effects(at=[{"declared": -large}])
-    margin_elsewhere = family.with_effects(at=[dict.fromkeys(others, -margin)])
+    nothing_elsewhere = family.with_effects(at={"declared": -large})
+    margin_elsewhere = family.with_effects(at=dict.fromkeys(others, -margin))
     return [
         _at_most(METHOD, "any supported or refuted, no effects", none.any_verdict("supported", "refuted")),
-        _at_most(METHOD, "any equivalent or refuted, all at the margin", at_margin.any_verdict("equivalent", "refuted")),
-        _at_most(GRADES, "any robust, each claim null in another core row", null_in_one.any_grade("robust")),
-        _at_most(GRADES, "any robust, each at the margin in another core row", margin_in_one.any_grade("robust")),
+        _at_most(
+            METHOD, "any equivalent or refuted, all at the margin", at_margin.any_verdict("equivalent", "refuted")
+        ),
+        *(
+            _at_most(GRADES, f"any robust, each claim {what} in another {part}", said.any_grade("robust"))
+            for what, by_part in (("null", null_in), ("at the margin", margin_in))
+            for part, said in by_part.items()
+        ),
         _at_most(GRADES, "any contested, null in all other rows", nothing_elsewhere.any_grade("contested")),
         _at_most(GRADES, "any contested, at the margin in all other rows", margin_elsewhere.any_grade("contested")),
         _at_most("moderators", "depends, no effects", none.depends),
         _at_most("moderators", "depends, additive, half the margin", half.depends),
         _at_most("moderators", "depends, additive, at the margin", at_margin.depends),
+        _at_most("moderators", f"depends, additive, half of a margin {WIDE:g} times as wide", wide.depends),
     ]
 
 
@@ -247,7 +271,7 @@ def _power(family: Family, sd: float) -> list[Tally]:
         true = family.with_effects(-size * sd).grades == "robust"
         found.append(_reported(f"robust, {size} sd everywhere", true))
     for size in (1, 2, 3):
-        opposed = family.with_effects(-LARGE * sd, at=[{family.core[1]: size * sd}]).grades == "contested"
+        opposed = family.with_effects(-LARGE * sd, at={family.core[1]: size * sd}).grades == "contested"
         found.append(_reported(f"contested, one row opposes by {size} sd", opposed))
     for size in (1, 2, 3):
         turned = family.with_effects(levels=(-size * sd, size * sd), grades=False).depends
@@ -315,7 +339,9 @@ def _contrasts_by(scenario: Scenario, studies: int, generator: np.random.Generat
     by = {
         "each seed its own rates": counting_rates(of, "within"),
         "one rate for all, by the same seeds": counting_rates(of, "common"),
-        f"one rate for all, by a pilot of {PILOT} seeds": np.broadcast_to(np.arange(len(RATES)) == best, of.alive.shape),
+        f"one rate for all, by a pilot of {PILOT} seeds": np.broadcast_to(
+            np.arange(len(RATES)) == best, of.alive.shape
+        ),
     }
     return {how: contrasts(mean_over_rates(of.angle[0], counts))[:, 0] for how, counts in by.items()}
 

@@ -191,7 +191,9 @@ def tuned_records(of: Tuned, number: int, study: Study) -> Records:
     accuracy, alive = of.accuracy[number], of.alive[number]
     seed, cell, rate = (axis.ravel() for axis in np.indices(accuracy.shape))
     replicate = np.char.add(np.char.add(seed.astype(str), "/"), cell.astype(str))
-    levels = {name: np.array(FACTORS[f"network.{name}"], dtype=object)[LEVELS[cell, k]] for k, name in enumerate(CLAIMS)}
+    levels = {
+        name: np.array(FACTORS[f"network.{name}"], dtype=object)[LEVELS[cell, k]] for k, name in enumerate(CLAIMS)
+    }
     values, lr = accuracy.ravel(), np.array(RATES)[rate]
     runs = pd.DataFrame(
         {
