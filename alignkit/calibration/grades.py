@@ -1,7 +1,7 @@
 """Verdicts and grades of tuned studies: how often they are false, and how often they are given where they are true.
 
 The contrasts of most simulated studies are found on arrays, the choice of rates inside, and judged by the functions
-that judge a study's records. A few studies of each batch go the whole way, from records to grades; both ways must agree.
+that judge a study's records. A few studies of each batch go the whole way, from records to grades, and must agree.
 """
 
 from __future__ import annotations

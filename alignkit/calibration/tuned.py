@@ -104,7 +104,8 @@ def counting_rates(of: Tuned, rates: str) -> np.ndarray:
         best = score.max(axis=-1, keepdims=True)
         accuracy = np.clip(best, 0, 1)
         return of.alive & (score >= best - np.sqrt(accuracy * (1 - accuracy) / SAMPLES) - 1e-12)
-    chooses = score if rates == "best" else score.mean(axis=1, keepdims=True)
+    # Rounded, so that rates with the same accuracies are a tie, of which the smaller counts.
+    chooses = score if rates == "best" else score.mean(axis=1, keepdims=True).round(12)
     return of.alive & (np.arange(len(RATES)) == chooses.argmax(axis=-1)[..., None])
 
 
