@@ -38,6 +38,7 @@ from alignkit.claims.panel import Answer, Panel, grade
 from alignkit.claims.verdict import Verdict
 from alignkit.claims.verdicts import evaluate, in_families, panels_of
 from alignkit.stats.contrasts.arrays import moments, sign_flip_p_values, t_interval, tost_p
+from alignkit.stats.contrasts.best_set import best_set
 from alignkit.study.claim import Claim
 from alignkit.study.hypotheses import moderator_hypotheses
 from alignkit.study.panel import panel_of
@@ -311,9 +312,11 @@ def _whole_path(of: Tuned, study: Study, sd: float) -> list[Tally]:
 
 
 def evaluate_tuned(scenario: Scenario, studies: int, generator: np.random.Generator) -> list[Tally]:
-    """Tuned contrasts whose arms have their best rates apart, arms that fail, and effects that are lognormal."""
+    """Tuned contrasts whose arms have their best rates apart, the set of the best cells, arms that fail, and effects
+    that are lognormal."""
     return [
         *_coverage(scenario, studies, generator),
+        *_best_cells(scenario, studies, generator),
         *_failures(scenario, studies, generator),
         *_lognormal(scenario, studies, generator),
     ]
@@ -360,6 +363,22 @@ def contrast_sd(scenario: Scenario) -> float:
     generator = np.random.default_rng(10)
     parts = [contrasts(declared_values(tuned_studies(scenario, 500, generator))) for _ in range(TRUE_OVER // 5_000)]
     return float(np.sqrt(np.mean([part.var(axis=-1, ddof=1).mean() for part in parts])))
+
+
+def _best_cells(scenario: Scenario, studies: int, generator: np.random.Generator) -> list[Tally]:
+    """Whether a cell that is the best is left out of the set, and how many of the worse ones are."""
+    of, sd = tuned_studies(scenario, studies, generator), contrast_sd(scenario)
+    tallies = []
+    for size in (0, 1, 2, 3):
+        values = declared_values(of.shifted(np.array([-size * sd, 0.0, 0.0])))
+        members = np.array([best_set(each, better="lower").members for each in values])
+        best = LEVELS[:, 0] == 1
+        what = f"half of the cells better by {size} sd" if size else "all cells alike"
+        tallies.append(_at_most("best cells", f"a best cell is left out, {what}", ~members[:, -1]))
+        if size:
+            left_out = ~members[:, ~best]
+            tallies.append(tally("power of grades", "best cells", f"a worse cell is left out, {what}", left_out))
+    return tallies
 
 
 def _failures(scenario: Scenario, studies: int, generator: np.random.Generator) -> list[Tally]:

@@ -39,7 +39,7 @@ SECTIONS: dict[Section, tuple[str, str]] = {
         "are found on arrays and judged by the functions that judge records; *records to grades* takes two studies of "
         "each batch the whole way and asks for the same numbers, verdicts and grades. *Coverage* is that of a contrast "
         "whose arms have their best rates one apart: its truth, the mean of 20,000 studies, holds what that does. "
-        "A claim with a moderator has the same effect at both levels.",
+        "A claim with a moderator has the same effect at both levels. *Best cells*: of several that are the best, one.",
     ),
     "models": (
         "Fitted models",

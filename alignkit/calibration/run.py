@@ -71,17 +71,17 @@ EVALUATIONS = {
     "paired": Evaluation(
         evaluate_paired, 500, lambda of: 4.5 if of.n_seeds > 16 else 0.4, paired=True, applies=_at_random
     ),
-    "tuned": Evaluation(evaluate_tuned, 100, lambda of: 15.0, share=4.0, applies=_tuned(10)),
+    "tuned": Evaluation(evaluate_tuned, 100, lambda of: 25.0, share=4.0, applies=_tuned(10)),
     "grades": Evaluation(evaluate_grades, 25, lambda of: 100.0, share=2.0, applies=_tuned(10)),
-    "tuned, many seeds": Evaluation(evaluate_tuned, 10, lambda of: 400.0, share=0.4, applies=_tuned(20, (0.5,))),
-    "grades, many seeds": Evaluation(evaluate_grades, 10, lambda of: 1200.0, share=0.2, applies=_tuned(20, (0.5,))),
+    "tuned, many seeds": Evaluation(evaluate_tuned, 10, lambda of: 900.0, share=0.2, applies=_tuned(20, (0.5,))),
+    "grades, many seeds": Evaluation(evaluate_grades, 10, lambda of: 4000.0, share=0.1, applies=_tuned(20, (0.5,))),
     "models": Evaluation(evaluate_models, 50, lambda of: 30.0, applies=_at_random),
     "layers": Evaluation(evaluate_layers, 50, lambda of: 18.0, applies=_at_random),
     "thresholds": Evaluation(
         evaluate_thresholds, 25, lambda of: 100.0 if of.n_seeds > 16 else 28.0, share=0.15, applies=_at_random
     ),
     "mediation": Evaluation(evaluate_mediation, 25, lambda of: 110.0, share=0.15, applies=_at_random),
-    "advice": Evaluation(evaluate_advice, 10, lambda of: 1400.0 + 80.0 * of.n_seeds, share=0.06, applies=_extreme),
+    "advice": Evaluation(evaluate_advice, 10, lambda of: 2600.0 + 80.0 * of.n_seeds, share=0.06, applies=_extreme),
 }
 
 
