@@ -65,16 +65,15 @@ def _at_random(scenario: Scenario) -> bool:
     return not scenario.diverging
 
 
-# Where a study takes long there are fewer of them, and fewer scenarios of recommendations and of tuned studies, whose
-# exact tests take long from 17 seeds on.
+# Where a study takes long there are fewer of them, and fewer scenarios of recommendations and of tuned studies: with
+# more than 16 seeds the panels of one take seconds.
 EVALUATIONS = {
     "paired": Evaluation(
         evaluate_paired, 500, lambda of: 4.5 if of.n_seeds > 16 else 0.4, paired=True, applies=_at_random
     ),
-    "tuned": Evaluation(evaluate_tuned, 100, lambda of: 25.0, share=4.0, applies=_tuned(10)),
-    "grades": Evaluation(evaluate_grades, 25, lambda of: 100.0, share=2.0, applies=_tuned(10)),
-    "tuned, many seeds": Evaluation(evaluate_tuned, 10, lambda of: 900.0, share=0.2, applies=_tuned(20, (0.5,))),
-    "grades, many seeds": Evaluation(evaluate_grades, 10, lambda of: 4000.0, share=0.1, applies=_tuned(20, (0.5,))),
+    "tuned": Evaluation(evaluate_tuned, 100, lambda of: 25.0, applies=_tuned(10)),
+    "grades": Evaluation(evaluate_grades, 25, lambda of: 150.0, applies=_tuned(10)),
+    "tuned, many seeds": Evaluation(evaluate_tuned, 10, lambda of: 900.0, share=0.1, applies=_tuned(20, (0.5,))),
     "models": Evaluation(evaluate_models, 50, lambda of: 30.0, applies=_at_random),
     "layers": Evaluation(evaluate_layers, 50, lambda of: 18.0, applies=_at_random),
     "thresholds": Evaluation(

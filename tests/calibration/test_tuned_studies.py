@@ -129,4 +129,4 @@ def test_tuned_studies_are_complete_and_of_ten_or_twenty_seeds() -> None:
     every = (*GRID, *DIVERGING, *SKEWED)
     for name in ("tuned", "grades"):
         assert [of for of in every if EVALUATIONS[name].applies(of)] == [Scenario(10), VARYING]
-        assert [of for of in every if EVALUATIONS[f"{name}, many seeds"].applies(of)] == [Scenario(20, 0.5)]
+    assert [of for of in every if EVALUATIONS["tuned, many seeds"].applies(of)] == [Scenario(20, 0.5)]
