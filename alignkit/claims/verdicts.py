@@ -91,7 +91,7 @@ def _evaluate(records: Records, alpha: float) -> list[Verdict]:
                 moderations=tuple(moderations(claim, effects, records)) if effects else (),
             )
         )
-    judged = _in_families(measured, untested=_untested(records), alpha=alpha)
+    judged = in_families(measured, untested=_untested(records), alpha=alpha)
     graded = [
         replace(verdict, grade=panel.grade, grade_reason=panel.reason)
         for verdict, panel in zip(judged, panels(records, judged, alpha=alpha), strict=True)
@@ -138,7 +138,7 @@ def without_seed(
     counted = [
         again or replace(verdict, p=NAN, p_equivalence=NAN) for again, verdict in zip(remeasured, verdicts, strict=True)
     ]
-    judged = _in_families(counted, untested=_untested(records), alpha=alpha)
+    judged = in_families(counted, untested=_untested(records), alpha=alpha)
     return [verdict if again else None for again, verdict in zip(remeasured, judged, strict=True)]
 
 
@@ -163,7 +163,7 @@ def _without(records: Records, verdict: Verdict, seed: Any, *, family_size: int,
         return None
 
 
-def _in_families(measured: Sequence[Verdict], *, untested: int, alpha: float) -> list[Verdict]:
+def in_families(measured: Sequence[Verdict], *, untested: int, alpha: float) -> list[Verdict]:
     """Adjusts the p-values within each family, and judges."""
     verdicts: dict[int, Verdict] = {}
     for family in ("confirmatory", "exploratory"):
