@@ -34,6 +34,7 @@ _HOMES = {
     "evaluate": "alignkit.claims.verdicts",
     "recommendations": "alignkit.claims.recommendations",
     "write_report": "alignkit.report",
+    "audit": "alignkit.auditing.audit",
     "published_summary": "alignkit.papers.published_summary",
 }
 
