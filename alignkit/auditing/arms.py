@@ -86,11 +86,11 @@ def arms_of(records: Records, claim: Claim, *, twins: bool = False) -> Arms:
     if pd.Index(np.ravel_multi_index(place, rows.shape)).duplicated().any():
         raise AnalysisError("a cell has several runs of one seed and rate")
     rows[place] = where
-    both = (rows >= 0).any(axis=(2, 3)).all(axis=1)
+    both = np.all(np.any(rows >= 0, axis=(2, 3)), axis=1)
     paired = bool(both.any())
     if paired:
         rows, cells = rows[both], tuple(key for key, kept in zip(cells, both, strict=True) if kept)
-    elif (rows < 0).all(axis=(0, 2, 3)).any():
+    elif np.any(np.all(rows < 0, axis=(0, 2, 3))):
         raise AnalysisError("no run has one of its levels")
     found = Arms(claim, others, cells, seeds, rates, rows, tuned, paired, design)
     if not twins:
@@ -209,8 +209,8 @@ def choices(records: Records, arms: Arms) -> list[Choice]:
         found.append(Choice(SHARED, common_best(score, (1, 2)), everywhere))
     learnt = learns(records, arms, score)
     for rate, lr in enumerate(arms.rates):
-        tried = (arms.rows[..., rate] >= 0).all(axis=(1, 2))
-        cells = tried & learnt[:, :, rate].all(axis=1) if arms.paired else np.full(len(arms.cells), tried.all())
+        tried = np.all(arms.rows[..., rate] >= 0, axis=(1, 2))
+        cells = tried & learnt[:, :, rate].all(axis=1) if arms.paired else np.full(len(tried), tried.all())
         if cells.any():
             counts = np.zeros(score.shape, dtype=bool)
             counts[..., rate] = np.isfinite(score[..., rate])

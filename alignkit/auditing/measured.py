@@ -80,7 +80,7 @@ def _modes(records: Records, frame: pd.DataFrame, run: np.ndarray) -> tuple[tupl
         return (records.study.probe.mode,), np.zeros(len(frame), dtype=int)
     code, names = pd.factorize(frame["mode"].astype(object).where(frame["mode"].notna(), ""))
     rows = pd.DataFrame({"run": run, "code": code, "row": np.arange(len(run))})
-    first = rows.groupby(["run", "code"], as_index=False)["row"].min().sort_values("row")
+    first = rows.drop_duplicates(["run", "code"]).copy()
     first["order"] = first.groupby("run").cumcount()
     order = np.zeros((run.max() + 1, len(names)), dtype=int)
     order[first["run"], first["code"]] = first["order"]

@@ -117,7 +117,7 @@ def _of_measures(records: Records, arms: Arms, measured: Measured, base: str) ->
         scale = next((KINDS[each] for each in KINDS if kind and column.endswith(each)), unit_of(column) or "own unit")
         failed = {"degrees": 90.0, "cosine": 0.0}.get(scale, np.nan) if not claim.response.endswith(EXCESS) else np.nan
         for index, mode in enumerate(measured.modes):
-            if place == "step" and index or not np.isfinite(ends[:, index]).any():
+            if (place == "step" and index) or not np.isfinite(ends[:, index]).any():
                 continue
             two_kinds = place == "signal" and mode != "eval" and differ
             of_claim = column == base and (mode == claim.mode or (claim.mode is None and index == 0))

@@ -124,8 +124,8 @@ class Audit:
         table = rows_html(rows, head=columns, right=columns[3:], badge="verdict")
         notes = [f"{each.claim.name}: {each.reason}" for each in self.claims if each.reason]
         notes.append(
-            "opposite: the sign of the estimate is against the verdict (equivalent: beyond the smallest effect); beyond "
-            "chance: max-T over the questions asked of the claim, at 5%"
+            "opposite: the sign of the estimate is against the verdict (equivalent: beyond the smallest effect); "
+            "beyond chance: max-T over the questions asked of the claim, at 5%"
         )
         return block(head_html("Audit", self.in_words()), table, notes=notes)
 

@@ -42,6 +42,29 @@ def verdict_notes(records: Any, verdicts: Any) -> list[str]:
     return [*(missing if records.missing else ()), *registered, *undecided]
 
 
+def print_audit(audit: Any) -> None:
+    """The verdicts of an audit, and on which side of them the answers lie."""
+    from alignkit.text import ABSENT, change
+
+    table = Table("claim", "verdict", "effect", "questions", "same sign", "opposite", "beyond chance")
+    for each in audit.claims:
+        sides = [f"{len(each.on_side(side)):,}" if each.has_a_side else ABSENT for side in ("same", "opposite")]
+        beyond = f"{len(each.contradictions):,}" if each.has_a_side else ABSENT
+        verdict = f"{each.verdict}, {each.grade}" if each.grade else each.verdict
+        row = (
+            escape(each.claim.statement), verdict, change(each.estimate, each.claim.response), f"{each.asked:,}",
+            *sides, f"{beyond} (contradicted)" if each.contradicted else beyond,
+        )  # fmt: skip
+        table.add_row(*row)
+        if console.width < NARROW:
+            say(f"{each.claim.statement}: {', '.join(row[1:3])}; {row[3]} questions, {row[5]} opposite, {row[6]}")
+    if console.width >= NARROW:
+        console.print(table)
+    for each in audit.claims:
+        if each.reason:
+            say(f"{each.claim.name}: not asked: {each.reason}")
+
+
 def print_costs(stages: Any, title: str, *, device: str, workers: int) -> None:
     """What each stage of a study would cost; `stages` are their names and cohorts."""
     from alignkit.execution.estimate import estimate
