@@ -186,12 +186,17 @@ def common_best(score: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A rule for the rates: which runs `counts` [cells, 2, seeds, rates], and which `cells` it asks about."""
+    """A rule for the rates: which runs `counts` [cells, 2, seeds, rates], and which `cells` it asks about.
+
+    `plateau`, of a single rate `lr`: the share of its cells in which it is within one standard error of the best for
+    either arm.
+    """
 
     name: str
     counts: np.ndarray
     cells: np.ndarray
     lr: float | None = None
+    plateau: float = float("nan")
 
 
 def choices(records: Records, arms: Arms) -> list[Choice]:
@@ -207,14 +212,15 @@ def choices(records: Records, arms: Arms) -> list[Choice]:
     ]
     if arms.paired:
         found.append(Choice(SHARED, common_best(score, (1, 2)), everywhere))
-    learnt = learns(records, arms, score)
+    learnt, plateau = learns(records, arms, score), on_plateau(records, arms, score)
     for rate, lr in enumerate(arms.rates):
         tried = np.all(arms.rows[..., rate] >= 0, axis=(1, 2))
         cells = tried & learnt[:, :, rate].all(axis=1) if arms.paired else np.full(len(tried), tried.all())
         if cells.any():
             counts = np.zeros(score.shape, dtype=bool)
             counts[..., rate] = np.isfinite(score[..., rate])
-            found.append(Choice(f"{lr:g}", counts, cells, float(lr)))
+            shared = plateau[cells][..., rate].all(axis=1) if arms.paired else plateau[..., rate]
+            found.append(Choice(f"{lr:g}", counts, cells, float(lr), float(shared.mean())))
     return found
 
 
@@ -233,6 +239,16 @@ def learns(records: Records, arms: Arms, score: np.ndarray) -> np.ndarray:
     half = (alive.max(axis=-1) + chance) / 2
     limit = half if floor is None else np.where(np.isfinite(floor), floor, half)
     return np.asarray(alive > limit[..., None])
+
+
+def on_plateau(records: Records, arms: Arms, score: np.ndarray) -> np.ndarray:
+    """Whether a rate is about as good for an arm as its best [cells, 2, rates], by means over the seeds."""
+    known = np.where(np.isfinite(score).all(axis=2), score.mean(axis=2), -np.inf)
+    best = known.max(axis=-1, keepdims=True)
+    samples = taken(_column(records.runs, "validation_samples"), arms.rows)
+    n = float(np.nanmax(samples)) if np.isfinite(samples).any() else np.inf
+    share = np.clip(best, 0, 1)
+    return np.asarray(known >= best - np.sqrt(share * (1 - share) / n) - 1e-12) & np.isfinite(known)
 
 
 def classes_of(runs: pd.DataFrame) -> float:

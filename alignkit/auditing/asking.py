@@ -53,6 +53,7 @@ class Asked:
     places: list[Place] = field(default_factory=list)
     cells: list[int] = field(default_factory=list)
     differences: list[np.ndarray] = field(default_factory=list)
+    plateaus: dict[str, float] = field(default_factory=dict)
 
     def add(
         self, place: Place, differences: np.ndarray, n_cells: int, *, rates: str, scale: str = "", cells: str = ALL,
@@ -135,6 +136,7 @@ def ask(records: Records, arms: Arms, places: Sequence[Place], measured: Measure
     own_unit = places[0].scale
     for choice in every:
         of_lr = {"rates": _rate_words(choice)}
+        asked.plateaus[_rate_words(choice)] = choice.plateau
         tuned = Tuned(records, arms, ends, choice)
         values = tuned.with_failed(failed)
         _every_place(asked, arms, ends, values, failed=failed, **of_lr)
@@ -322,6 +324,7 @@ def _at_equal_lengths(
 def answers(asked: Asked, *, verdict: str, direction: float, margin: float, unit: str) -> tuple[pd.DataFrame, int]:
     """A row per question with its estimate, interval and how it stands to the verdict; and how many coincided.
 
+    `plateau` is the share of cells in which a single rate is within one standard error of the best for either arm.
     `direction` is the sign that the verdict has; 0 for equivalence, whose opposite is a difference beyond the margin,
     so that only questions in the claim's unit can contradict it. `p_opposite` is adjusted over all questions that are
     tested.
@@ -350,6 +353,7 @@ def answers(asked: Asked, *, verdict: str, direction: float, margin: float, unit
         both = np.concatenate([differences - margin, -differences - margin])
         twice = _p(both, np.concatenate([tested, tested])).reshape(2, -1)
         p = np.where(np.isnan(twice).all(axis=0), np.nan, np.fmin(twice[0], twice[1]))
+    table["plateau"] = [asked.plateaus.get(rates, np.nan) for rates in table["rates"]]
     table["response"] = [place.response for place in places]
     table["declared"] = np.arange(len(kept)) == 0
     # In the question's own unit and direction again.

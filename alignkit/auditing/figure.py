@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from alignkit.auditing.result import ALPHA, ClaimAudit
-from alignkit.figures.style import FAINT, GRID, INK, OTHER_COLOURS, RULE_COLOURS, STYLE, WIDTH
+from alignkit.figures.style import FAINT, GRID, INK, RULE_COLOURS, STYLE, WIDTH
 from alignkit.text import axis_unit
 
-SAME, OPPOSITE, BEYOND = RULE_COLOURS["dfa"], RULE_COLOURS["fa"], OTHER_COLOURS[2]
+SAME, OPPOSITE, BEYOND = RULE_COLOURS["dfa"], RULE_COLOURS["fa"], "#8f1d1d"
 BINS = 90
 ROW = 0.135
 
@@ -36,8 +36,6 @@ def specification_curve(audit: ClaimAudit) -> Figure:
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, max(below, ROW)])
     _estimates(top, table, audit)
     _density(bottom, table, choices)
-    figure.suptitle(audit.claim.statement if len(audit.claim.statement) < 62 else audit.claim.name, x=0.01, ha="left",
-                    fontsize=10, fontweight="bold")  # fmt: skip
     handles = [
         Line2D([], [], marker="o", ls="", ms=4, color=SAME, label="sign of the verdict"),
         Line2D([], [], marker="o", ls="", ms=4, color=OPPOSITE, label="opposite"),
@@ -109,6 +107,6 @@ def _density(axes: Axes, table: pd.DataFrame, choices: list[tuple[str, np.ndarra
     axes.tick_params(axis="y", length=0)
     axes.hlines(np.arange(len(choices) + 1) - 0.5, -0.5, n - 0.5, color=GRID, lw=0.4)
     axes.grid(visible=False)
-    axes.set_xlabel("questions in the claim's unit, sorted by their answers")
+    axes.set_xlabel("questions, sorted by answer")
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -18,6 +18,8 @@ from alignkit.figures.style import save_svg
 from alignkit.records.files import write_bytes
 from alignkit.report import page as report
 from alignkit.report.svg import inline_svg
+from alignkit.stats.tables.levels import level_text
+from alignkit.study.claim import Claim
 from alignkit.text import (
     ABSENT,
     change,
@@ -82,8 +84,8 @@ def lead(audit: Audit) -> list[str]:
     asked = sum(each.asked for each in audit.claims)
     least = min((each.asked for each in audit.claims if each.asked), default=0)
     lines = [
-        f"{count(asked, 'question')} were asked of {count(len(audit.claims), 'claim')}, at least {least:,} of each that "
-        "could be asked."
+        f"{count(asked, 'question')} were asked of {count(len(audit.claims), 'claim')}, at least {least:,} of each "
+        "that could be asked."
     ]
     if not robust:
         lines.append("No verdict is graded robust.")
@@ -107,7 +109,7 @@ def _context(each: ClaimAudit, number: int) -> dict[str, Any]:
     context: dict[str, Any] = {
         "claim": claim,
         "id": f"claim-{slug(claim.name)}",
-        "comparison": row_label(claim.factor, (str(claim.levels[0]), str(claim.levels[1]))),
+        "comparison": row_label(claim.factor, _levels(claim)),
         "response": label_of(claim.response),
         "rule": rule_name(claim.rule),
         "verdict": each.verdict,
@@ -133,8 +135,8 @@ def _context(each: ClaimAudit, number: int) -> dict[str, Any]:
         "svg": Markup(inline_svg(svg, name=context["id"], description=description)),
         "see": sentence(_see(each)),
         "how": "A dot is one question, with its 95% interval over seeds, not adjusted; dots share their seeds and "
-        "runs, so many that agree are not many pieces of evidence. Below, the darker, the larger the share of the questions "
-        "there that made this choice. Questions on other scales (cosine, log, rank) are in the table alone.",
+        "runs, so many that agree are not many pieces of evidence. Below, the darker, the larger the share of the "
+        "questions there that made this choice. Questions on other scales (cosine, log, rank) are in the table alone.",
     }
     opposite = each.on_side("opposite").sort_values("p_opposite", na_position="last", kind="stable")
     context["listing"] = [_line(row, claim.response) for row in opposite.itertuples(index=False)]
@@ -151,6 +153,11 @@ def _context(each: ClaimAudit, number: int) -> dict[str, Any]:
             f"{count(each.coincide, 'question')} more had the very answers of another, seed by seed, and are left out."
         )
     return context
+
+
+def _levels(claim: Claim) -> tuple[str, str]:
+    low, high = (level_text(level) or "none" for level in claim.levels)
+    return low, high
 
 
 def _told(each: ClaimAudit) -> list[str]:
@@ -203,6 +210,7 @@ def _certain(each: ClaimAudit) -> list[dict[str, str]]:
         place, mode, layer, rates = map(str, key if isinstance(key, tuple) else (key,))
         rows.append(
             {"place": ", ".join(text for text in (place, mode) if text), "layer": layer or ABSENT, "rates": rates,
+             "plateau": ABSENT if first["plateau"] != first["plateau"] else f"{first['plateau']:.0%}",
              "count": str(len(part)), "surest": f"{line['estimate']} {line['interval']}", "scale": str(first["scale"]),
              "p": line["p"]}
         )  # fmt: skip

@@ -1,5 +1,5 @@
-"""The command line. Exit status 0; 1 where an audit contradicts a robust verdict; 2 where the input is at fault, with one message; 130 after Ctrl-C, 143 after
-SIGTERM."""
+"""The command line. Exit status 0; 1 where an audit contradicts a robust verdict; 2 where the input is at fault, with
+one message; 130 after Ctrl-C, 143 after SIGTERM."""
 
 from __future__ import annotations
 

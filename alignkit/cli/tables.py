@@ -52,12 +52,12 @@ def print_audit(audit: Any) -> None:
         beyond = f"{len(each.contradictions):,}" if each.has_a_side else ABSENT
         verdict = f"{each.verdict}, {each.grade}" if each.grade else each.verdict
         row = (
-            escape(each.claim.statement), verdict, change(each.estimate, each.claim.response), f"{each.asked:,}",
-            *sides, f"{beyond} (contradicted)" if each.contradicted else beyond,
+            escape(each.claim.name), verdict, change(each.estimate, each.claim.response), f"{each.asked:,}",
+            *sides, beyond,
         )  # fmt: skip
         table.add_row(*row)
         if console.width < NARROW:
-            say(f"{each.claim.statement}: {', '.join(row[1:3])}; {row[3]} questions, {row[5]} opposite, {row[6]}")
+            say(f"{each.claim.name}: {', '.join(row[1:3])}; {row[3]} questions, {row[5]} opposite, {row[6]}")
     if console.width >= NARROW:
         console.print(table)
     for each in audit.claims:
