@@ -32,7 +32,7 @@ def audit(records: Records) -> Audit:
     A verdict graded robust is contradicted where a comparable question has the opposite answer beyond chance: at 5%,
     by max-T over joint sign flips of the seeds over all the questions asked of the claim.
 
-    >>> found = audit(alignkit.load("reports/quick"))
+    >>> found = audit(alignkit.load("reports/norms"))
     >>> found.to_frame()["claim"].nunique() == len(found.claims)
     True
     """

@@ -185,7 +185,7 @@ def _see(each: ClaimAudit) -> str:
 
 
 def _line(row: Any, response: str) -> dict[str, str]:
-    digits = digits_of(response) if row.scale in ("degrees", "points") else 3
+    digits = 1 if row.scale == "rank" else digits_of(response) if row.scale in ("degrees", "points") else 3
     return {
         "question": words_of(row),
         "estimate": signed(row.estimate, digits),

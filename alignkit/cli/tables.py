@@ -44,20 +44,19 @@ def verdict_notes(records: Any, verdicts: Any) -> list[str]:
 
 def print_audit(audit: Any) -> None:
     """The verdicts of an audit, and on which side of them the answers lie."""
-    from alignkit.text import ABSENT, change
+    from alignkit.text import ABSENT
 
-    table = Table("claim", "verdict", "effect", "questions", "same sign", "opposite", "beyond chance")
+    table = Table("claim")
+    table.add_column("verdict", min_width=16)
+    for head in ("asked", "same sign", "opposite", "beyond chance"):
+        table.add_column(head, justify="right", no_wrap=True)
     for each in audit.claims:
         sides = [f"{len(each.on_side(side)):,}" if each.has_a_side else ABSENT for side in ("same", "opposite")]
         beyond = f"{len(each.contradictions):,}" if each.has_a_side else ABSENT
         verdict = f"{each.verdict}, {each.grade}" if each.grade else each.verdict
-        row = (
-            escape(each.claim.name), verdict, change(each.estimate, each.claim.response), f"{each.asked:,}",
-            *sides, beyond,
-        )  # fmt: skip
-        table.add_row(*row)
+        table.add_row(escape(each.claim.name), verdict, f"{each.asked:,}", *sides, beyond)
         if console.width < NARROW:
-            say(f"{each.claim.name}: {', '.join(row[1:3])}; {row[3]} questions, {row[5]} opposite, {row[6]}")
+            say(f"{each.claim.name}: {verdict}; {each.asked:,} asked, {sides[1]} opposite, {beyond} beyond chance")
     if console.width >= NARROW:
         console.print(table)
     for each in audit.claims:

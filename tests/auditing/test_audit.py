@@ -1,0 +1,292 @@
+"""Audits of records whose truth is known, and against the claims' own estimates, which other code makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import CLAIM, planted_records, turned
+from synthetic import full_study, unfinished_records
+
+import alignkit
+from alignkit.auditing.asking import AXES
+from alignkit.auditing.page import render, write_audit
+from alignkit.auditing.result import Audit, ClaimAudit, words_of
+from alignkit.claims.verdicts import evaluate
+from alignkit.errors import AnalysisError
+from alignkit.records.store import Records
+
+ROOT = Path(__file__).parents[2]
+TUNED = """
+name = "tuned"
+rules = ["bp", "dfa", "shallow"]
+seeds = 6
+[network]
+width = 8
+depth = 2
+[training]
+epochs = 1
+batch_size = 64
+[probe]
+samples = 32
+modes = ["batch", "eval"]
+measures = ["signal", "delta", "gradient", "step"]
+log_steps = 1
+every_epochs = 1
+[tuning]
+lr = [0.1, 1.0, 30.0]
+rules = { bp = [0.1, 1.0], shallow = [0.3, 1.0] }
+trajectory_lr = 1.0
+[designs.d.factors]
+network.norm = ["none", "batch"]
+network.activation = ["relu", "tanh"]
+feedback.scale = [0.5, 1.0, 2.0]
+"""
+CLAIMS = [
+    {},
+    {"response": "signal_angle_deg", "mode": "eval", "layer": "last"},
+    {"response": "delta_cosine", "layer": 1, "failed": "worst_case"},
+    {"response": "signal_angle_deg", "layer": "last-1"},
+    {"response": "gradient_angle_deg_excess"},
+    {"response": "step_angle_deg", "factor": "activation", "levels": ["relu", "tanh"]},
+    {"response": "test_accuracy", "factor": "feedback_scale", "levels": [0.5, 2.0]},
+    {"response": "accuracy_gap", "factor": "activation", "levels": ["relu", "tanh"]},
+]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """A study that tunes itself, run on digits for an epoch, with a rate at which some runs diverge."""
+    folder = tmp_path_factory.mktemp("tuned")
+    claims = [
+        {"name": f"c{i}", "statement": "It aligns", "factor": "norm", "levels": ["none", "batch"],
+         "direction": "decrease", "smallest_effect": 1.0, **claim}
+        for i, claim in enumerate(CLAIMS)
+    ]  # fmt: skip
+    lines = [TUNED]
+    for claim in claims:
+        lines += ["[[claims]]", *(f"{key} = {json.dumps(value)}" for key, value in claim.items())]
+    (folder / "tuned.toml").write_text("\n".join(lines))
+    return alignkit.run_study(folder / "tuned.toml", folder / "out", workers=1)
+
+
+def of_place(audit: ClaimAudit) -> pd.DataFrame:
+    """The declared question at every place."""
+    first = audit.questions.iloc[0]
+    same = [audit.questions[axis] == first[axis] for axis in AXES if axis not in ("place", "mode")]
+    return audit.questions[np.logical_and.reduce(same)]
+
+
+def test_the_declared_question_has_the_verdicts_own_estimate(tuned: Records) -> None:
+    verdicts, found = evaluate(tuned), alignkit.audit(tuned)
+    assert tuned.runs["diverged"].any() and len(verdicts) == len(CLAIMS)
+    for verdict, each in zip(verdicts, found.claims, strict=True):
+        assert each.asked, each.reason
+        declared = each.questions.iloc[0]
+        assert declared["declared"] and declared["n_seeds"] == verdict.n_seeds
+        assert declared["estimate"] == pytest.approx(verdict.estimate, abs=1e-9), verdict.claim
+        assert (declared["low"], declared["high"]) == pytest.approx(verdict.interval, abs=1e-9)
+
+
+def test_the_panels_answers_are_among_the_audits(tuned: Records) -> None:
+    """Rows of the panel at tuned rates, the single best and the common best, asked by both pieces of code."""
+    from alignkit.claims.verdicts import panels_of
+
+    compared = 0
+    for panel, each in zip(panels_of(tuned), alignkit.audit(tuned).claims, strict=True):
+        for answer in panel.answers:
+            if answer.answered and answer.question.cells == "all" and not answer.question.equal_step:
+                near = np.abs(each.questions["estimate"] - answer.estimate) < 1e-9
+                near &= each.questions["response"] == answer.question.response.removesuffix("_excess")
+                assert near.any() or each.claim.response == answer.question.response, answer.question
+                compared += int(near.any())
+    assert compared > 40
+
+
+def test_claims_of_a_study_that_was_not_tuned_and_of_a_fraction() -> None:
+    records = full_study()
+    verdicts, found = evaluate(records), alignkit.audit(records)
+    for verdict, each in zip(verdicts, found.claims, strict=True):
+        assert each.questions["estimate"].iloc[0] == pytest.approx(verdict.estimate, abs=1e-9)
+        assert set(each.questions["rates"]) == {"as run"}
+        assert "one learning rate for each run" in each.lacks[0]
+
+
+def test_a_study_that_tunes_itself_is_asked_at_least_sixty_questions(tuned: Records) -> None:
+    for each in alignkit.audit(tuned).claims:
+        assert each.asked >= 60
+        assert not each.questions[list(AXES)].duplicated().any()
+    first = alignkit.audit(tuned).claims[0].questions
+    rates = {"within one standard error", "own best", "common to the seeds", "one for both arms", "lr 1"}
+    assert rates <= set(first["rates"])
+    assert {"without activation relu", "without feedback_scale 0.5", "only feedback_scale 0.5"} <= set(first["cells"])
+    assert {"without 0", "first of each two"} <= set(first["seeds"])
+    assert set(first["scale"]) == {"degrees", "cosine", "log", "rank"}
+    assert set(first["when"]) == {"end", "best checkpoint", "average over training"}
+
+
+def test_h_in_batch_statistics_is_not_comparable_across_norms_and_never_contradicts(tuned: Records) -> None:
+    of_norm, of_activation = (alignkit.audit(tuned).claims[index] for index in (0, 5))
+    at_h = of_norm.questions.query("place == 'at h'")
+    assert set(at_h[at_h["mode"] == "batch statistics"]["comparable"]) == {False}
+    assert set(at_h[at_h["mode"] == "evaluation mode"]["comparable"]) == {True}
+    assert not of_norm.questions.query("not comparable")["tested"].any()
+    assert of_activation.questions["comparable"].all()
+
+
+def test_no_opposite_where_the_effect_is_the_same_everywhere() -> None:
+    found = alignkit.audit(planted_records({}))
+    (each,) = found.claims
+    assert (each.verdict, each.grade) == ("supported", "robust") and each.asked >= 60
+    assert each.on_side("opposite").empty and not found.contradicted
+
+
+def test_an_effect_planted_at_one_place_is_found_there_and_nowhere_else() -> None:
+    (each,) = alignkit.audit(planted_records({"delta": turned(11)})).claims
+    assert set(each.contradictions["place"]) == {"at z"} == set(each.on_side("opposite")["place"])
+    assert of_place(each).set_index("place")["estimate"]["at z"] == pytest.approx(5, abs=0.7)
+    assert each.grade == "contested" and not each.contradicted
+
+
+def test_a_contradiction_that_no_panel_asks_about_is_found() -> None:
+    """In the middle of three layers the effect is the opposite; first, last and mean agree with the claim."""
+    found = alignkit.audit(planted_records({"": turned(9, layer=2)}))
+    (each,) = found.claims
+    assert (each.verdict, each.grade) == ("supported", "robust")
+    assert set(each.contradictions["layer"]) == {"last-1"}
+    assert found.contradicted == ("width",) and "contradicted beyond chance: width" in repr(found)
+
+
+def test_few_seeds_of_opposite_sign_are_listed_and_contradict_nothing() -> None:
+    records = planted_records({})
+    layers = records.layers.merge(records.runs[["run_id", "seed"]], on="run_id")
+    odd = (layers["seed"] % 2 == 1) & (layers["width"] == 64)
+    columns = [name for name in layers if name.endswith("angle_deg")]
+    layers.loc[odd, columns] += 7.0
+    (each,) = alignkit.audit(dataclasses.replace(records, layers=layers)).claims
+    opposite = each.on_side("opposite")
+    assert set(opposite["seeds"]) == {"second of each two"} and not opposite["tested"].any()
+
+
+def test_an_equivalent_verdict_is_contradicted_by_a_difference_beyond_the_margin() -> None:
+    claim = {**CLAIM, "smallest_effect": 2.0}
+    same = planted_records({"": turned(6)}, claim)
+    (each,) = alignkit.audit(same).claims
+    assert each.verdict == "equivalent" and each.on_side("opposite").empty
+    assert set(each.questions.loc[each.questions["scale"] != "degrees", "side"]) == {"zero"}
+    (each,) = alignkit.audit(planted_records({"": turned(6), "step": turned(1)}, claim)).claims
+    assert set(each.contradictions["place"]) == {"step"} and set(each.contradictions["scale"]) == {"degrees"}
+
+
+def test_a_moderator_at_which_the_claim_turns_over_is_named() -> None:
+    def relu(rows: pd.DataFrame) -> np.ndarray:
+        return 12.0 * ((rows["width"] == 64) & (rows["activation"] == "relu")).to_numpy(float)
+
+    (each,) = alignkit.audit(planted_records({"": relu})).claims
+    table = each.moderators.set_index("level")
+    assert table["turns_over"].all() and set(table["factor"]) == {"activation"}
+    assert table["estimate"]["tanh"] == pytest.approx(-6, abs=0.7)
+    assert table["estimate"]["relu"] == pytest.approx(6, abs=0.7)
+
+
+def test_runs_that_failed_count_as_not_aligned_or_are_left_out() -> None:
+    records = planted_records({})
+    lost = records.runs[(records.runs["width"] == 64) & (records.runs["seed"] == 3) & (records.runs["rule"] == "dfa")]
+    runs = records.runs.assign(diverged=records.runs["run_id"].isin(lost["run_id"]))
+    measures = [name for name in records.layers if name.endswith(("_deg", "_cosine"))]
+    layers = records.layers.copy()
+    layers.loc[layers["run_id"].isin(lost["run_id"]), measures] = np.nan
+    (each,) = alignkit.audit(dataclasses.replace(records, runs=runs, layers=layers)).claims
+    first = each.questions[(each.questions["seeds"] == "all") & (each.questions["average"] == "mean")]
+    by = first[first["place"] == "weight gradient"].drop_duplicates("failed").set_index("failed")
+    assert by["n_seeds"].to_dict() == {"not aligned": 10, "left out": 9}
+    assert by["estimate"]["not aligned"] - by["estimate"]["left out"] == pytest.approx(26 / 10, abs=0.3)
+
+
+def test_runs_that_have_not_finished_are_not_counted() -> None:
+    records = planted_records({})
+    gone = (records.runs["seed"] == 4) & (records.runs["rule"] == "dfa")
+    (each,) = alignkit.audit(unfinished_records(records, gone)).claims
+    assert each.questions["n_seeds"].max() == 9
+
+
+def test_what_cannot_be_asked_says_why() -> None:
+    claims = [
+        {**CLAIM, "name": "a", "factor": "norm", "levels": ["none", "batch"]},
+        {**CLAIM, "name": "b", "response": "gradient_stability"},
+    ]
+    found = alignkit.audit(planted_records({}, *claims))
+    assert "not a factor" in found.claims[0].reason and not found.claims[0].asked
+    assert "was not recorded" in found.claims[1].reason
+    assert "not a factor" in render(found) and "not a factor" in found._repr_html_()
+
+
+def test_bad_input() -> None:
+    with pytest.raises(AnalysisError, match="expected records; got str"):
+        alignkit.audit("reports/quick")  # type: ignore[arg-type]
+    bare = full_study()
+    with pytest.raises(AnalysisError, match="expected a study with claims"):
+        alignkit.audit(dataclasses.replace(bare, study=bare.study.model_copy(update={"claims": ()})))
+
+
+def test_the_audit_shares_no_code_with_the_panels() -> None:
+    """No import, in any form, of what asks a panel, chooses its rates or judges moderators."""
+    apart = (
+        "study.panel",
+        "study.hypotheses",
+        "claims.moderators",
+        "claims.tables",
+        "records.tuning",
+        "records.summaries",
+    )
+    for path in (ROOT / "alignkit" / "auditing").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not [name for name in apart if f"alignkit.{name}" in text], path
+        assert "claims.panel import" not in text.replace("claims.panel import GRADES", ""), path
+
+
+def test_page_table_and_json(tmp_path: Path) -> None:
+    found = alignkit.audit(planted_records({"delta": turned(11)}))
+    page = write_audit(found, tmp_path, title="Planted <b>")
+    text = page.read_text(encoding="utf-8")
+    assert (
+        "Planted &lt;b&gt;" in text and "<script" not in text and "http://" not in text.replace("http://www.w3.org", "")
+    )
+    table = pd.read_csv(tmp_path / "audit.csv")
+    (each,) = found.claims
+    assert len(table) == each.asked and table["claim"].eq("width").all()
+    opposite = each.on_side("opposite")
+    assert text.count('<td class="number">all') == 0
+    assert all(words_of(row) in text for row in opposite.itertuples(index=False))
+    written = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
+    assert written["claims"][0]["opposite"] == len(opposite) and written["contradicted"] == []
+    assert len(written["claims"][0]["contradictions"]) == len(each.contradictions) > 0
+    before = page.read_bytes()
+    write_audit(alignkit.audit(planted_records({"delta": turned(11)})), tmp_path, title="Planted <b>")
+    assert page.read_bytes() == before
+
+
+def _audit_of(folder: Path) -> Audit:
+    return alignkit.audit(alignkit.load(folder))
+
+
+@pytest.mark.slow
+def test_the_records_that_are_at_hand(tmp_path: Path) -> None:
+    """Of quick, where it has been run, and of a study whose records come with the repository."""
+    folders = [
+        folder
+        for folder in (ROOT / "reports" / "quick", ROOT / "reports/launay2019/corrected_fc")
+        if (folder / "records").is_dir()
+    ]
+    if not folders:
+        pytest.skip("no records at hand: run `alignkit reproduce`")
+    for folder in folders:
+        found, verdicts = _audit_of(folder), evaluate(alignkit.load(folder))
+        for verdict, each in zip(verdicts, found.claims, strict=True):
+            if each.asked and np.isfinite(verdict.estimate):
+                assert each.questions["estimate"].iloc[0] == pytest.approx(verdict.estimate, abs=1e-8)
+        assert write_audit(found, tmp_path).is_file()
