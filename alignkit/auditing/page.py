@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from alignkit.auditing.figure import shown_questions, specification_curve
 from alignkit.auditing.result import ALPHA, Audit, ClaimAudit, words_of
-from alignkit.claims.panel import GRADES
 from alignkit.columns import digits_of, label_of
 from alignkit.figures.style import save_svg
 from alignkit.records.files import write_bytes
@@ -37,6 +36,11 @@ from alignkit.text import (
 )
 
 TEMPLATES = Path(__file__).parent / "templates"
+GRADES = {
+    "robust": "the verdict holds in every core question of the claim's panel",
+    "conditional": "not in every one, and no graded question of it says the opposite beyond chance",
+    "contested": "a graded question of the panel says the opposite beyond chance",
+}
 FILES = ("audit.html", "audit.csv", "audit.json")
 
 
@@ -72,7 +76,7 @@ def render(audit: Audit, *, title: str = "") -> str:
         badges=report.BADGES,
         lead=lead(audit),
         claims=[_context(each, number) for number, each in enumerate(audit.claims, start=1)],
-        grades={name: text for name, text in GRADES.items()},
+        grades=GRADES,
         alpha=f"{ALPHA:.0%}",
     )
 
