@@ -16,8 +16,8 @@ OWN_MODE = "own mode"
 class Measured:
     """Where each row of `layers` belongs, so that a column becomes an array.
 
-    `run`, `mode`, `layer` and `place` [rows] are positions (`place`: which checkpoint of the run), `depth` [runs] the
-    number of hidden layers, `modes` the names of the modes, a run's first one first.
+    `run`, `mode`, `layer` and `place` [rows] are positions (`place`: which of the study's checkpoints), `depth` [runs]
+    the number of hidden layers, `modes` the names of the modes, a run's first one first.
     """
 
     frame: pd.DataFrame
@@ -93,13 +93,10 @@ def _modes(records: Records, frame: pd.DataFrame, run: np.ndarray) -> tuple[tupl
 
 
 def _places(run: np.ndarray, step: np.ndarray, n_runs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which checkpoint of its run each row is, and the steps [runs, checkpoints], -1 beyond a run's last."""
-    pairs = pd.DataFrame({"run": run, "step": step}).drop_duplicates().sort_values(["run", "step"])
-    pairs["place"] = pairs.groupby("run").cumcount()
-    steps = np.full((n_runs, int(pairs["place"].max()) + 1 if len(pairs) else 1), -1)
-    steps[pairs["run"], pairs["place"]] = pairs["step"]
-    index = pd.MultiIndex.from_frame(pairs[["run", "step"]])
-    place = pairs["place"].to_numpy()[index.get_indexer(pd.MultiIndex.from_arrays([run, step]))]
+    """Which step, of all that any run has, each row is at; and the steps [runs, checkpoints], -1 where there is none."""
+    known, place = np.unique(step, return_inverse=True)
+    steps = np.full((n_runs, max(len(known), 1)), -1)
+    steps[run, place] = step
     return place, steps
 
 
