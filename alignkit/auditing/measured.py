@@ -93,7 +93,7 @@ def _modes(records: Records, frame: pd.DataFrame, run: np.ndarray) -> tuple[tupl
 
 
 def _places(run: np.ndarray, step: np.ndarray, n_runs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which step, of all that any run has, each row is at; and the steps [runs, checkpoints], -1 where there is none."""
+    """Which step, of all that any run has, each row is at; and the steps [runs, checkpoints], -1 where it has none."""
     known, place = np.unique(step, return_inverse=True)
     steps = np.full((n_runs, max(len(known), 1)), -1)
     steps[run, place] = step
@@ -156,12 +156,13 @@ def time_average(course: np.ndarray, epochs: np.ndarray) -> np.ndarray:
     """
     known = np.isfinite(course).any(axis=0)
     course, epochs = course[:, known], epochs[:, known]
-    there = np.isfinite(epochs)
     found = np.full(len(course), np.nan)
-    for run in range(len(course)):
-        values, times = course[run, there[run]], epochs[run, there[run]]
-        if len(values) == 1:
-            found[run] = values[0]
-        elif len(values):
-            found[run] = np.trapezoid(values, times) / (times[-1] - times[0])
+    patterns, pattern = np.unique(np.isfinite(epochs), axis=0, return_inverse=True)
+    for index, there in enumerate(patterns):
+        runs = np.flatnonzero(pattern == index)
+        values, times = course[np.ix_(runs, there)], epochs[np.ix_(runs, there)]
+        if values.shape[1] == 1:
+            found[runs] = values[:, 0]
+        elif values.shape[1]:
+            found[runs] = np.trapezoid(values, times, axis=1) / (times[:, -1] - times[:, 0])
     return found
