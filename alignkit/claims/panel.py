@@ -13,6 +13,7 @@ import pandas as pd
 from alignkit.claims.tables import claim_design, claim_factors, claim_table, question_table
 from alignkit.claims.verdict import NAN, Verdict
 from alignkit.columns import digits_of, unit_of
+from alignkit.display import shown
 from alignkit.errors import AnalysisError
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import contrast
@@ -55,6 +56,7 @@ class Answer:
         return self.n_seeds > 1
 
 
+@shown()
 @dataclass(frozen=True)
 class Panel:
     """A claim's panel and the grade that it gives the verdict.

@@ -140,8 +140,8 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
     # The accuracy of a claim that is about it is the response: what may be said of its levels was said.
     aside = [*(accuracy.caveats if accuracy else ()), *accuracy_notes] if claim.response != ACCURACY else []
     caveats = [
-        tentative_note(verdict), "" if verdict.grade else verdict.grade_reason, verdict.learning_rates, *verdict.warnings, _fragile(records, verdict), *notes,
-        *best_notes, *aside,
+        tentative_note(verdict), "" if verdict.grade else verdict.grade_reason, verdict.learning_rates,
+        *verdict.warnings, _fragile(records, verdict), *notes, *best_notes, *aside,
     ]  # fmt: skip
     return {
         "practice": claim.practice,

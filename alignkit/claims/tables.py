@@ -102,7 +102,7 @@ def not_aligned(response: str, table: pd.DataFrame) -> pd.Series | float | None:
     if response.endswith("_cosine") and response != "ceiling_cosine":
         return 0.0
     if response in ("train_accuracy", "validation_accuracy", "test_accuracy"):
-        return 100.0 / table["n_classes"]
+        return 100.0 / table["n_classes"] if "n_classes" in table else None
     return None
 
 

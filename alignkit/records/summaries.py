@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,6 @@ from alignkit.stats.tables.checks import (
     float_column,
     require_choice,
     require_columns,
-    require_count,
     without_index_names,
 )
 from alignkit.study.claim import LAYER_NAMES, Layer, is_layer_name, layer_number
@@ -26,9 +26,8 @@ _LAYER_KEYS = ("run_id", "step", "epoch", "layer", "signal")
 def require_summary(summary: str, layer: Layer, mode: str | None = None) -> None:
     """How a measure becomes one number: at the end or over training, in one layer or their mean, in one mode."""
     require_choice("summary", summary, ("final", "auc"))
-    if not isinstance(layer, str):
-        require_count('layer (or "mean")', layer)
-    elif layer != "mean" and not is_layer_name(layer):
+    counted = isinstance(layer, Integral) and not isinstance(layer, bool) and layer > 0
+    if not counted and not (isinstance(layer, str) and (layer == "mean" or is_layer_name(layer))):
         raise AnalysisError(f"layer: expected {LAYER_NAMES}; got {quoted(layer)}")
     if mode is not None:
         require_text("mode", mode)

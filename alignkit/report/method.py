@@ -264,6 +264,8 @@ def _tests(analysis: Analysis) -> str:
     if not verdicts:
         return text
     text += "; equivalence by two one-sided t tests against a claim's smallest effect"
+    if any(verdict.claim.failed == "not_aligned" for verdict in verdicts):
+        text += "; a run that diverged counts as one that did not align and did not learn (90°, accuracy at chance)"
     if any(isfinite(verdict.worst_case[0]) for verdict in verdicts):
         text += "; where a claim's runs have no value, the largest p over all that they could have shown"
     confirmatory = sum(verdict.claim.family == "confirmatory" for verdict in verdicts)

@@ -50,7 +50,14 @@ OWN_NAMES = (
     "alignment_", "width_curve", "accuracy_gap", "effects", "verdicts", "recommendations", "final_measures", "diverged",
     *(question.name for question in (*ALWAYS, *FULL)),
 )  # fmt: skip
-BADGES = {"supported": "✓", "refuted": "✕", "equivalent": "≈", "undecided": "?", "no evidence": "?"}
+BADGES = {
+    "supported": "✓",
+    "refuted": "✕",
+    "equivalent": "≈",
+    "undecided": "?",
+    "no evidence": "?",
+    "not identifiable": "=",
+}
 
 
 def write_report(
@@ -185,6 +192,7 @@ def _on_claims(analysis: Analysis) -> str:
         "refuted": ("is refuted", "are refuted"),
         "equivalent": ("finds no effect that matters", "find no effect that matters"),
         "undecided": ("stays undecided", "stay undecided"),
+        "not identifiable": ("cannot be told apart from a rate", "cannot be told apart from a rate"),
     }
     if len(judged) == 1:
         return f"The {kind} claim {phrases[judged[0].verdict][0]}."

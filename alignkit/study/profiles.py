@@ -11,6 +11,9 @@ from alignkit.settings.validation import validated
 from alignkit.study.designs import column_name, declared_factors
 from alignkit.study.study import Profile, Study, with_designs
 
+RATES = ("pilot", "tuning")
+"""Sections that say how learning rates are chosen; a study has one of them or none."""
+
 
 def with_profile(raw: Mapping[str, Any], name: str, *, source: str) -> dict[str, Any]:
     """A study's nested dictionaries as the profile `name` changes them; `profile` then names it.
@@ -34,13 +37,15 @@ def with_profile(raw: Mapping[str, Any], name: str, *, source: str) -> dict[str,
             changed[key] = list(value) if isinstance(value, tuple) else value
     for path, value in _dotted(profile.options).items():
         section, _, key = path.partition(".")
-        if section not in (*SECTIONS, "pilot") or not key:
+        if section not in (*SECTIONS, *RATES) or not key:
             raise StudyError(
                 f'{place}.options: "{path}" is no option; expected section.key with a section of '
-                f"{', '.join(SECTIONS)} or pilot"
+                f"{', '.join((*SECTIONS, *RATES[:-1]))} or {RATES[-1]}"
             )
-        if section == "pilot" and whole.pilot is None:
-            raise StudyError(f"{place}.options: {path}: the study has no pilot. Add [pilot] to it, or leave this out")
+        if section in RATES and getattr(whole, section) is None:
+            raise StudyError(
+                f"{place}.options: {path}: the study has no [{section}]. Add [{section}] to it, or leave this out"
+            )
         changed[section] = {**changed.get(section, {}), key: value}
     designs = changed.get("designs", {})
     if profile.designs is not None:
@@ -75,7 +80,7 @@ def _dotted(options: dict[str, Any]) -> dict[str, Any]:
     """Options as "section.key", also where they are written as tables of sections."""
     found: dict[str, Any] = {}
     for key, value in options.items():
-        inner = value if key in (*SECTIONS, "pilot") and isinstance(value, dict) else None
+        inner = value if key in (*SECTIONS, *RATES) and isinstance(value, dict) else None
         found |= {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner.items()}
     return found
 

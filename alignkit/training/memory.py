@@ -79,16 +79,14 @@ def member_bytes(settings: Settings, data: DataShape, device: str) -> int:
     if condenses(hidden[0], probe.samples):
         matrices[0] = hidden[0].weight[0] * probe.samples
     # two gradients; in float64, and scaled, where products are not taken block by block
-    compared = (
-        (8 if gpu else 2 if number == 4 else 5) * number * max(matrices)
-        if {"gradient", "stability"} & set(probe.groups)
-        else 0
-    )
+    compared = (8 if gpu else 2 if number == 4 else 5) * number * max(matrices)
     modes = [[mode] if probe.reference_mode is None else [mode, probe.reference_mode] for mode in probe.every_mode]
     forward = max(sum(sum(dropping if mode == "train" else kept) for mode in each) for each in modes)
-    forward *= 1 + ("stability" in probe.groups)  # two half batches beside the whole
     walks = 2 * number * max(width + _units(above) for width, above in zip(widths, layers[1:], strict=True))
-    probed = probe.samples * (forward + walks) + max(vectors, compared) + compares_steps * parameters
+    taken = max(vectors, compared * ("gradient" in probe.groups))
+    if "stability" in probe.groups:  # before the signals: two half batches beside the whole
+        taken = max(taken, probe.samples * forward + compared)
+    probed = probe.samples * (forward + walks) + taken + compares_steps * parameters
     stepped = parameters + 6 * gpu * number * max(math.prod(layer.weight) for layer in hidden) if compares_steps else 0
     evaluated = min(EVALUATION_CHUNK, data.train_samples) * max(
         number * math.prod(layer.input) + bytes_ for layer, bytes_ in zip(layers, kept, strict=True)

@@ -25,6 +25,8 @@ from alignkit.stats.contrasts.arrays import moments, sign_flip_p_values, tost_p
 from alignkit.stats.contrasts.multiplicity import holm, holm_joint
 from alignkit.stats.contrasts.per_seed import seed_contrasts
 
+UNGRADED = "not graded: these records answer the claim in one way only"
+
 
 @pytest.fixture(scope="module")
 def records() -> Records:
@@ -224,7 +226,7 @@ def test_what_was_not_declared_is_a_suggestion_in_every_format() -> None:
     ("grade", "reason", "depends", "words"),
     [
         ("robust", "holds in all 9 core rows", (), "Recommended for alignment: the angle to the BP signal falls by"),
-        ("robust", "", ("it turns over: −3° at a = b",), "Recommended for alignment: .* It turns over: −3° at a = b"),
+        ("robust", "", ("it turns over: 3° at a = b",), "Recommended for alignment: .* It turns over: 3° at a = b"),
         ("conditional", "not shown: step", (), "Recommended for alignment: .* Not shown: step"),
         ("contested", "the opposite holds step", (), "No recommendation: supported as declared, but the opposite"),
         ("", "", (), "Suggests that it helps alignment: "),
@@ -232,7 +234,11 @@ def test_what_was_not_declared_is_a_suggestion_in_every_format() -> None:
 )
 def test_advice_is_as_sure_as_the_panel(grade: str, reason: str, depends: tuple[str, ...], words: str) -> None:
     records = synthetic_records(
-        designs=TWO_BY_TWO, study={"claims": [NORM]}, steps=(0, 360), rules=("dfa",), angle_effects={"network.norm": -6.0}
+        designs=TWO_BY_TWO,
+        study={"claims": [NORM]},
+        steps=(0, 360),
+        rules=("dfa",),
+        angle_effects={"network.norm": -6.0},
     )
     (verdict,) = evaluate(records)
     graded = dataclasses.replace(verdict, grade=grade, grade_reason=reason, depends=depends)
@@ -271,7 +277,7 @@ def test_runs_that_diverged_may_be_what_accuracy_hides() -> None:
     assert "4 of 40 runs have no test accuracy: whatever it would have been" in text
     assert "no P(better): 4 of 40 runs have no angle to the BP signal" in text
     whole = judged(**options)
-    assert "accuracy rises" in whole["summary"] and whole["p_better"] > 0.99 and not whole["caveats"]
+    assert "accuracy rises" in whole["summary"] and whole["p_better"] > 0.99 and whole["caveats"] == [UNGRADED]
 
 
 def test_missing_runs_that_could_change_nothing_leave_a_bound() -> None:
@@ -320,14 +326,14 @@ def test_effects_that_may_be_small_and_verdicts_of_one_seed_say_so() -> None:
     )  # fmt: skip
     verdicts = evaluate(records)
     (entry,) = recommendations(records, verdicts)
-    assert entry["verdict"] == "supported" and entry["caveats"] == []
+    assert entry["verdict"] == "supported" and entry["caveats"] == [UNGRADED]
     frail = [dataclasses.replace(verdicts[0], differences=(-0.1, -0.1, -0.1, -0.1, -0.1, -8.0), interval=(-5.0, 0.1))]
     records.memo.clear()
     records.memo["verdicts", ALPHA] = frail
     (entry,) = recommendations(records, frail)
     assert re.match(
         r"the verdict hangs on (a single seed: without seed \d|single seeds: without any one of \d, )",
-        entry["caveats"][0],
+        entry["caveats"][1],
     )
 
 

@@ -342,7 +342,7 @@ def test_too_few_seeds_are_said_before_anything_runs(tmp_path, capsys):
     claims = "".join(f'[[claims]]\nname = "c{i}"\n' + STUDY.split('name = "c"\n')[1] for i in range(3))
     few.write_text(STUDY + claims)
     code, out = call("validate", few, capsys=capsys)
-    assert code == 0 and "6 seeds: too few for the exact test of a family of 4 claims, which takes 8" in out.out
+    assert code == 0 and "6 seeds: too few for the exact test of a family of 4 hypotheses, which takes 8" in out.out
 
 
 def test_a_gap_needs_runs_of_bp(tmp_path, capsys):

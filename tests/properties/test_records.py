@@ -109,7 +109,8 @@ def studies(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     planned = [
         {
             "run_id": run_id, "rule": draw(UNICODE), "cell": draw(UNICODE), "designs": draw(UNICODE), "bp_run_id": "",
-            "seed": draw(INT64), "levels": {name: draw(level[name]) for name in factors},
+            "seed": draw(INT64), "levels": {name: draw(level[name]) for name in factors}, "replicate": draw(UNICODE),
+            "bp_replicate": "", "tunes": False,
         }
         for run_id in run_ids
     ]  # fmt: skip

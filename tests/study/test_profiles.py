@@ -78,7 +78,8 @@ def test_what_a_profile_names_must_be_there(name, message):
         ({"designs": {"sizes": {"factors": {"network": {"width": 3}}}}}, "expected section.key = "),
         ({"network": 3}, "network"),
         ({"claims": [3]}, "claims"),
-        ({"profiles": {"small": {"options": {"pilot.lr": [0.1]}}}}, "the study has no pilot"),
+        ({"profiles": {"small": {"options": {"pilot.lr": [0.1]}}}}, r"the study has no \[pilot\]"),
+        ({"profiles": {"small": {"options": {"tuning.lr": [0.1, 1]}}}}, r"the study has no \[tuning\]"),
         ({"profiles": {"small": {"levels": {"width": [8]}}}}, None),
     ],
 )

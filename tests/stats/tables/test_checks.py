@@ -196,7 +196,10 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: of_table(summary="last"), "a table and summary='last'"),
     (lambda: compare(RECORDS, factor="norm", summary="last"), 'summary to be "final" or "auc"; got \'last\''),
     *(
-        (lambda layer=layer: compare(RECORDS, factor="norm", layer=layer), r'layer \(or "mean"\): .* of at least 1')
+        (
+            lambda layer=layer: compare(RECORDS, factor="norm", layer=layer),
+            "layer: expected the number of a hidden layer",
+        )
         for layer in (True, 0, 1.5, "1")
     ),
     *(
