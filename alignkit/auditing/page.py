@@ -172,11 +172,12 @@ def _told(each: ClaimAudit) -> list[str]:
     beyond, opposite = len(each.contradictions), len(each.on_side("opposite"))
     kind = "lie beyond the smallest effect" if each.verdict == "equivalent" else "have the opposite sign"
     lines = [f"{count(each.asked, 'question')}, of which {opposite:,} {kind}, {beyond:,} beyond chance."]
-    grade = f"graded {each.grade}" if each.grade else "not graded"
     if each.contradicted:
         lines.append("The verdict is graded robust and is contradicted.")
+    elif beyond and each.grade:
+        lines.append(f"The verdict is graded {each.grade}, and so claims not to hold everywhere.")
     elif beyond:
-        lines.append(f"The verdict is {grade}: it claims no more than this allows.")
+        lines.append("The verdict is not graded.")
     return lines
 
 

@@ -46,10 +46,11 @@ def print_audit(audit: Any) -> None:
     """The verdicts of an audit, and on which side of them the answers lie."""
     from alignkit.text import ABSENT
 
-    table = Table("claim")
-    table.add_column("verdict", min_width=16)
+    table = Table()
+    for head in ("claim", "verdict"):
+        table.add_column(head, overflow="fold")
     for head in ("asked", "same sign", "opposite", "beyond chance"):
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right", min_width=6)
     for each in audit.claims:
         sides = [f"{len(each.on_side(side)):,}" if each.has_a_side else ABSENT for side in ("same", "opposite")]
         beyond = f"{len(each.contradictions):,}" if each.has_a_side else ABSENT
