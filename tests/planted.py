@@ -23,7 +23,9 @@ Effect = Callable[[pd.DataFrame], np.ndarray]
 """Of rows of layers beside the factors of their runs, the angle of a place in degrees, without noise."""
 
 
-def planted_records(effects: dict[str, Effect], *claims: dict[str, Any], depth: int = 3, seeds: int = 10) -> Records:
+def planted_records(
+    effects: dict[str, Effect], *claims: dict[str, Any], depth: int = 3, seeds: int = 10, noise: int = 1
+) -> Records:
     """Records at step 360 alone; `effects` names places, "" all others. Of wide layers angles are 6 degrees less."""
     records = synthetic_records(
         designs={"cells": grid({**FACTORS, "network.depth": [depth]})},
@@ -37,7 +39,7 @@ def planted_records(effects: dict[str, Effect], *claims: dict[str, Any], depth: 
         seeds=seeds,
     )
     layers = records.layers.merge(records.runs[["run_id", "seed", "activation"]], on="run_id")
-    generator = np.random.default_rng(1)
+    generator = np.random.default_rng(noise)
     of_seed = generator.normal(0, 0.4, seeds)[layers["seed"]] * (layers["width"] == 64)
     for place in ANGLES:
         effect = effects.get(place, effects.get("", lambda rows: np.zeros(len(rows))))

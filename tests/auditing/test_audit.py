@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from alignkit.errors import AnalysisError
 from alignkit.records.store import Records
 from alignkit.records.summaries import run_summaries
 from alignkit.records.tuning import chosen_rates
+from alignkit.study.study import Study
 
 ROOT = Path(__file__).parents[2]
 TUNED = """
@@ -286,6 +288,33 @@ def test_page_table_and_json(tmp_path: Path) -> None:
     before = page.read_bytes()
     write_audit(alignkit.audit(planted_records({"delta": turned(11)})), tmp_path, title="Planted <b>")
     assert page.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_place_without_an_effect_contradicts_a_verdict_in_five_of_a_hundred_studies_at_most() -> None:
+    """The verdict rests on an effect at all places but the step, whose is exactly 0: the hardest null for max-T."""
+    studies, wrong = 60, 0
+    for noise in range(studies):
+        (each,) = alignkit.audit(planted_records({"step": turned(6)}, depth=2, noise=noise)).claims
+        assert each.verdict == "supported" and each.questions.query("place == 'step'")["tested"].any()
+        wrong += len(each.contradictions) > 0
+    assert wrong <= studies * 0.05 + 3 * np.sqrt(studies * 0.05 * 0.95)
+
+
+@pytest.mark.slow
+def test_the_quick_study_in_small(tmp_path: Path) -> None:
+    """All its designs, claims and rules, for one epoch at two rates: every claim is asked more than sixty questions."""
+    raw = tomllib.loads((ROOT / "studies" / "quick.toml").read_text(encoding="utf-8"))
+    raw |= {"seeds": [200, 201, 202], "held_out_seeds": []}
+    raw["training"] |= {"epochs": 1}
+    raw["probe"] |= {"samples": 32, "log_steps": 0}
+    raw["tuning"] = {"lr": [0.1, 0.3], "rules": {"bp": [0.1, 0.3]}, "trajectory_lr": 0.3, "extend": 0}
+    records = alignkit.run_study(Study.parse(raw), tmp_path / "out", workers=1)
+    found = alignkit.audit(records)
+    for verdict, each in zip(evaluate(records), found.claims, strict=True):
+        assert each.asked > 60, each.reason
+        assert each.questions["estimate"].iloc[0] == pytest.approx(verdict.estimate, abs=1e-9)
+    assert found.contradicted == () and write_audit(found, tmp_path).is_file()
 
 
 def _audit_of(folder: Path) -> Audit:
