@@ -19,6 +19,7 @@ from alignkit.study.resolve import resolve
 AS_RUN, WITHIN, BEST = "as run", "within one standard error", "own best"
 COMMON, SHARED, EQUAL_STEP = "common to the seeds", "one for both arms", "equal step length"
 """How the rates are chosen whose runs count."""
+TIE_DECIMALS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +131,11 @@ def _twins(runs: pd.DataFrame, rows: np.ndarray, lr: np.ndarray) -> np.ndarray:
         of.setdefault(replicate, []).append(index)
     first = rows.max(axis=-1)
     names = runs["bp_replicate"].to_numpy()
-    most = max(map(len, of.values()))
-    found = np.full((*first.shape, most), -1)
+    rates = np.unique(lr[(runs["rule"] == "bp").to_numpy()]) if (runs["rule"] == "bp").any() else np.zeros(1)
+    found = np.full((*first.shape, len(rates)), -1)
     for place in np.ndindex(first.shape):
-        if first[place] >= 0:
-            known = sorted(of.get(names[first[place]], []), key=lambda index: lr[index])
-            found[place][: len(known)] = known
+        known = of.get(names[first[place]], []) if first[place] >= 0 else []
+        found[place][np.searchsorted(rates, lr[known])] = known
     return found
 
 
@@ -179,8 +179,11 @@ def _column(runs: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def common_best(score: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """The rate with the best mean over `axes`, of those with a score everywhere there, as a choice of rates."""
-    mean = score.mean(axis=axes, keepdims=True)
+    """The rate with the best mean over `axes`, of those with a score everywhere there, as a choice of rates.
+
+    Means of accuracies tie often: what rounding makes of a tie decides nothing.
+    """
+    mean = np.round(score.mean(axis=axes, keepdims=True), TIE_DECIMALS)
     return np.broadcast_to(best_of(mean), score.shape)
 
 

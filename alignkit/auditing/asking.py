@@ -19,6 +19,7 @@ from alignkit.auditing.arms import (
     Choice,
     best_of,
     choices,
+    common_best,
     frozen,
     scores,
     taken,
@@ -105,7 +106,8 @@ class Tuned:
         if arms.twins is None:
             return None
         score = taken(scores(records.runs), arms.twins)
-        own = best_of(score) if choice.name == BEST else within_error(records.runs, arms.twins)
+        rules = {BEST: best_of, COMMON: lambda known: common_best(known, (2,))}
+        own = rules[choice.name](score) if choice.name in rules else within_error(records.runs, arms.twins)
         counts = own if arms.tuned else arms.twins >= 0
         of_gap = np.array([place.response == GAP for place in places])
         excess = arms.claim.response.endswith(EXCESS)
@@ -162,7 +164,9 @@ def ask(records: Records, arms: Arms, places: Sequence[Place], measured: Measure
             for name, kept in _seed_subsets(arms.seeds):
                 asked.add(place, np.where(kept, differences, np.nan), n, failed=failed, seeds=name, **of_lr)
     _over_training(asked, records, arms, places, every, failed)
-    _equal_steps(asked, records, arms, [place for place in ends if place.own_layer], measured)
+    own_layer = [place for place in ends if place.own_layer]
+    for how in dict.fromkeys((failed, LEFT_OUT, NOT_ALIGNED)):
+        _equal_steps(asked, records, arms, own_layer, measured, failed=how)
     return asked
 
 
@@ -282,7 +286,9 @@ def _over_training(
         _every_place(asked, arms, chosen, values, failed=failed, rates=_rate_words(choice))
 
 
-def _equal_steps(asked: Asked, records: Records, arms: Arms, places: Sequence[Place], measured: Measured) -> None:
+def _equal_steps(
+    asked: Asked, records: Records, arms: Arms, places: Sequence[Place], measured: Measured, *, failed: str
+) -> None:
     """Both arms at steps of one length: interpolated along their rates, over the lengths that both reach."""
     excess = arms.claim.response.endswith(EXCESS)
     if excess or not (arms.tuned and arms.paired) or "update_ratio" not in measured.frame:
@@ -293,6 +299,10 @@ def _equal_steps(asked: Asked, records: Records, arms: Arms, places: Sequence[Pl
     lengths = taken(np.log(np.where(ratio > 0, ratio, np.nan)), arms.rows)
     values = taken(np.stack([place.values for place in places]), arms.rows)
     alive = np.isfinite(taken(scores(records.runs), arms.rows))
+    if failed == NOT_ALIGNED:  # dead: it takes steps, and has no signal
+        floor = taken(np.stack([np.where(place.exists, place.failed, np.nan) for place in places]), arms.rows)
+        most = np.isfinite(values).sum(axis=(1, 2, 3, 4)) > 0.5 * np.isfinite(lengths).sum()
+        values = np.where(np.isnan(values) & alive & most[:, None, None, None, None], floor, values)
     found = np.full((len(places), len(arms.cells), len(arms.seeds)), np.nan)
     for index, cell, seed in np.ndindex(found.shape):
         sides = [(lengths[cell, arm, seed], values[index, cell, arm, seed], alive[cell, arm, seed]) for arm in (0, 1)]
@@ -300,7 +310,7 @@ def _equal_steps(asked: Asked, records: Records, arms: Arms, places: Sequence[Pl
     for index, place in enumerate(places):
         known = np.isfinite(found[index]).any(axis=1).sum()
         if known and place.when == END:
-            asked.add(place, _over_cells(found[index][None], MEAN)[0], int(known), rates=EQUAL_STEP, failed=LEFT_OUT)
+            asked.add(place, _over_cells(found[index][None], MEAN)[0], int(known), rates=EQUAL_STEP, failed=failed)
 
 
 def _at_equal_lengths(

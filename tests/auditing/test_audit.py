@@ -129,17 +129,17 @@ def test_the_best_checkpoint_is_that_of_the_best_validation_accuracy_after_the_s
 
 
 def test_the_panels_answers_are_among_the_audits(tuned: Records, found: Audit) -> None:
-    """Rows of the panel at tuned rates, the single best and the common best, asked by both pieces of code."""
+    """Every row of every panel, asked by both pieces of code: places, modes, layers, rates, steps and cells."""
     from alignkit.claims.verdicts import panels_of
 
     compared = 0
     for panel, each in zip(panels_of(tuned), found.claims, strict=True):
         for answer in panel.answers:
-            if answer.answered and answer.question.cells == "all" and not answer.question.equal_step:
+            excess = panel.claim.response.endswith("_excess")
+            if answer.answered and not (excess and answer.question.equal_step):  # which the audit does not ask
                 near = np.abs(each.questions["estimate"] - answer.estimate) < 1e-9
-                near &= each.questions["response"] == answer.question.response.removesuffix("_excess")
-                assert near.any() or each.claim.response == answer.question.response, answer.question
-                compared += int(near.any())
+                assert near.any(), (panel.claim, answer.question)
+                compared += 1
     assert compared > 40
 
 
