@@ -164,7 +164,7 @@ def ask(records: Records, arms: Arms, places: Sequence[Place], measured: Measure
             for name, kept in _seed_subsets(arms.seeds):
                 asked.add(place, np.where(kept, differences, np.nan), n, failed=failed, seeds=name, **of_lr)
     _over_training(asked, records, arms, places, every, failed)
-    own_layer = [place for place in ends if place.own_layer]
+    own_layer = [place for place in ends if place.own_layer and place.response != GAP]
     for how in dict.fromkeys((failed, LEFT_OUT, NOT_ALIGNED)):
         _equal_steps(asked, records, arms, own_layer, measured, failed=how)
     return asked
@@ -291,7 +291,7 @@ def _equal_steps(
 ) -> None:
     """Both arms at steps of one length: interpolated along their rates, over the lengths that both reach."""
     excess = arms.claim.response.endswith(EXCESS)
-    if excess or not (arms.tuned and arms.paired) or "update_ratio" not in measured.frame:
+    if not places or excess or not (arms.tuned and arms.paired) or "update_ratio" not in measured.frame:
         return
     ratio = over_layers(measured.end("update_ratio")[:, 0], measured.depth, arms.claim.layer)
     if not np.isfinite(ratio).any():
