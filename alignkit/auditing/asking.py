@@ -246,14 +246,14 @@ def _cell_subsets(
         levels = arms.levels(factor)
         for level in levels:
             left = ~arms.at(factor, level)
-            if left.any() and not left.all() and (arms.paired or _balanced(arms, left)):
+            if left.any() and not left.all() and (arms.paired or balanced(arms, left)):
                 yield f"without {factor} {level}", left
             only = arms.at(factor, level)
-            if len(levels) > 2 and (arms.paired or _balanced(arms, only)):
+            if len(levels) > 2 and (arms.paired or balanced(arms, only)):
                 yield f"only {factor} {level}", only
 
 
-def _balanced(arms: Arms, kept: np.ndarray) -> bool:
+def balanced(arms: Arms, kept: np.ndarray) -> bool:
     """Whether, in these cells of a fraction, both arms have each level of the other factors equally often."""
     there = (arms.rows >= 0).any(axis=(2, 3)) & kept[:, None]
     shares = [[arms.at(f, level)[there[:, arm]].mean() for f in arms.others for level in arms.levels(f)]

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from alignkit.auditing.arms import Arms, arms_of, choices
-from alignkit.auditing.asking import LEFT_OUT, NOT_ALIGNED, Tuned, answers, ask, contrast
+from alignkit.auditing.asking import LEFT_OUT, NOT_ALIGNED, Tuned, answers, ask, balanced, contrast
 from alignkit.auditing.flips import chances
 from alignkit.auditing.measured import Measured, measured
 from alignkit.auditing.places import ACCURACIES, Place, places_of
@@ -74,18 +74,19 @@ def _claim_audit(records: Records, measures: Measured, verdict: Verdict) -> Clai
 def moderators(records: Records, arms: Arms, place: Place) -> pd.DataFrame:
     """The effect of a claim, as it declares it, at each level of every other factor.
 
-    `p` is two-sided and adjusted over all rows. A factor `turns_over` where two of its levels have effects of opposite
-    signs, both beyond chance.
+    In a fraction, at those levels alone at which the other factors stay balanced. `p` is two-sided and adjusted over
+    all rows. A factor `turns_over` where two of its levels have effects of opposite signs, both beyond chance.
     """
     failed = NOT_ALIGNED if arms.claim.failed == "not_aligned" else LEFT_OUT
     columns = ["factor", "level", "estimate", "low", "high", "p", "n_seeds", "n_cells", "turns_over"]
-    if not arms.paired:
-        return pd.DataFrame(columns=columns)
     values = Tuned(records, arms, [place], choices(records, arms)[0]).with_failed(failed)
     rows, differences = [], []
     for factor in arms.others:
         for level in arms.levels(factor):
-            found, cells = contrast(values[:, arms.at(factor, level)], paired=True)
+            kept = arms.at(factor, level)
+            if not (arms.paired or balanced(arms, kept)):
+                continue
+            found, cells = contrast(values[:, kept], paired=arms.paired)
             if np.isfinite(found).sum() >= 2:
                 rows.append((factor, level, int(cells[0])))
                 differences.append(found[0])

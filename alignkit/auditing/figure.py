@@ -57,8 +57,9 @@ def _estimates(axes: Axes, table: pd.DataFrame, audit: ClaimAudit) -> None:
     colour = np.where(table["comparable"].to_numpy(bool), colour, FAINT)
     if not audit.has_a_side:
         colour = np.where(table["comparable"].to_numpy(bool), SAME, FAINT)
-    axes.vlines(x, low, high, colors=colour.tolist(), lw=0.5, alpha=0.35, rasterized=True)
-    axes.scatter(x, estimate, s=2.5, c=colour.tolist(), lw=0, rasterized=True)
+    few = float(np.clip(600 / len(table), 1, 3))
+    axes.vlines(x, low, high, colors=colour.tolist(), lw=few * 0.5, alpha=0.35, rasterized=True)
+    axes.scatter(x, estimate, s=few**2 * 2.5, c=colour.tolist(), lw=0, rasterized=True)
     declared = np.flatnonzero(table["declared"].to_numpy(bool))
     axes.plot(declared, estimate[declared], ls="", marker="o", ms=7, mec=INK, mfc="none", mew=1.1)
     axes.axhline(0, color=INK, lw=0.8)

@@ -185,7 +185,7 @@ def _see(each: ClaimAudit) -> str:
     table = shown_questions(each)
     low, middle, high = table["estimate"].quantile([0.05, 0.5, 0.95])
     digits = digits_of(each.claim.response)
-    size = f"{signed(low, digits)} to {signed(high, digits)}"
+    size = f"{signed(low, digits)} and {signed(high, digits)}"
     return f"nine in ten of {len(table):,} estimates lie between {size}, the middle one is {signed(middle, digits)}."
 
 
