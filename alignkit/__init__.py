@@ -37,6 +37,7 @@ _HOMES = {
     "claim_cells": "alignkit.claims.cells",
     "stake": "alignkit.claims.stakes",
     "write_report": "alignkit.report",
+    "audit": "alignkit.auditing.audit",
     "published_summary": "alignkit.papers.published_summary",
 }
 
