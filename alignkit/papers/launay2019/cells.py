@@ -1,9 +1,8 @@
-"""Markdown tables and numbers in them."""
+"""Numbers and names as the tables of the page show them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -29,5 +28,5 @@ def cosine_text(value: float) -> str:
     return number(value, 3).replace("0.", ".", 1)
 
 
-def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+def words(name: object) -> str:
+    return str(name).replace("_", " ")
