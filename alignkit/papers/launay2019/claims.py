@@ -37,11 +37,11 @@ def _row(hypothesis: Hypothesis, studies: All) -> dict[str, Any]:
     row: dict[str, Any] = {
         "hypothesis": hypothesis, "title": hypothesis.title, "part_of": hypothesis.part_of,
         "claim": hypothesis.claim, "here": here, "agrees": agrees,
-        "effect": ABSENT, "interval": "", "accuracy": "", "where": "", "verdict": "", "grade": "", "reason": "not run",
+        "effect": ABSENT, "interval": "", "accuracy": "", "where": "", "verdict": "", "grade": "", "reason": "Not run.",
         "p": "", "reading": reading, "judged": judged[0] if judged else None,
     }  # fmt: skip
     if hypothesis.a_rate:
-        return row | {"verdict": "not identifiable", "reason": hypothesis.a_rate}
+        return row | {"verdict": "not identifiable", "reason": _sentence(hypothesis.a_rate)}
     if judged:
         row |= _corrected(judged[0])
         row["reason"] = " ".join([row["reason"], *(_also(other) for other in judged[1:])])
@@ -61,7 +61,7 @@ def _corrected(judged: Judged) -> dict[str, str]:
         "effect": change(verdict.estimate, response) if verdict.n_seeds else ABSENT,
         "interval": change_interval(verdict.interval, response) if verdict.n_seeds else "",
         "accuracy": _accuracy(accuracy),
-        "where": f"{place_words(judged)}; {scale_words(judged.records)}",
+        "where": f"{words(judged.study)}, {place_words(judged)}",
         "verdict": verdict.verdict,
         "grade": verdict.grade or UNGRADED,
         "reason": _sentence(_reason(judged)),
@@ -166,8 +166,9 @@ def in_short(rows: list[dict[str, Any]]) -> list[str]:
     """The table in a few sentences."""
     judged = [row for row in rows if row["verdict"]]
     kinds = (
-        ("supported", "held up"), ("refuted", "came out the other way"), ("equivalent", "made no difference that matters"),
-        ("undecided", "stayed undecided"), ("not identifiable", "cannot be told from a learning rate"),
+        ("supported", "held up"), ("refuted", "came out the other way"),
+        ("equivalent", "made no difference that matters"), ("undecided", "stayed undecided"),
+        ("not identifiable", "cannot be told from a learning rate"),
     )  # fmt: skip
     parts = [f"{sum(row['verdict'] == name for row in judged)} {text}" for name, text in kinds
              if any(row["verdict"] == name for row in judged)]  # fmt: skip
@@ -180,8 +181,8 @@ def in_short(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     if parts:
         lines.append(
-            f"Of {count(len(judged), 'claim')} and parts of claims, {listed(parts)}; {number(graded, 0)} of the verdicts "
-            "are graded."
+            f"Of {count(len(judged), 'claim')} and parts of claims, {listed(parts)}; {number(graded, 0)} of the "
+            "verdicts are graded."
         )
     if misleading:
         lines.append(f"One seed, measured as published, says otherwise of {number(len(misleading), 0)} of them.")

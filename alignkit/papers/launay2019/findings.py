@@ -67,8 +67,8 @@ def _with_initialisation(table: pd.DataFrame, records: Records) -> pd.DataFrame:
 class Judged:
     """A hypothesis as one study judges it: its claim's verdict and panel, and what happens to test accuracy.
 
-    `places` are the same contrast at h, z, the weight gradient and the step, in mean cosines, where a study has a pilot:
-    its records are older than the angles there.
+    `places` are the same contrast at h, z, the weight gradient and the step, in mean cosines, where a study has a
+    pilot: its records are older than the angles there.
     """
 
     study: str

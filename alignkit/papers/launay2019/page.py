@@ -42,8 +42,8 @@ QUESTIONS: tuple[tuple[str, str, Callable[[All], Answer | None]], ...] = (
     ("defects", "What the measurement adds", sections.defects),
 )
 POINTER = (
-    "# Launay, Poli and Krzakala (2019), checked claim by claim\n\nThe page is [index.html](index.html), made by `alignkit "
-    "paper` from the records beside it; [notes.md](notes.md) says how they were made.\n"
+    "# Launay, Poli and Krzakala (2019), checked claim by claim\n\nThe page is [index.html](index.html), made by "
+    "`alignkit paper` from the records beside it; [notes.md](notes.md) says how they were made.\n"
 )
 
 
@@ -153,12 +153,12 @@ def what_ran(studies: All) -> Answer:
                 "hardware": ", ".join(gpus or processors), "minutes of one core": round(seconds / 60, 1),
             }
         )  # fmt: skip
-    data = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
     text = [tuple(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()) for row in rows]
     numeric = frozenset({"epochs", "training images", "seeds", "runs", "missing", "diverged", "minutes of one core"})
     table = Table(
-        "what_ran", "The studies, what their claims are judged by, and how their rates were found.", tuple(data), tuple(text),
-        data, numeric,
+        "what_ran", "The studies, what their claims are judged by, and how their rates were found.", tuple(map(str, frame)),
+        tuple(text), frame, numeric,
     )  # fmt: skip
     note = "Pilots are not counted. The page is made from the records beside it by alignkit paper, without training."
     return Answer((), (table,), notes=(note,))

@@ -60,8 +60,8 @@ def bottleneck(studies: All) -> Answer | None:
             f"largest of a test accuracy {number(accuracy, 1)} points."
         )
     notes = [
-        "One seed, and other test images than the paper's. Training accuracy is that of the trained network; the paper's "
-        "is a running mean over the last epoch, in training mode.",
+        "One seed, and other test images than the paper's. Training accuracy is that of the trained network; the "
+        "paper's is a running mean over the last epoch, in training mode.",
         "No feedback enters at layer 1: it learns by back-propagation below layer 2, and its cosine near 1 without a "
         "bottleneck says nothing about direct feedback alignment. Signal and reference there are under masks of their "
         "own, which alone shortens the cosine to a share of b/800.",
@@ -78,8 +78,8 @@ def bottleneck(studies: All) -> Answer | None:
         )
     chart = Chart(
         "bottleneck", "The published bottleneck", "The figures of the paper come out again.",
-        "Cosine at each layer's output against the size b of the bottleneck, in evaluation mode, against the BP signal in "
-        "training mode under other masks; crosses are published values.", bottleneck_figure(data),
+        "Cosine at each layer's output against the size b of the bottleneck, in evaluation mode, against the BP "
+        "signal in training mode under other masks; crosses are published values.", bottleneck_figure(data),
     )  # fmt: skip
     return Answer(tuple(sentences), (table,), (chart,), tuple(notes))
 
@@ -106,10 +106,10 @@ def panels(studies: All) -> Answer | None:
                 f"panel_{name}",
                 f"Panels, {words(name)}",
                 _hangs_on(found),
-                "The claim as declared comes first. Filled: a core row, in which a robust verdict must hold; 95% intervals "
-                "over seeds, tuning included, each of its row alone.",
+                "The claim as declared comes first. Filled: a core row, in which a robust verdict must hold; 95% "
+                "intervals over seeds, tuning included, each of its row alone.",
                 panel_figure(found),
-            )  # fmt: skip
+            )
         )
         tables.append(_panel_table(name, found))
     return Answer(tuple(sentences), tuple(tables), tuple(charts)) if tables else None
@@ -169,10 +169,10 @@ def ladder(studies: All) -> Answer | None:
     notes = [
         f"{count(int(spread['n_seeds'].max()), 'seed')} up to step 5, "
         + (f"{int(data['n_seeds'].max())} from step 6" if (data["step"] == "own_rate").any() else "and no step further")
-        + "; crosses are the first seed alone, which is all that a published table of one seed has. The last change is to "
-        "take the mean over seeds, with its interval.",
-        "The masked network keeps 24% of layer 2's weights and of the signal below it, as the bottleneck of 191 units did. "
-        "It has no tuned counterpart here; corrected_bottleneck has one.",
+        + "; crosses are the first seed alone, which is all that a published table of one seed has. The last change is "
+        "to take the mean over seeds, with its interval.",
+        "The masked network keeps 24% of layer 2's weights and of the signal below it, as the bottleneck of 191 "
+        "units did. It has no tuned counterpart here; corrected_bottleneck has one.",
         "From step 6 a validation split is set aside, and the output layer has the rate .03 for .0005.",
     ]
     return Answer(tuple(_steps_in_words(data, said)), (table,), (chart,), tuple(notes))
@@ -204,8 +204,8 @@ def _steps_in_words(data: pd.DataFrame, said: dict[str, str]) -> list[str]:
         step = str(own.abs().idxmax())
         before = means.loc[order[order.index(step) - 1], practice]
         lines.append(
-            f"{str(practice)[0].upper()}{str(practice)[1:]}: the largest change comes with step {order.index(step) + 1} "
-            f"({said[step].removeprefix('… ')}), from {signed(float(before), 3)} to "
+            f"{str(practice)[0].upper()}{str(practice)[1:]}: the largest change comes with step "
+            f"{order.index(step) + 1} ({said[step].removeprefix('… ')}), from {signed(float(before), 3)} to "
             f"{signed(float(means.loc[step, practice]), 3)}."
         )
     return lines
@@ -226,12 +226,14 @@ def taken_apart(studies: All) -> Answer | None:
     chart = Chart(
         "taken_apart", "Which part of the bottleneck prevents alignment?",
         _lowers_most(data), "Changes with 95% intervals over seeds, averaged over "
-        "the other factors, layer by layer.", ceiling_figure(data, "Which part of the bottleneck prevents alignment?", "layer"),
+        "the other factors, layer by layer.",
+        ceiling_figure(data, "Which part of the bottleneck prevents alignment?", "layer"),
     )  # fmt: skip
     return Answer(
         (
-            f"Layer 2's cosine is highest, {cosine_text(best['signal_cosine_2'])}, with {_cell_words(records, best)}, and "
-            f"lowest, {cosine_text(worst['signal_cosine_2'])}, with {_cell_words(records, worst)}.",
+            f"Layer 2's cosine is highest, {cosine_text(best['signal_cosine_2'])}, with "
+            f"{_cell_words(records, best)}, and lowest, {cosine_text(worst['signal_cosine_2'])}, with "
+            f"{_cell_words(records, worst)}.",
         ),
         (
             _effects("bottleneck_ceilings", data, "layer"),
@@ -239,9 +241,9 @@ def taken_apart(studies: All) -> Answer | None:
         ),
         (chart,),
         (
-            "The ceiling is the best cosine that any use of the layer's feedback could reach; the share says how much of "
-            "it the network learned to use. If a part lowers the cosine through the ceiling, the ceiling falls and the "
-            "share stays; if it keeps the network from learning, the share falls.",
+            "The ceiling is the best cosine that any use of the layer's feedback could reach; the share says how "
+            "much of it the network learned to use. If a part lowers the cosine through the ceiling, the ceiling "
+            "falls and the share stays; if it keeps the network from learning, the share falls.",
         ),
     )
 
@@ -251,7 +253,7 @@ def _lowers_most(data: pd.DataFrame) -> str:
     if mean.empty:
         return "What each part does, layer by layer."
     worst = str(mean["share"].idxmin())
-    return f"What lowers the share of the ceiling most: {words(worst)} {mean.loc[worst, 'to']}."
+    return f"What lowers the share of the ceiling most: {words(worst)} {level_text(mean.loc[worst, 'to'])}."
 
 
 def _cell_words(records: Records, row: dict[str, Any]) -> str:
@@ -297,11 +299,11 @@ def convolutions(studies: All) -> Answer | None:
             rows,
             data,
             len(factors),
-        )  # fmt: skip
+        )
     ]
     notes = [
-        "A locally connected block (no weight sharing) has the shapes, the feedback and the rank of a convolution, and a "
-        "kernel of its own at every position; so it has many times the parameters."
+        "A locally connected block (no weight sharing) has the shapes, the feedback and the rank of a convolution, "
+        "and a kernel of its own at every position; so it has many times the parameters."
     ]
     charts = []
     effects = findings.ceilings(records, FREEDOM, (1, 2, 3))
@@ -314,13 +316,13 @@ def convolutions(studies: All) -> Answer | None:
                 "A kernel of its own at every position raises cosine and ceiling.",
                 "Changes with 95% intervals over seeds, averaged over the other factors, block by block.",
                 ceiling_figure(effects, title, "block"),
-            )  # fmt: skip
+            )
         )
         tables.append(_effects("convolutions_ceilings", effects, "block"))
         notes.append(
             "A block that lacks freedom gains by a kernel of its own at every position in both ways: the signal that "
-            "back-propagation sends comes nearer to what its feedback can say (the ceiling), and it learns to use more of "
-            "that (the share)."
+            "back-propagation sends comes nearer to what its feedback can say (the ceiling), and it learns to use "
+            "more of that (the share)."
         )
     return Answer((), tuple(tables), tuple(charts), tuple(notes))
 
@@ -352,8 +354,8 @@ def accuracy(studies: All) -> Answer | None:
             f"{interval_text(slope.interval, 2)} ({count(result.n_seeds, 'seed')})."
         )
     note = (
-        "Practices change rates, noise and capacity as well as angles, so the first sentence is no effect of alignment; "
-        "the study dose_response, which imposes the angle, is."
+        "Practices change rates, noise and capacity as well as angles, so the first sentence is no effect of "
+        "alignment; the study dose_response, which imposes the angle, is."
     )
     return Answer(tuple(lines), notes=(note,))
 
@@ -376,8 +378,8 @@ def defects(studies: All) -> Answer | None:
         worst = rows_of(data.iloc[[int(data["change"].abs().argmax())]])[0]
         where = f"layer {worst['layer']}" if worst["layer"] != "output" else "at the output"
         sentences.append(
-            f"The largest that a way of measuring adds to a cosine is {signed(worst['change'], 3)}: {words(worst['measured'])}, "
-            f"{where} of the network with {words(worst['trained'])}."
+            f"The largest that a way of measuring adds to a cosine is {signed(worst['change'], 3)}: "
+            f"{words(worst['measured'])}, {where} of the network with {words(worst['trained'])}."
         )
         seeds = count(int(data["seeds"].max()), "seed")
         tables.append(
@@ -388,18 +390,18 @@ def defects(studies: All) -> Answer | None:
                 rows,
                 data,
                 2,
-            )  # fmt: skip
+            )
         )
         notes.append(
-            "At the output the two gradients are one and the same, so that any cosine below 1 there is the defect itself. "
-            "Ways that change no cosine by .0005 are left out."
+            "At the output the two gradients are one and the same, so that any cosine below 1 there is the defect "
+            "itself. Ways that change no cosine by .0005 are left out."
         )
     name = "corrected_bottleneck"
     if name in studies:
         samples, seeds_sd = findings.spreads(studies[name])
         notes.append(
-            f"One seed: in {name} the cosine's standard deviation over the samples of one network is {samples:.3f} (median "
-            f"over arms and layers), that over seeds {seeds_sd:.3f}. The first is what tables of one seed print; only the "
-            "second says how far another network may be."
+            f"One seed: in {name} the cosine's standard deviation over the samples of one network is {samples:.3f} "
+            f"(median over arms and layers), that over seeds {seeds_sd:.3f}. The first is what tables of one seed "
+            "print; only the second says how far another network may be."
         )
     return Answer(tuple(sentences), tuple(tables), (), tuple(notes)) if sentences or notes else None
