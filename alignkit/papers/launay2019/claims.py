@@ -19,7 +19,7 @@ from alignkit.settings.data import Images
 from alignkit.text import ABSENT, change, change_interval, count, listed, number
 
 UNGRADED = "ungraded"
-PILOTED = "rates come from a pilot, so tuning is in no interval"
+PILOTED = "rates come from a pilot on other seeds, so that tuning is in no interval"
 
 
 def claim_rows(studies: All) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ def _reason(judged: Judged) -> str:
     if verdict.verdict == "undecided":
         return verdict.reason
     if judged.records.study.tuning is None:
-        return "; ".join(part for part in (PILOTED, _elsewhere(judged)) if part)
+        return "; ".join(part for part in ("piloted", _elsewhere(judged)) if part)
     parts = [verdict.grade_reason, *verdict.depends]
     if not verdict.depends and verdict.level_effects:
         sizes = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -83,7 +83,7 @@ def ceiling_figure(table: pd.DataFrame, title: str, layer_word: str) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def ladder_figure(table: pd.DataFrame, steps: Sequence[str]) -> Figure:
+def ladder_figure(table: pd.DataFrame, short: Mapping[str, str]) -> Figure:
     """What each practice does to the cosine, step by step from the released protocol to the corrected one."""
     practices = list(dict.fromkeys(table["practice"]))
     order = list(dict.fromkeys(table["step"]))
@@ -108,8 +108,9 @@ def ladder_figure(table: pd.DataFrame, steps: Sequence[str]) -> Figure:
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=4)
     for axes in grid[:, 0]:
-        axes.set_yticks(range(len(order)), [f"{place + 1}" for place in range(len(order))])
-        axes.set_ylabel("step")
+        axes.set_yticks(range(len(order)), [f"{place} {short[step]}" for place, step in enumerate(order, start=1)])
+    for axes in list(grid.flat)[max(0, len(practices) - columns) : len(practices)]:
+        axes.set_xlabel("change of the cosine")
     handles = [
         Line2D([], [], color=SERIES_COLOURS[0], marker="o", ms=4.5, label="mean over seeds, 95% interval"),
         Line2D(

@@ -261,6 +261,12 @@ PROTOCOLS = {
     "own_feedback": "feedback of its own for each layer",
 }
 """The steps of the ladder that have the released rates, from the first to the last."""
+SHORT = {
+    "released": "released", "feedback_everywhere": "+ layer 1", "one_mode": "+ one mode",
+    "shared_masks": "+ same masks", "own_feedback": "+ own feedback", "own_rate": "+ own rate",
+    "batch_statistics": "batch statistics", "weight_gradient": "weight gradient",
+}  # fmt: skip
+"""The steps in few words."""
 TUNED = {
     "own_rate": ("a rate of its own for each arm and seed", "signal_cosine", "eval"),
     "batch_statistics": ("… measured under batch statistics", "signal_cosine", "batch"),

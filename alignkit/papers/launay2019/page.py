@@ -118,7 +118,7 @@ def _render(
     ]  # fmt: skip
     grades = {name: meaning for name, meaning in GRADES.items() if any(row["grade"] == name for row in rows)}
     if any(row["grade"] == UNGRADED for row in rows):
-        grades[UNGRADED] = f"{PILOTED}, or the records answer the claim in too few ways"
+        grades[UNGRADED] = f"{PILOTED} (piloted), or the records answer the claim in too few ways"
     shown = {row["verdict"] for row in rows}
     return environment.get_template("page_of_paper.html").render(
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -157,8 +157,8 @@ def what_ran(studies: All) -> Answer:
     text = [tuple(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()) for row in rows]
     numeric = frozenset({"epochs", "training images", "seeds", "runs", "missing", "diverged", "minutes of one core"})
     table = Table(
-        "what_ran", "The studies, what their claims are judged by, and how their rates were found.", tuple(map(str, frame)),
-        tuple(text), frame, numeric,
+        "what_ran", "The studies, what their claims are judged by, and how their rates were found.",
+        tuple(map(str, frame)), tuple(text), frame, numeric,
     )  # fmt: skip
     note = "Pilots are not counted. The page is made from the records beside it by alignkit paper, without training."
     return Answer((), (table,), notes=(note,))

@@ -163,7 +163,7 @@ def ladder(studies: All) -> Answer | None:
     chart = Chart(
         "ladder", "From the released protocol to the corrected one", _largest_steps(data, said),
         "Right of zero: the practice aligns better. Steps are numbered as in the table.",
-        ladder_figure(data, list(dict.fromkeys(data["step"]))),
+        ladder_figure(data, findings.SHORT),
     )  # fmt: skip
     spread = data[data["step"] == "own_feedback"]
     notes = [
