@@ -308,7 +308,7 @@ def ladder_values(studies: All) -> pd.DataFrame:
         before = pd.concat([own, kept]) if len(kept) else own
         rows.append(before.assign(step=step))
     corrected = studies.get("corrected_fc")
-    if corrected is not None and not corrected.missing:
+    if corrected is not None and corrected.study.tuning is not None and not corrected.missing:
         rows += [_tuned_values(corrected, step, response, mode) for step, (_, response, mode) in TUNED.items()]
     return pd.concat(rows, ignore_index=True)
 

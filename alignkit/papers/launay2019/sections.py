@@ -77,7 +77,10 @@ def bottleneck(studies: All) -> Answer | None:
             f"{number(100 * float(everywhere['test_accuracy'].mean()), 1)}%."
         )
     chart = Chart(
-        "bottleneck", "The published bottleneck", "The figures of the paper come out again.",
+        "bottleneck", "The published bottleneck", (
+            f"Cosines lie {number(cosine, 3)} from the paper's, in the median." if known
+            else "Cosines by size of the bottleneck."
+        ),
         "Cosine at each layer's output against the size b of the bottleneck, in evaluation mode, against the BP "
         "signal in training mode under other masks; crosses are published values.", bottleneck_figure(data),
     )  # fmt: skip
@@ -179,7 +182,11 @@ def ladder(studies: All) -> Answer | None:
 
 
 def _step_cell(row: dict[str, Any]) -> str:
-    return "=" if row["same"] else f"{signed(row['mean'], 3)} {interval_text((row['low'], row['high']), 3)}"
+    return "=" if row["same"] else _step_size(row)
+
+
+def _step_size(row: dict[str, Any]) -> str:
+    return f"{signed(row['mean'], 3)} {interval_text((row['low'], row['high']), 3)}"
 
 
 def _moves(data: pd.DataFrame) -> pd.DataFrame:
@@ -196,17 +203,16 @@ def _largest_steps(data: pd.DataFrame, said: dict[str, str]) -> str:
 
 
 def _steps_in_words(data: pd.DataFrame, said: dict[str, str]) -> list[str]:
-    moves, means = _moves(data), data.pivot(index="step", columns="practice", values="mean")
-    order = list(dict.fromkeys(data["step"]))
+    moves, order = _moves(data), list(dict.fromkeys(data["step"]))
     lines = []
-    for practice in dict.fromkeys(data["practice"]):
+    for practice, rows in data.groupby("practice", sort=False):
         own = moves[practice].dropna()
         step = str(own.abs().idxmax())
-        before = means.loc[order[order.index(step) - 1], practice]
+        at = {row["step"]: row for row in rows_of(rows)}
+        before, after = at[order[order.index(step) - 1]], at[step]
         lines.append(
             f"{str(practice)[0].upper()}{str(practice)[1:]}: the largest change comes with step "
-            f"{order.index(step) + 1} ({said[step].removeprefix('… ')}), from {signed(float(before), 3)} to "
-            f"{signed(float(means.loc[step, practice]), 3)}."
+            f"{order.index(step) + 1} ({said[step].removeprefix('… ')}), from {_step_size(before)} to {_step_size(after)}."
         )
     return lines
 
@@ -237,7 +243,7 @@ def taken_apart(studies: All) -> Answer | None:
         ),
         (
             _effects("bottleneck_ceilings", data, "layer"),
-            Table.of(cells, name="bottleneck_cells", caption="All cells: cosine, ceiling and share by layer."),
+            _cells(records, cells),
         ),
         (chart,),
         (
@@ -254,6 +260,22 @@ def _lowers_most(data: pd.DataFrame) -> str:
         return "What each part does, layer by layer."
     worst = str(mean["share"].idxmin())
     return f"What lowers the share of the ceiling most: {words(worst)} {level_text(mean.loc[worst, 'to'])}."
+
+
+def _cells(records: Records, data: pd.DataFrame) -> Table:
+    factors = list(records.factors)
+    rows = [
+        [
+            *(str(level_text(row[name])) for name in factors),
+            *(_of_ceiling(row[f"signal_cosine_{k}"], row[f"ceiling_cosine_{k}"]) for k in (1, 2, 3)),
+            number(row["test_accuracy"], 1),
+        ]
+        for row in rows_of(data)
+    ]
+    head = [*map(words, factors), "layer 1", "layer 2", "layer 3", "test accuracy, %"]
+    return _table(
+        "bottleneck_cells", "All cells: cosine, of its ceiling, mean over seeds.", head, rows, data, len(factors)
+    )
 
 
 def _cell_words(records: Records, row: dict[str, Any]) -> str:
@@ -313,7 +335,7 @@ def convolutions(studies: All) -> Answer | None:
             Chart(
                 name,
                 title,
-                "A kernel of its own at every position raises cosine and ceiling.",
+                _freedom_words(effects),
                 "Changes with 95% intervals over seeds, averaged over the other factors, block by block.",
                 ceiling_figure(effects, title, "block"),
             )
@@ -325,6 +347,14 @@ def convolutions(studies: All) -> Answer | None:
             "more of that (the share)."
         )
     return Answer((), tuple(tables), tuple(charts), tuple(notes))
+
+
+def _freedom_words(effects: pd.DataFrame) -> str:
+    own = effects[effects["factor"] == "weight_sharing"]
+    if own.empty:
+        return "What freedom does to each block."
+    changes = listed(f"{signed(row['signal_cosine'], 2)} at block {row['layer']}" for row in rows_of(own))
+    return f"With a kernel of its own at every position, the cosine changes by {changes}."
 
 
 def _of_ceiling(cosine: float, ceiling: float) -> str:
