@@ -268,7 +268,7 @@ def _graded(panel: Panel, verdict: Verdict, p: float, *, alpha: float, share: fl
         if answer.question.core and answer.verdict != verdict.verdict
     )  # fmt: skip
     if opposite:
-        reason = f"the opposite holds {listed(opposite)}"
+        reason = f"the opposite holds in another row: {listed(opposite)}"
         return replace(panel, grade="contested", reason=reason, p_robust=p, opposite=opposite, fails=fails)
     if p < alpha:
         return replace(panel, grade="robust", reason=f"holds in all {len(core)} core rows", p_robust=p)

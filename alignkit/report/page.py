@@ -11,6 +11,8 @@ import jinja2
 from markupsafe import Markup
 
 from alignkit.claims.analysis import IMPOSED, Analysis, analyse
+from alignkit.claims.panel import GRADES
+from alignkit.claims.reading import UNGRADED, floor_note, grade_name, simultaneous_interval
 from alignkit.claims.revision import notice
 from alignkit.claims.verdict import VERDICTS, Verdict
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing, to_json, to_markdown
@@ -57,7 +59,12 @@ BADGES = {
     "undecided": "?",
     "no evidence": "?",
     "not identifiable": "=",
+    "robust": "●",
+    "conditional": "◐",
+    "contested": "⇄",
+    "ungraded": "○",
 }
+GRADE_MEANINGS = {**GRADES, UNGRADED: "the records answer the claim in too few ways to grade it"}
 
 
 def write_report(
@@ -144,8 +151,12 @@ def render(
         title=study.title or study.name,
         study=study,
         notice=notice(study.claims),
-        summary=summary(analysis),
-        verdicts=[_verdict_context(verdict) for verdict in analysis.verdicts],
+        lead=_lead(analysis),
+        summary=summary(analysis)[1:],
+        first_screen=results.first_screen(analysis),
+        effects_are=_effects_are(analysis),
+        grade_meanings=GRADE_MEANINGS,
+        verdicts=[_verdict_context(verdict, analysis.family_size) for verdict in analysis.verdicts],
         verdict_meanings=VERDICTS,
         badges=BADGES,
         recommendations=[_recommendation_context(entry) for entry in analysis.recommendations],
@@ -162,6 +173,21 @@ def render(
         diagnostics=method.diagnostics(analysis),
         options=method.options(analysis),
     )
+
+
+def _lead(analysis: Analysis) -> list[str]:
+    """The claims in a sentence, and what makes all of them preliminary."""
+    found = summary(analysis)[:1]
+    if analysis.missing:
+        found.append(f"{count(analysis.missing, 'planned run')} still missing: all of this is preliminary.")
+    return found
+
+
+def _effects_are(analysis: Analysis) -> str:
+    """What the effects of the first table are of, said once."""
+    responses = dict.fromkeys(label_of(verdict.claim.response) for verdict in analysis.verdicts)
+    which = "the claim's own measure" if len(responses) > 1 else f"the {next(iter(responses), '')}"
+    return f"Effect: change of {which}, from the first level to the second."
 
 
 def summary(analysis: Analysis) -> list[str]:
@@ -282,7 +308,7 @@ def declaration(records: Records | Analysis) -> list[str]:
 
 def _tables(analysis: Analysis) -> list[Table]:
     found = [
-        *([results.verdict_table(analysis.verdicts)] if analysis.verdicts else []),
+        *([results.verdict_table(analysis.verdicts, family_size=analysis.family_size)] if analysis.verdicts else []),
         *([results.recommendation_table(analysis.recommendations)] if analysis.recommendations else []),
         *results.effect_tables(analysis),
         results.final_table(analysis),
@@ -291,8 +317,9 @@ def _tables(analysis: Analysis) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def _verdict_context(verdict: Verdict) -> dict[str, Any]:
+def _verdict_context(verdict: Verdict, family_size: int) -> dict[str, Any]:
     response = verdict.claim.response
+    together = simultaneous_interval(verdict, family_size=family_size)
     return {
         "claim": verdict.claim,
         "verdict": verdict.verdict,
@@ -302,8 +329,11 @@ def _verdict_context(verdict: Verdict) -> dict[str, Any]:
         "rule": rule_name(verdict.claim.rule),
         "effect": change(verdict.estimate, response),
         "interval": change_interval(verdict.interval, response),
+        "grade": grade_name(verdict),
+        "together": change_interval(together, response),
         "p": deciding_p(verdict),
         "seeds": str(verdict.n_seeds) if verdict.n_seeds else ABSENT,
+        "floor": floor_note(verdict),
         "notes": [*([verdict.learning_rates] if verdict.learning_rates else []), *verdict.warnings],
     }
 
