@@ -13,10 +13,11 @@ import pandas as pd
 
 from alignkit.claims.effects import DesignEffects, crossed_streams, design_effects, varying_factors
 from alignkit.claims.fit import Method, fit
+from alignkit.claims.panel import Panel
 from alignkit.claims.recommendations import recommendations
 from alignkit.claims.tables import claim_factors, claim_table
 from alignkit.claims.verdict import Verdict
-from alignkit.claims.verdicts import evaluate, family_size, without_each_seed
+from alignkit.claims.verdicts import evaluate, family_size, panels_of, without_each_seed
 from alignkit.errors import AnalysisError
 from alignkit.records.registration import Registration
 from alignkit.records.rows import at_the_end, curves, final_by_layer, layers_of, rows_of, summarised, until
@@ -234,6 +235,11 @@ class Analysis:
     def claim_factors(self, claim: Claim) -> tuple[str, ...]:
         """The factors that make a cell of a claim's design."""
         return claim_factors(self.records, claim)
+
+    @property
+    def panels(self) -> list[Panel]:
+        """Each claim's panel with its grade, in the order of `verdicts`."""
+        return panels_of(self.records)
 
     @property
     def family_size(self) -> int:

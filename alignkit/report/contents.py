@@ -12,6 +12,7 @@ from alignkit.report.sections.equal_loss import equal_loss
 from alignkit.report.sections.mediation import mediation
 from alignkit.report.sections.model import model
 from alignkit.report.sections.model_comparison import model_comparison
+from alignkit.report.sections.panels import panels
 from alignkit.report.sections.phases import phases
 from alignkit.report.sections.power import power
 from alignkit.report.sections.robustness import robustness, specifications
@@ -19,6 +20,7 @@ from alignkit.report.sections.thresholds import thresholds
 from alignkit.report.sections.variance import variance
 
 ALWAYS: tuple[Question, ...] = (
+    Question("panels", "What the verdicts hang on", panels),
     Question("model", "What alignment depends on", model),
     Question("phases", "When alignment comes", phases),
     Question("thresholds", "Is there a width below which alignment fails?", thresholds),

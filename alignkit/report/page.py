@@ -98,8 +98,8 @@ def write_report(
     drawn, absent = charts(analysis, own_figures)
     answers, unanswered = answered(analysis, full=full, more=own_sections)
     own_tables = _tables(analysis)
-    tables = [*own_tables, *(table for _, answer in answers for table in answer.tables)]
-    every_chart = [*drawn, *(chart for _, answer in answers for chart in answer.charts)]
+    tables = [*own_tables, *(table for _, answer in answers for table in answer.every_table)]
+    every_chart = [*drawn, *(chart for _, answer in answers for chart in answer.every_chart)]
     if sections or figures:
         outside.require_different("table", tables)
         outside.require_different("chart", every_chart)
@@ -400,6 +400,15 @@ def _section_context(question: Question, answer: Answer, inline: dict[str, dict[
         "tables": answer.tables,
         "figures": [inline[chart.name] for chart in answer.charts],
         "notes": answer.notes,
+        "folds": [
+            {
+                "title": fold.title,
+                "tables": fold.tables,
+                "notes": fold.notes,
+                "figures": [inline[chart.name] for chart in fold.charts],
+            }
+            for fold in answer.folds
+        ],
     }
 
 
