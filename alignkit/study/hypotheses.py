@@ -89,6 +89,18 @@ def family_of(study: Study) -> tuple[int, int]:
     return len(claims), sum(len(moderator_hypotheses(claim, study)) for claim in claims)
 
 
+def seeds_for_panels(study: Study, alpha: float = 0.05) -> int:
+    """The fewest seeds with which a verdict of the confirmatory family, and a contradiction in a panel, can be shown.
+
+    0 where no claim is confirmatory. The exact test needs 2^(1 - n) < alpha / (claims and hypotheses), and a row of a
+    panel that says the opposite 2^-n <= alpha / claims, one-sided.
+    """
+    claims, hypotheses = family_of(study)
+    if not claims:
+        return 0
+    return max(minimum_seeds(claims + hypotheses, alpha), math.ceil(math.log2(claims / alpha)))
+
+
 def panel_notes(study: Study) -> tuple[str, ...]:
     """What the panels of a study's claims will be, a line each, and what they need."""
     if not study.claims:
@@ -109,9 +121,9 @@ def panel_notes(study: Study) -> tuple[str, ...]:
         notes.append(f"Claim {claim.name}: {count(len(graded), 'graded row')}. Core: {listed(core)}{beside}")
     claims, hypotheses = family_of(study)
     if claims:
-        size, seeds = claims + hypotheses, len(study.seed_list)
+        seeds = len(study.seed_list)
         with_moderators = f" and {count(hypotheses, 'hypothesis', 'hypotheses')} on moderators" if hypotheses else ""
-        needed = max(minimum_seeds(size), math.ceil(math.log2(claims / 0.05)))
+        needed = seeds_for_panels(study)
         notes.append(
             f"The confirmatory family has {count(claims, 'claim')}{with_moderators}: verdicts and panels need "
             f"{count(needed, 'seed')} or more; the study has {seeds}"
