@@ -12,14 +12,6 @@ from alignkit.stats.contrasts.arrays import EXACT_UP_TO
 from alignkit.stats.contrasts.paired import paired_test
 from alignkit.text import change, count, listed, p_relation, sentence
 
-UNGRADED = "ungraded"
-GRADED_VERDICTS = ("supported", "refuted", "equivalent")
-
-
-def grade_name(verdict: Verdict) -> str:
-    """The grade of a verdict, "ungraded" where its panel gave none; empty where there is no verdict to grade."""
-    return (verdict.grade or UNGRADED) if verdict.verdict in GRADED_VERDICTS else ""
-
 
 def hangs_on(verdict: Verdict) -> str:
     """What a verdict hangs on, for one cell of a table: its panel first, then the levels of its moderators."""

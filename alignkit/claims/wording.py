@@ -56,6 +56,7 @@ def to_markdown(entries: list[dict[str, Any]]) -> str:
                 f"({effect_text(held_out['effect'], held_out['interval'], response)})"
             )
         lines += [f"- **{entry['practice']}** — *{standing(entry)}*. {entry['summary']}"]
+        lines += [f"  It hangs on this: {entry['hangs_on']}"] if entry["grade"] else []
         lines += [f"  {'; '.join(effects)}."] + ([f"  {'; '.join(sure)}."] if sure else [])
         lines += [f"  Scope: {scope_text(entry['scope'])}."]
         lines += [f"  {caveat[0].upper()}{caveat[1:]}." for caveat in entry["caveats"]]

@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from alignkit.claims.analysis import IMPOSED, Analysis, analyse
 from alignkit.claims.panel import GRADES
-from alignkit.claims.reading import UNGRADED, floor_note, grade_name, simultaneous_interval
+from alignkit.claims.reading import floor_note, simultaneous_interval
 from alignkit.claims.revision import notice
-from alignkit.claims.verdict import VERDICTS, Verdict
+from alignkit.claims.verdict import UNGRADED, VERDICTS, Verdict, grade_name
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing, to_json, to_markdown
 from alignkit.columns import GAP, label_of
 from alignkit.figures.chart import Chart

@@ -9,8 +9,8 @@ import pandas as pd
 
 from alignkit.claims.analysis import Analysis
 from alignkit.claims.effects import DesignEffects
-from alignkit.claims.reading import grade_name, hangs_on, seed_note, simultaneous_interval
-from alignkit.claims.verdict import Verdict, verdict_frame
+from alignkit.claims.reading import hangs_on, seed_note, simultaneous_interval
+from alignkit.claims.verdict import Verdict, grade_name, verdict_frame
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing
 from alignkit.columns import LAYERS, label_of
 from alignkit.report.tables import Table

@@ -13,13 +13,12 @@ from synthetic import grid, synthetic_records
 from alignkit.claims.moderation import LevelEffect
 from alignkit.claims.reading import (
     floor_note,
-    grade_name,
     hangs_on,
     on_moderators,
     seed_note,
     simultaneous_interval,
 )
-from alignkit.claims.verdict import Verdict
+from alignkit.claims.verdict import Verdict, Verdicts, grade_name
 from alignkit.claims.verdicts import evaluate
 from alignkit.claims.wording import advice
 
@@ -112,3 +111,11 @@ def test_only_what_is_robust_or_has_its_conditions_is_recommended(
     assert advice(one, "supported", None, changes=False).startswith("Recommended") == recommended
     contradicted = advice(one, "supported", None, changes=False, contradicted=True)
     assert not contradicted.startswith("Recommended")
+
+
+def test_grades_are_in_the_notebook_and_in_one_line(verdict: Verdict) -> None:
+    one = graded(verdict, "robust", "holds in all 10 core rows")
+    assert repr(one).startswith("Verdict(norm: supported, robust")
+    html = Verdicts([one, dataclasses.replace(verdict, verdict="undecided")])._repr_html_()
+    assert html.count(">robust<") == 1 and "holds in all 10 core rows" in html
+    assert html.count('class="alignkit-badge"') == 3  # of what is undecided there is no grade

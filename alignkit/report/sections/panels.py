@@ -9,8 +9,8 @@ import pandas as pd
 from alignkit.claims.analysis import Analysis
 from alignkit.claims.panel import Answer as PanelAnswer
 from alignkit.claims.panel import Panel, panel_frame
-from alignkit.claims.reading import grade_name, hangs_on
-from alignkit.claims.verdict import Verdict
+from alignkit.claims.reading import hangs_on
+from alignkit.claims.verdict import Verdict, grade_name
 from alignkit.columns import label_of
 from alignkit.figures.panel import chart, kind_of
 from alignkit.report.section import Answer, Fold

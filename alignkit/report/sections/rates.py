@@ -7,7 +7,7 @@ from math import isfinite
 import pandas as pd
 
 from alignkit.claims.analysis import Analysis
-from alignkit.claims.over_rates import Shift, over_rates, shift_between
+from alignkit.claims.over_rates import Shift, shift_between
 from alignkit.claims.verdict import Verdict
 from alignkit.columns import digits_of, label_of
 from alignkit.errors import AnalysisError
@@ -65,13 +65,13 @@ def _gaps(tables: list[pd.DataFrame]) -> list[str]:
 
 
 def _curves(analysis: Analysis, verdict: Verdict) -> pd.DataFrame:
-    own = over_rates(analysis.records, verdict.claim)
+    own = analysis.over_rates(verdict.claim)
     if not own["mean"].notna().any():
         raise AnalysisError("there is no rate at which all runs of an arm have a value")
     score = VALIDATION[not analysis.every_run["validation_accuracy"].notna().any()]
     if verdict.claim.response == score:
         return own
-    return pd.concat([own, over_rates(analysis.records, verdict.claim, response=score)], ignore_index=True)
+    return pd.concat([own, analysis.over_rates(verdict.claim, response=score)], ignore_index=True)
 
 
 def _differences(curves: pd.DataFrame, verdict: Verdict) -> dict[float, float]:

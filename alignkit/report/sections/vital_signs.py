@@ -8,11 +8,7 @@ from math import isfinite
 import pandas as pd
 
 from alignkit.claims.analysis import Analysis
-from alignkit.claims.tables import claim_table
 from alignkit.errors import AnalysisError
-from alignkit.records.tuning import at_best
-from alignkit.records.vital_signs import FLOOR_RATIO, LEAST_STABILITY, MOST_UNDEFINED
-from alignkit.records.vital_signs import vital_signs as signs_of
 from alignkit.report.section import Answer, Fold
 from alignkit.report.tables import Table
 from alignkit.stats.tables.levels import level_column
@@ -27,7 +23,7 @@ def vital_signs(analysis: Analysis) -> Answer | None:
     if not analysis.recorded("gradient_norm") or not analysis.recorded("teaching_norm"):
         return None
     taught = [rule for rule in analysis.rules if rule != "bp"]
-    signs = signs_of(at_best(analysis.records))
+    signs = analysis.vital_signs()
     signs = signs[signs["rule"].isin(taught)].reset_index(drop=True)
     if signs.empty:
         return None
@@ -35,7 +31,7 @@ def vital_signs(analysis: Analysis) -> Answer | None:
     return Answer(
         (*(_certificate(signs[signs["rule"] == rule], rule) for rule in taught if (signs["rule"] == rule).any()),
          *_seeds(analysis)),
-        tuple(tables), notes=_notes(analysis), folds=(Fold("Every cell and layer", (_each(signs),)),),
+        tuple(tables), notes=_notes(analysis, signs), folds=(Fold("Every cell and layer", (_each(signs),)),),
     )  # fmt: skip
 
 
@@ -43,7 +39,8 @@ def _certificate(signs: pd.DataFrame, rule: str) -> str:
     solid, layers = int((signs["ground"] == SOLID).sum()), len(signs)
     cells = signs.groupby("cell")["ground"].apply(lambda grounds: (grounds == SOLID).all())
     if solid == layers:
-        return f"{rule_name(rule)}: every cosine stands on solid ground ({count(layers, 'layer')}, {count(len(cells), 'cell')})."
+        where = f"{count(layers, 'layer')}, {count(len(cells), 'cell')}"
+        return f"{rule_name(rule)}: every cosine stands on solid ground ({where})."
     return (
         f"{rule_name(rule)}: {solid} of {count(layers, 'layer')} stand on solid ground, and in {int(cells.sum())} of "
         f"{count(len(cells), 'cell')} every layer does."
@@ -56,18 +53,19 @@ def _seeds(analysis: Analysis) -> tuple[str, ...]:
         return ()
     enough = "" if analysis.n_seeds >= needed else ": too few"
     return (
-        f"The verdicts and panels of this study need {count(needed, 'seed')} or more; it has {analysis.n_seeds}{enough}.",
+        f"The verdicts and panels of this study need {count(needed, 'seed')} or more; it has "
+        f"{analysis.n_seeds}{enough}.",
     )
 
 
-def _notes(analysis: Analysis) -> tuple[str, ...]:
+def _notes(analysis: Analysis, signs: pd.DataFrame) -> tuple[str, ...]:
     tuned = "Of each seed the run at its best rate, at" if analysis.study.tuning is not None else "At"
-    notes = [
-        f"{tuned} the end of training. Not solid is what has: a norm within {FLOOR_RATIO:,.0f} times of the smallest "
-        f"normal number; a BP signal that the activations' rounding swallows; more than {MOST_UNDEFINED:.0%} of samples "
-        f"without a direction; halves of the probe whose BP gradients agree by a cosine below {LEAST_STABILITY:g}; or "
-        "no accuracy above that of frozen hidden layers. What was not measured is not held against a cosine.",
-    ]
+    notes = [f"{tuned} the end of training. {analysis.not_solid}"]
+    if signs["ground"].str.contains("halves of the probe").any():
+        notes.append(
+            "Halves that disagree concern the weight gradient, which is taken over the whole probe batch: there it is "
+            "mostly of the samples at hand. Angles at h and z are means over single samples, and do not rest on it."
+        )
     if "shallow" not in analysis.study.rules:
         notes.append(
             "Frozen hidden layers (rule shallow) did not run, so whether the hidden layers learned is not known."
@@ -98,7 +96,7 @@ def _by_claim(analysis: Analysis, signs: pd.DataFrame) -> list[Table]:
     rows = []
     for verdict in analysis.verdicts:
         try:
-            table = claim_table(analysis.records, verdict.claim)
+            table = analysis.claim_rows(verdict.claim)
         except AnalysisError:
             continue
         of_rule = signs[signs["rule"] == verdict.claim.rule]
@@ -109,7 +107,15 @@ def _by_claim(analysis: Analysis, signs: pd.DataFrame) -> list[Table]:
             own = of_rule[of_rule["cell"].isin(set(table.loc[arms == level, "cell"]))]
             if len(own):
                 solid = int((own["ground"] == SOLID).sum())
-                rows.append({"claim": verdict.claim.name, "arm": level, "solid": solid, "layers": len(own)})
+                rows.append(
+                    {
+                        "claim": verdict.claim.name,
+                        "arm": level,
+                        "solid": solid,
+                        "layers": len(own),
+                        "share": solid / len(own),
+                    }
+                )
     if not rows:
         return []
     caption = "How many of the layers that each claim compares stand on solid ground, arm by arm."
@@ -118,7 +124,7 @@ def _by_claim(analysis: Analysis, signs: pd.DataFrame) -> list[Table]:
             ("claim", lambda row: str(row["claim"])),
             ("arm", lambda row: str(row["arm"])),
             ("solid", lambda row: f"{row['solid']} of {row['layers']}"),
-            ("share", lambda row: f"{row['solid'] / row['layers']:.0%}"),
+            ("share", lambda row: f"{row['share']:.0%}"),
         ])
     ]  # fmt: skip
 
