@@ -13,7 +13,7 @@ from alignkit.study.plan import expand
 
 IDS = {  # of every run under seed 0, without tuned rates
     "dose_response": "163cf4e707109add",
-    "quick": "0babaed03f0c68fb",
+    "quick": "273607d13a539936",
     "launay2019/as_published_fc": "f5f2d6b3aac57b29",
     "launay2019/convolutions": "9d4f7951983f3236",
 }
