@@ -51,7 +51,7 @@ def test_the_floor_of_p_is_named_there_alone(verdict: Verdict) -> None:
     assert verdict.p == 2.0**-7  # all eight seeds agree
     assert "with 8 seeds no smaller is possible" in floor_note(verdict)
     assert floor_note(dataclasses.replace(verdict, p=2.0**-6)) == ""
-    assert floor_note(dataclasses.replace(verdict, p=float("nan"))) == ""
+    assert floor_note(dataclasses.replace(verdict, p_adjusted=float("nan"))) == ""  # nothing was judged by it
     assert floor_note(dataclasses.replace(verdict, n_seeds=20, p=1e-5)) == ""  # drawn, not enumerated
 
 

@@ -149,4 +149,7 @@ def _each(signs: pd.DataFrame) -> Table:
 
 
 def _norm(value: float) -> str:
-    return f"{value:.2g}" if isfinite(value) else ABSENT
+    """Two digits, and powers of ten only where a number would be unreadable without."""
+    if not isfinite(value):
+        return ABSENT
+    return f"{value:,.0f}" if 100 <= value < 1e5 else f"{value:.2g}"
