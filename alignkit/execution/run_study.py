@@ -198,7 +198,7 @@ def study_plan(
     """What a study would run: its cells, its runs and their settings, with tuned `rates` where there are any.
 
     >>> study_plan("quick")
-    Plan('quick': 7,590 runs, 43 cells, 16 seeds and 3 held out, rules bp, dfa and shallow)
+    Plan('quick': 5,886 runs, 43 cells, 12 seeds and 3 held out, rules bp, dfa and shallow)
     """
     source = study if isinstance(study, StudySource) else open_study(study)
     return expand(source.study, fingerprint=loading.fingerprint, rates=rates, source=str(source.path))

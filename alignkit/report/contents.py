@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from alignkit.claims.analysis import Analysis
 from alignkit.errors import AnalysisError
 from alignkit.report.section import Answer, Question
+from alignkit.report.sections.cells import cells
+from alignkit.report.sections.configurations import configurations
 from alignkit.report.sections.dose import dose
 from alignkit.report.sections.equal_loss import equal_loss
 from alignkit.report.sections.mediation import mediation
@@ -17,6 +19,7 @@ from alignkit.report.sections.phases import phases
 from alignkit.report.sections.power import power
 from alignkit.report.sections.rates import rates
 from alignkit.report.sections.robustness import robustness, specifications
+from alignkit.report.sections.stakes import stakes
 from alignkit.report.sections.thresholds import thresholds
 from alignkit.report.sections.variance import variance
 from alignkit.report.sections.vital_signs import vital_signs
@@ -25,6 +28,9 @@ ALWAYS: tuple[Question, ...] = (
     Question("panels", "What the verdicts hang on", panels),
     Question("rates", "Over the learning rate", rates),
     Question("vital_signs", "Is there anything to measure?", vital_signs),
+    Question("configurations", "Which configurations may be the best", configurations),
+    Question("cells", "How far effects differ between cells", cells),
+    Question("stakes", "What these angles are worth in accuracy", stakes),
     Question("model", "What alignment depends on", model),
     Question("phases", "When alignment comes", phases),
     Question("thresholds", "Is there a width below which alignment fails?", thresholds),

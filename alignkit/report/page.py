@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from alignkit.claims.analysis import IMPOSED, Analysis, analyse
+from alignkit.claims.configurations import configuration_entries, configurations_markdown
 from alignkit.claims.panel import GRADES
 from alignkit.claims.reading import floor_note, simultaneous_interval
 from alignkit.claims.revision import notice
@@ -113,9 +114,11 @@ def write_report(
     for table in tables:
         files[out_dir / "tables" / f"{table.name}.csv"] = table.to_csv().encode()
         files[out_dir / "tables" / f"{table.name}.tex"] = table.to_latex().encode()
-    files[out_dir / "recommendations.json"] = to_json(analysis.recommendations).encode()
+    whole = configuration_entries(records)
+    files[out_dir / "recommendations.json"] = to_json([*analysis.recommendations, *whole]).encode()
     if analysis.recommendations:
-        files[out_dir / "recommendations.md"] = to_markdown(analysis.recommendations).encode()
+        words = to_markdown(analysis.recommendations) + configurations_markdown(records)
+        files[out_dir / "recommendations.md"] = words.encode()
     page = out_dir / "index.html"
     shown = [inline[chart.name] for chart in drawn]
     parts = [_section_context(question, section, inline) for question, section in answers]

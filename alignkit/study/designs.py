@@ -294,7 +294,9 @@ def levels_of(
             path.split(".")[0] == "feedback" or path == "streams.feedback" for path in factor.paths
         ):
             found[factor.name] = None
-        elif all(path.startswith("rule.") and path[5:] not in settings.rule.written for path in factor.paths):
+        elif factor.paths and all(
+            path.startswith("rule.") and path[5:] not in settings.rule.written for path in factor.paths
+        ):
             found[factor.name] = None  # no option of this rule
         elif factor.option is not None:
             found[factor.name] = plain(_option(settings, factor.option))

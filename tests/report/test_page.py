@@ -144,7 +144,10 @@ def test_the_report_is_whole(written: Path) -> None:
     tables = {path.name for path in (written.parent / "tables").iterdir()}
     assert {"verdicts.csv", "verdicts.tex", "effects_practices.csv", "final_measures.tex", "diverged.csv"} <= tables
     entries = json.loads((written.parent / "recommendations.json").read_text(encoding="utf-8"))
-    assert all({"practice", "effect", "interval", "verdict", "scope"} <= set(entry) for entry in entries)
+    whole = [entry for entry in entries if entry.get("kind") == "configurations"]
+    assert {entry["design"] for entry in whole} == {"practices", "width_curve"}
+    assert entries[len(entries) - len(whole) :] == whole
+    assert all({"practice", "effect", "interval", "verdict", "scope"} <= set(e) for e in entries if e not in whole)
     assert text.count('role="img"') == len(drawn) and text.count("aria-label=") >= len(drawn)
     assert "2 runs of 1,370 diverged" in text and "confounded with the learning rate" in text
 

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from alignkit.claims.panel import Answer, Panel, answer
 from alignkit.claims.verdict import Verdict
-from alignkit.claims.verdicts import evaluate
+from alignkit.claims.verdicts import ALPHA, evaluate, panels_of
 from alignkit.errors import AnalysisError
 from alignkit.papers.launay2019.published import BOTTLENECK, Bottleneck, Hypothesis
 from alignkit.papers.published_summary import at_end, published_summary
-from alignkit.records.rows import last_layers, summarised
+from alignkit.records.rows import last_layers, rows_of, summarised
 from alignkit.records.store import Records
+from alignkit.stats.contrasts.arrays import moments, t_interval
 from alignkit.stats.contrasts.contrasts import Contrast, contrast
 from alignkit.stats.mechanisms.association import Association, within_association
 from alignkit.stats.tables.levels import level_column, level_order
+from alignkit.study.claim import Claim
+from alignkit.study.panel import Question, panel_of
 
 All = Mapping[str, Records]
 """The records of the paper's studies that were run, by name."""
@@ -59,12 +63,60 @@ def _with_initialisation(table: pd.DataFrame, records: Records) -> pd.DataFrame:
     return table if "initialisation" in table else table.assign(initialisation=records.study.network.initialisation)
 
 
-def verdict_on(studies: All, hypothesis: Hypothesis) -> Verdict | None:
-    """The verdict of the corrected study's claim, None where it was not run or the profile left the claim out."""
-    study, name = hypothesis.corrected
-    if study not in studies:
-        return None
-    return next((verdict for verdict in evaluate(studies[study]) if verdict.claim.name == name), None)
+@dataclass(frozen=True)
+class Judged:
+    """A hypothesis as one study judges it: its claim's verdict and panel, and what happens to test accuracy.
+
+    `places` are the same contrast at h, z, the weight gradient and the step, in mean cosines, where a study has a
+    pilot: its records are older than the angles there.
+    """
+
+    study: str
+    records: Records
+    verdict: Verdict
+    panel: Panel
+    accuracy: Answer
+    places: tuple[Answer, ...] = ()
+
+
+def judged(studies: All, hypothesis: Hypothesis) -> list[Judged]:
+    """What each study says that has the hypothesis's claim, the one that counts first. Of one that has not finished,
+    nothing; nor where a profile left the claim out."""
+    found = []
+    for study, name in hypothesis.corrected:
+        records = studies.get(study)
+        if records is None or records.missing:
+            continue
+        verdicts, panels = evaluate(records), panels_of(records)
+        for verdict, panel in zip(verdicts, panels, strict=True):
+            if verdict.claim.name == name:
+                found.append(
+                    Judged(study, records, verdict, panel, _accuracy(records, verdict), _places(records, verdict))
+                )
+    return found
+
+
+def _accuracy(records: Records, verdict: Verdict) -> Answer:
+    question = Question("accuracy", "test accuracy", "declared", "test_accuracy")
+    return answer(records, _about(verdict.claim, "test_accuracy", 0.0), question, alpha=ALPHA)
+
+
+def _places(records: Records, verdict: Verdict) -> tuple[Answer, ...]:
+    if records.study.pilot is None:
+        return ()
+    claim = _about(verdict.claim, "signal_cosine", COSINE_MARGIN)
+    questions = [each for each in panel_of(claim, records.study) if each.group in ("declared", "place")]
+    return tuple(answer(records, claim, each, alpha=ALPHA) for each in questions)
+
+
+COSINE_MARGIN = 0.035
+"""The smallest change of a mean cosine that matters: two degrees move a cosine by no more."""
+
+
+def _about(claim: Claim, response: str, smallest_effect: float) -> Claim:
+    """A claim on an angle as one on what is the larger the better."""
+    other = "increase" if claim.direction == "decrease" else "decrease"
+    return claim.model_copy(update={"response": response, "direction": other, "smallest_effect": smallest_effect})
 
 
 def bottleneck(records: Records) -> pd.DataFrame:
@@ -184,7 +236,8 @@ def _contrast(
 
 def accuracy_association(records: Records, *, within_cells: bool) -> Association | None:
     """How angle and test accuracy go together over DFA runs: between the arms of a seed, or within cells."""
-    angles = summarised(records, "signal_angle_deg")
+    measured = records.layers["gradient_angle_deg"].notna().any()
+    angles = summarised(records, "gradient_angle_deg" if measured else "signal_angle_deg")
     accuracy = summarised(records, "test_accuracy").set_index("run_id")["value"]
     table = angles[angles["rule"] == "dfa"].assign(accuracy=lambda rows: rows["run_id"].map(accuracy))
     try:
@@ -198,3 +251,99 @@ def spreads(records: Records) -> tuple[float, float]:
     table = published_summary(records)
     table = table[table["rule"] == "dfa"]
     return float(table["samples_sd"].median()), float(table["seeds_sd"].median())
+
+
+PROTOCOLS = {
+    "released": "as released",
+    "feedback_everywhere": "feedback at layer 1 too",
+    "one_mode": "one mode for both signals",
+    "shared_masks": "the same masks for both",
+    "own_feedback": "feedback of its own for each layer",
+}
+"""The steps of the ladder that have the released rates, from the first to the last."""
+SHORT = {
+    "released": "released", "feedback_everywhere": "+ layer 1", "one_mode": "+ one mode",
+    "shared_masks": "+ same masks", "own_feedback": "+ own feedback", "own_rate": "+ own rate",
+    "batch_statistics": "batch statistics", "weight_gradient": "weight gradient",
+}  # fmt: skip
+"""The steps in few words."""
+TUNED = {
+    "own_rate": ("a rate of its own for each arm and seed", "signal_cosine", "eval"),
+    "batch_statistics": ("… measured under batch statistics", "signal_cosine", "batch"),
+    "weight_gradient": ("… measured at the weight gradient", "gradient_cosine", "eval"),
+}
+"""The last steps, from the corrected study: their words, and the measure and mode that is taken there."""
+LADDER = {
+    "batch norm": ("plain", "batch_norm"),
+    "tanh over ReLU": ("relu", "plain"),
+    "slope .5 over .01": ("leaky_01", "leaky_50"),
+    "low dropout over high": ("high_dropout", "low_dropout"),
+    "masks (24% kept)": ("plain", "masked"),
+}
+"""The practices of the ladder: from and to."""
+PRACTICES = {
+    "plain": {"design": "norm_and_unit", "norm": "none", "unit": "tanh"},
+    "batch_norm": {"design": "norm_and_unit", "norm": "batch", "unit": "tanh"},
+    "relu": {"design": "norm_and_unit", "norm": "none", "unit": "relu"},
+    "leaky_50": {"design": "slopes", "unit": "leaky_50"},
+    "leaky_01": {"design": "slopes", "unit": "leaky_01"},
+    "low_dropout": {"design": "dropout", "dropout_rates": "low"},
+    "high_dropout": {"design": "dropout", "dropout_rates": "high"},
+}
+"""Where the corrected study has each practice of the ladder: design and levels."""
+
+
+def ladder_values(studies: All) -> pd.DataFrame:
+    """A row per step, practice and seed of the ladder: the cosine, averaged over hidden layers, and test accuracy.
+
+    `same` marks values of the step before, where a step cannot change the practice's network nor its measure.
+    """
+    records = studies["ladder"]
+    last = last_layers(records).groupby("run_id")["signal_cosine"].mean()
+    runs = records.runs.assign(cosine=records.runs["run_id"].map(last))
+    rows, before = [], pd.DataFrame()
+    for step in PROTOCOLS:
+        own = runs[runs["protocol"] == step][["practice", "seed", "cosine", "test_accuracy"]].assign(same=False)
+        kept = before[~before["practice"].isin(own["practice"])].assign(same=True) if len(before) else before
+        before = pd.concat([own, kept]) if len(kept) else own
+        rows.append(before.assign(step=step))
+    corrected = studies.get("corrected_fc")
+    if corrected is not None and corrected.study.tuning is not None and not corrected.missing:
+        rows += [_tuned_values(corrected, step, response, mode) for step, (_, response, mode) in TUNED.items()]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _tuned_values(records: Records, step: str, response: str, mode: str) -> pd.DataFrame:
+    mode = mode if mode in records.study.probe.every_mode else records.study.probe.mode
+    table = summarised(records, response, mode=mode)
+    accuracy = summarised(records, "test_accuracy").set_index("run_id")["value"]
+    table = table.assign(cosine=table["value"], test_accuracy=table["run_id"].map(accuracy) / 100)
+    rows = []
+    for practice, where in PRACTICES.items():
+        own = rows_of(table, design=where["design"])
+        for factor, level in where.items():
+            own = own if factor == "design" else own[own[factor].map(str) == level]
+        rows.append(own.assign(practice=practice)[["practice", "seed", "cosine", "test_accuracy"]])
+    return pd.concat(rows).assign(step=step, same=False)
+
+
+def ladder(values: pd.DataFrame) -> pd.DataFrame:
+    """A row per step and practice: the change of the cosine under the first seed, its mean over seeds with a 95%
+    interval, and whether the step can change it at all."""
+    rows = []
+    for step, at in values.groupby("step", sort=False):
+        table = at.pivot(index="seed", columns="practice", values="cosine")
+        same = at.groupby("practice")["same"].all()
+        for name, (low, high) in LADDER.items():
+            if not {low, high} <= set(table.columns):
+                continue
+            change = (table[high] - table[low]).dropna()
+            of = moments(change.to_numpy(float)[None])
+            lower, upper = t_interval(of)
+            rows.append(
+                {
+                    "step": step, "practice": name, "one_seed": change.iloc[0], "mean": of.mean[0],
+                    "low": lower[0], "high": upper[0], "n_seeds": len(change), "same": bool(same[low] and same[high]),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,34 +1,54 @@
-"""The report on the paper: a page in Markdown, its tables and its figures."""
+"""The report on the paper: a page of the same make as a study's, its tables and its figures."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
+from markupsafe import Markup, escape
 
-from alignkit.claims.recommendations import recommendations
-from alignkit.claims.revision import notice
-from alignkit.claims.verdicts import evaluate
-from alignkit.claims.wording import to_json, to_markdown
+from alignkit.claims.panel import GRADES
+from alignkit.claims.verdict import VERDICTS
 from alignkit.errors import RecordsError
 from alignkit.figures.style import save_figure
-from alignkit.papers.launay2019 import findings, sections
+from alignkit.papers.launay2019 import sections
+from alignkit.papers.launay2019.cells import words
+from alignkit.papers.launay2019.claims import PILOTED, UNGRADED, claim_rows, claims_table, in_short
 from alignkit.papers.launay2019.findings import All
-from alignkit.papers.launay2019.markdown import rows_of, table_lines
-from alignkit.papers.launay2019.published import HYPOTHESES, STUDIES, Hypothesis
+from alignkit.papers.launay2019.published import STUDIES
 from alignkit.records.files import write_bytes
-from alignkit.records.store import Records, load
+from alignkit.records.store import load
+from alignkit.report.page import BADGES, TEMPLATES
+from alignkit.report.section import Answer
+from alignkit.report.svg import inline_svg
+from alignkit.report.tables import Table
 from alignkit.settings.data import Images
-from alignkit.text import count, for_spreadsheets, in_markdown, signed
+from alignkit.study.study import Study
+from alignkit.text import count, listed
+
+TITLE = "Launay, Poli and Krzakala (2019), checked claim by claim"
+QUESTIONS: tuple[tuple[str, str, Callable[[All], Answer | None]], ...] = (
+    ("bottleneck", "The bottleneck, as it was published", sections.bottleneck),
+    ("panels", "The corrected claims, asked in every way", sections.panels),
+    ("ladder", "From the released protocol to the corrected one", sections.ladder),
+    ("apart", "The bottleneck, taken apart", sections.taken_apart),
+    ("convolutions", "Do convolutions fail for the same reason?", sections.convolutions),
+    ("accuracy", "Does alignment predict accuracy?", sections.accuracy),
+    ("defects", "What the measurement adds", sections.defects),
+)
+POINTER = (
+    "# Launay, Poli and Krzakala (2019), checked claim by claim\n\nThe page is [index.html](index.html), made by "
+    "`alignkit paper` from the records beside it; [notes.md](notes.md) says how they were made.\n"
+)
 
 
 def write_paper_report(directory: str | Path) -> Path:
-    """Write README.md, tables/ and figures/ from the records of the paper's studies in `directory`/<study>, and
+    """Write index.html, tables/ and figures/ from the records of the paper's studies in `directory`/<study>, and
     return the page. Studies that were not run are named; the same records give the same bytes.
 
     Raises `RecordsError` where none was run.
@@ -46,144 +66,75 @@ def write_paper_report(directory: str | Path) -> Path:
             f"{directory}: expected records of the paper's studies, in folders called {', '.join(STUDIES)}; got none. "
             f"Run one: alignkit run launay2019/{STUDIES[0]} --data path/to/cifar10 --out {directory / STUDIES[0]}"
         )
-    tables: dict[str, pd.DataFrame] = {}
-    figures: dict[str, Figure] = {}
-    entries = _recommendations(studies)
-    if "defects" in studies:
-        tables["defects"] = findings.defect_effects(studies["defects"])
-    parts = [
-        _opening(studies),
-        _in_short(studies, tables),
-        sections.claims(studies, tables),
-        sections.bottleneck(studies, tables, figures),
-        sections.taken_apart(studies, tables, figures),
-        sections.convolutions(studies, tables, figures),
-        sections.accuracy(studies),
-        sections.defects(studies, tables),
-        _advice(entries),
-        _what_ran(studies, tables),
-        _notes(directory),
-    ]
-    for name, figure in figures.items():
-        for suffix, content in zip(("svg", "pdf"), save_figure(figure, name=name), strict=True):
-            write_bytes(directory / "figures" / f"{name}.{suffix}", content)
-    for name, table in tables.items():
-        text = for_spreadsheets(table).to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_bytes(directory / "tables" / f"{name}.csv", text.encode())
-    for suffix, written in (("json", to_json), ("md", to_markdown)):
-        path = directory / f"recommendations.{suffix}"
-        if entries:
-            write_bytes(path, written(entries).encode())
-        else:
-            path.unlink(missing_ok=True)  # an earlier report's
-    page = directory / "README.md"
-    write_bytes(page, ("\n\n".join(part for part in parts if part) + "\n").encode())
+    rows = claim_rows(studies)
+    found = [(name, title, answer(studies)) for name, title, answer in QUESTIONS]
+    answers = [(name, title, answer) for name, title, answer in found if answer is not None]
+    answers += [("ran", "Exactly what ran", what_ran(studies)), ("left-out", "What was left out", left_out(studies))]
+    tables = [claims_table(rows), *(table for _, _, answer in answers for table in answer.tables)]
+    files: dict[Path, bytes] = {}
+    inline: dict[str, dict[str, Any]] = {}
+    for chart in (chart for _, _, answer in answers for chart in answer.charts):
+        svg, pdf = save_figure(chart.figure, name=chart.name)
+        files[directory / "figures" / f"{chart.name}.svg"] = svg
+        files[directory / "figures" / f"{chart.name}.pdf"] = pdf
+        markup = Markup(inline_svg(svg, name=chart.name, description=f"{chart.title}. {chart.see}"))
+        inline[chart.name] = {
+            "name": chart.name, "see": chart.see, "how": chart.how, "number": len(inline) + 1, "svg": markup,
+        }  # fmt: skip
+    for table in tables:
+        files[directory / "tables" / f"{table.name}.csv"] = table.to_csv().encode()
+        files[directory / "tables" / f"{table.name}.tex"] = table.to_latex().encode()
+    content = _render(studies, rows, answers, inline, _notes(directory)).encode()
+    for path, written in files.items():
+        write_bytes(path, written)
+    _remove_stale(directory, {path.name for path in files})
+    write_bytes(directory / "README.md", POINTER.encode())
+    page = directory / "index.html"
+    write_bytes(page, content)
     return page
 
 
-def _opening(studies: All) -> str:
-    lines = [
-        "# Launay, Poli and Krzakala (2019), checked claim by claim",
-        "",
-        'What "Principled Training of Neural Networks with Direct Feedback Alignment" (arXiv:1906.04554) says, beside '
-        "what its protocol gives when it is followed to the letter (*as published*) and what the same experiments give "
-        "when they are measured right (*corrected*: both signals from one pass under the same masks, feedback at every "
-        "hidden layer, a rate of its own for every arm, seeds as replicates, a twin that learns by back-propagation).",
-    ]
-    revised = notice(claim for records in studies.values() for claim in records.study.claims)
-    if revised:
-        lines[1:1] = ["", f"> **{revised[0]}** {' '.join(revised[1:])}"]
-    smaller = {name: records.study.profile for name, records in studies.items() if records.study.profile}
-    if smaller:
-        lines += [
-            "",
-            "**Not the whole of it.** These studies ran in a smaller profile: "
-            + "; ".join(f"`{name}` ({_profile_words(studies[name])})" for name in smaller)
-            + ". What they show is early training, where it is fewer epochs; the full studies are those without "
-            "`--profile`.",
-        ]
-    absent = [name for name in STUDIES if name not in studies]
-    if absent:
-        lines += ["", f"Not run: {', '.join(f'`{name}`' for name in absent)}."]
-    return "\n".join(lines)
+def _render(
+    studies: All,
+    rows: list[dict[str, Any]],
+    answers: Sequence[tuple[str, str, Answer]],
+    inline: dict[str, dict[str, Any]],
+    notes: list[tuple[str, list[Markup]]],
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, TEMPLATES]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    parts = [
+        {
+            "name": name, "title": title, "answer": answer.sentences, "tables": answer.tables, "notes": answer.notes,
+            "figures": [inline[chart.name] for chart in answer.charts],
+        }
+        for name, title, answer in answers
+    ]  # fmt: skip
+    grades = {name: meaning for name, meaning in GRADES.items() if any(row["grade"] == name for row in rows)}
+    if any(row["grade"] == UNGRADED for row in rows):
+        grades[UNGRADED] = f"{PILOTED} (piloted), or the records answer the claim in too few ways"
+    shown = {row["verdict"] for row in rows}
+    return environment.get_template("page_of_paper.html").render(
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        title=TITLE,
+        badges=BADGES,
+        rows=rows,
+        in_short=in_short(rows),
+        verdict_meanings={name: meaning for name, meaning in VERDICTS.items() if name in shown},
+        grade_meanings=grades,
+        sections=parts,
+        notes=notes,
+    )
 
 
-def _profile_words(records: Records) -> str:
-    study = records.study
-    epochs = count(study.training.epochs, "epoch")
-    data = study.data
-    images = f" of {data.train_samples:,} images" if isinstance(data, Images) and data.train_samples else ""
-    return f"{epochs}{images}, {count(len(study.seed_list), 'seed')}"
-
-
-def _in_short(studies: All, tables: dict[str, pd.DataFrame]) -> str:
-    """What held up, what did not, and where one seed, measured as published, says something else."""
-    judged = [(hypothesis, findings.verdict_on(studies, hypothesis)) for hypothesis in HYPOTHESES]
-    words = {
-        "supported": "Held up",
-        "refuted": "The opposite was found",
-        "equivalent": "No effect that matters",
-        "undecided": "Undecided",
-    }
-    lines = []
-    for name, title in words.items():
-        so = [hypothesis for hypothesis, verdict in judged if verdict and verdict.verdict == name]
-        if so:
-            lines.append(f"- **{title}:** {_listed(so)}.")
-    misleading = []
-    for hypothesis, verdict in judged:
-        reading = findings.reading(studies, hypothesis)
-        if reading is None or verdict is None or verdict.verdict == "undecided":
-            continue
-        if not all(map(math.isfinite, reading.cosines)):
-            continue
-        says = (reading.cosines[1] > reading.cosines[0]) == hypothesis.rises
-        if says != (verdict.verdict == "supported"):
-            misleading.append(f"{hypothesis.whole} (read as {'true' if says else 'false'}, {verdict.verdict})")
-    if misleading:
-        lines.append(f"- **One seed, measured as published, says otherwise of:** {'; '.join(misleading)}.")
-    if "defects" in tables:
-        table = tables["defects"]
-        worst = rows_of(table.iloc[[int(table["change"].abs().argmax())]])[0]
-        lines.append(
-            f"- **Artefacts:** the largest that a way of measuring adds to a cosine is {signed(worst['change'], 3)}, "
-            f"{worst['measured'].replace('_', ' ')}, "
-            + (f"layer {worst['layer']}" if worst["layer"] != "output" else "at the output")
-            + f" of the network with {str(worst['trained']).replace('_', ' ')}."
-        )
-    return "\n".join(["## In short", "", *lines]) if lines else ""
-
-
-def _listed(hypotheses: Sequence[Hypothesis]) -> str:
-    """Hypotheses in a line, the parts of one together."""
-    titled: list[str] = []
-    for whole, parts in itertools.groupby(hypotheses, key=lambda hypothesis: hypothesis.part_of):
-        titles = [part.title for part in parts]
-        titled += [f"{whole} ({', '.join(titles)})"] if whole else titles
-    return "; ".join(titled)
-
-
-def _recommendations(studies: All) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = []
-    for name in STUDIES:
-        if name in studies and studies[name].study.claims and name != "defects":
-            entries += recommendations(studies[name], evaluate(studies[name]))
-    return entries
-
-
-def _advice(entries: list[dict[str, Any]]) -> str:
-    if not entries:
-        return ""
-    lines = ["## What to do", ""]
-    lines += [
-        in_markdown(f"- **{entry['practice']}** ({entry['scope']['network'].upper()}): {entry['summary']}")
-        for entry in entries
-    ]
-    lines += ["", "With scope, intervals and caveats: [recommendations.md](recommendations.md)."]
-    return "\n".join(lines)
-
-
-def _what_ran(studies: All, tables: dict[str, pd.DataFrame]) -> str:
+def what_ran(studies: All) -> Answer:
+    """Which runs the page rests on, what each study judges by, and how its rates were found."""
     rows = []
     for name, records in studies.items():
         study, timing = records.study, records.timing
@@ -198,29 +149,79 @@ def _what_ran(studies: All, tables: dict[str, pd.DataFrame]) -> str:
                 "study": name, "profile": study.profile or "full", "epochs": study.training.epochs,
                 "training images": samples, "seeds": len(study.seed_list), "runs": len(records.runs) + held,
                 "missing": records.missing, "diverged": int(records.runs["diverged"].sum()),
+                "judges by": _responses(study), "rates": tuning_words(study),
                 "hardware": ", ".join(gpus or processors), "minutes of one core": round(seconds / 60, 1),
             }
         )  # fmt: skip
-    table = tables["what_ran"] = pd.DataFrame(rows)
-    text = [
-        [f"{value:,}" if isinstance(value, int) else str(value) for value in row] for row in table.to_numpy().tolist()
-    ]
-    return "\n".join(
-        [
-            "## Exactly what ran",
-            "",
-            *table_lines(list(table.columns), text),
-            "",
-            "Pilots that tuned the rates are not counted. The page is made from the records beside it by "
-            "`alignkit paper`, without training.",
-        ]
-    )
+    frame = pd.DataFrame(rows)
+    text = [tuple(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()) for row in rows]
+    numeric = frozenset({"epochs", "training images", "seeds", "runs", "missing", "diverged", "minutes of one core"})
+    table = Table(
+        "what_ran", "The studies, what their claims are judged by, and how their rates were found.",
+        tuple(map(str, frame)), tuple(text), frame, numeric,
+    )  # fmt: skip
+    note = "Pilots are not counted. The page is made from the records beside it by alignkit paper, without training."
+    return Answer((), (table,), notes=(note,))
 
 
-def _notes(directory: Path) -> str:
-    """What those who ran the studies have to say, of their copy of the data for instance: notes.md beside the page."""
+def _responses(study: Study) -> str:
+    used = list(dict.fromkeys(claim.response for claim in study.claims))
+    return ", ".join(used) if used else "signal_cosine"
+
+
+def tuning_words(study: Study) -> str:
+    """How a study's learning rates were found."""
+    tuning = study.tuning
+    if tuning is not None:
+        by = f" by runs of {count(tuning.epochs, 'epoch')}" if tuning.epochs else ""
+        output = f", output rate {tuning.output_lr:g}" if tuning.output_lr else ""
+        return f"each seed tunes each arm itself over {len(tuning.lr)} rates{by}{output}"
+    if study.pilot is not None:
+        return f"piloted on {count(len(study.pilot.seeds), 'other seed')}: tuning is in no interval"
+    return "one rate for every arm"
+
+
+def left_out(studies: All) -> Answer:
+    """What the page lacks: studies, sizes, profiles, claims."""
+    lines = []
+    absent = [name for name in STUDIES if name not in studies or studies[name].missing]
+    if absent:
+        lines.append(f"Not run, or not finished: {listed(absent)}.")
+    for name, records in studies.items():
+        study = records.study
+        if study.profile:
+            description = study.profiles[study.profile].description if study.profile in study.profiles else ""
+            lines.append(
+                f"{words(name)} ran in its profile {study.profile}" + (f": {description}." if description else ".")
+            )
+    return Answer((), notes=tuple(lines) or ("Nothing: every study ran in full.",))
+
+
+def _notes(directory: Path) -> list[tuple[str, list[Markup]]]:
+    """What those who ran the studies have to say, of their copy of the data for instance: notes.md beside the page, its
+    headings with their paragraphs."""
     notes = directory / "notes.md"
     try:
-        return notes.read_text(encoding="utf-8").strip() if notes.is_file() else ""
+        text = notes.read_text(encoding="utf-8").strip() if notes.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise RecordsError(f"{notes}: expected readable text in UTF-8; got: {error}") from None
+    found: list[tuple[str, list[Markup]]] = []
+    for block in re.split(r"\n\s*\n", text) if text else []:
+        heading = re.match(r"#+ +(.+)", block)
+        if heading:
+            found.append((heading[1].strip(), []))
+            block = block[heading.end() :].strip()
+        if block:
+            if not found:
+                found.append(("Notes", []))
+            found[-1][1].append(Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(" ".join(block.split()))))))
+    return found
+
+
+def _remove_stale(directory: Path, kept: set[str]) -> None:
+    """Figures, tables and recommendations of an earlier page, which would be read as this one's."""
+    stale = [*directory.glob("figures/*.svg"), *directory.glob("figures/*.pdf")]
+    stale += [*directory.glob("tables/*.csv"), *directory.glob("tables/*.tex"), *directory.glob("recommendations.*")]
+    for path in stale:
+        if path.name not in kept:
+            path.unlink()

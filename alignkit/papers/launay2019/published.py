@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STUDIES = (
-    "as_published_bottleneck", "as_published_fc", "as_published_cnn", "defects", "corrected_bottleneck",
-    "corrected_fc", "corrected_cnn", "convolutions",
+    "as_published_bottleneck", "as_published_fc", "as_published_cnn", "defects", "ladder", "full_size_fc",
+    "corrected_fc", "corrected_bottleneck", "corrected_cnn", "convolutions",
 )  # fmt: skip
 """The shipped studies of the paper, launay2019/<name>."""
 
@@ -38,15 +38,19 @@ class Hypothesis:
 
     published : the study that measures as the paper does, a factor and its two levels there, from and to; the paper
         expects the cosine to rise. None where the paper has no such experiment.
-    corrected : the study and the name of its claim.
+    corrected : the studies that judge it, each with the name of its claim, the one that counts first.
+    claim : what the paper says of it, in a word or its own numbers.
     part_of : the hypothesis of which this is one of several parts, where it is one.
+    a_rate : why it is a learning rate and nothing else, where it is.
     """
 
     title: str
     published: tuple[str, str, tuple[str, str]] | None
-    corrected: tuple[str, str]
+    corrected: tuple[tuple[str, str], ...]
+    claim: str = "aligns better"
     rises: bool = True
     part_of: str = ""
+    a_rate: str = ""
 
     @property
     def whole(self) -> str:
@@ -57,80 +61,55 @@ class Hypothesis:
 _BOTTLENECK = "A bottleneck prevents alignment"
 _CONVOLUTIONS = "Convolution blocks fail for want of freedom"
 
+_MASKS = "cosine at layers 2 and 3 .78 → .50, weights and signals at once"
+_RATE = (
+    "at equal widths and a fixed output rate, feedback of another length is another learning rate of the hidden layers "
+    "and nothing else"
+)
+
+
+def _fc(title: str, factor: str, levels: tuple[str, str], claim: str, *, full_size: bool = True) -> Hypothesis:
+    judged = (("full_size_fc", claim), ("corrected_fc", claim))
+    return Hypothesis(title, ("as_published_fc", factor, levels), judged if full_size else judged[1:])
+
+
+def _cnn(title: str, factor: str, levels: tuple[str, str], claim: str) -> Hypothesis:
+    return Hypothesis(title, ("as_published_cnn", factor, levels), (("corrected_cnn", claim),))
+
+
+def _bottleneck(title: str, claim: str, *, published: bool = False) -> Hypothesis:
+    at = ("as_published_bottleneck", "bottleneck", ("800", "28")) if published else None
+    said = _MASKS if published else "implied"
+    return Hypothesis(title, at, (("corrected_bottleneck", claim),), said, rises=False, part_of=_BOTTLENECK)
+
+
+def _convolutions(title: str, claim: str) -> Hypothesis:
+    return Hypothesis(title, None, (("convolutions", claim),), "conjectured", part_of=_CONVOLUTIONS)
+
+
 HYPOTHESES = (
     Hypothesis(
         "Normalise the feedback (fully connected)",
         ("as_published_fc", "feedback_normalised", ("false", "true")),
-        ("corrected_fc", "normalised-feedback"),
+        (),
+        a_rate=_RATE,
     ),
-    Hypothesis(
-        "Normalise the feedback (convolutional)",
-        ("as_published_cnn", "feedback_normalised", ("false", "true")),
-        ("corrected_cnn", "normalised-feedback"),
-    ),
-    Hypothesis(
-        "Use batch norm (fully connected)",
-        ("as_published_fc", "norm", ("none", "batch")),
-        ("corrected_fc", "batch-norm"),
-    ),
-    Hypothesis(
-        "Use batch norm (convolutional)",
-        ("as_published_cnn", "norm", ("none", "batch")),
-        ("corrected_cnn", "batch-norm"),
-    ),
-    Hypothesis("tanh over ReLU", ("as_published_fc", "unit", ("relu", "tanh")), ("corrected_fc", "tanh")),
-    Hypothesis(
-        "Leaky ReLU: slope .5 over .01",
-        ("as_published_fc", "unit", ("leaky_01", "leaky_50")),
-        ("corrected_fc", "large-slope"),
-    ),
-    Hypothesis(
-        "Low dropout over high (fully connected)",
-        ("as_published_fc", "dropout_rates", ("high", "low")),
-        ("corrected_fc", "low-dropout"),
-    ),
-    Hypothesis(
-        "Low dropout over high (convolutional)",
-        ("as_published_cnn", "dropout_rates", ("high", "low")),
-        ("corrected_cnn", "low-dropout"),
-    ),
-    Hypothesis(
-        "frozen weights",
-        ("as_published_bottleneck", "bottleneck", ("800", "28")),
-        ("corrected_bottleneck", "frozen"),
-        rises=False,
-        part_of=_BOTTLENECK,
-    ),
-    Hypothesis(
-        "masked signals",
-        ("as_published_bottleneck", "bottleneck", ("800", "28")),
-        ("corrected_bottleneck", "masked"),
-        rises=False,
-        part_of=_BOTTLENECK,
-    ),
-    Hypothesis("feedback of low rank", None, ("corrected_bottleneck", "rank"), rises=False, part_of=_BOTTLENECK),
-    Hypothesis(
-        "a narrow layer: itself", None, ("corrected_bottleneck", "narrow-itself"), rises=False, part_of=_BOTTLENECK
-    ),
-    Hypothesis(
-        "a narrow layer: the layer before",
-        None,
-        ("corrected_bottleneck", "narrow-before"),
-        rises=False,
-        part_of=_BOTTLENECK,
-    ),
-    Hypothesis(
-        "a narrow layer: the layer after",
-        None,
-        ("corrected_bottleneck", "narrow-after"),
-        rises=False,
-        part_of=_BOTTLENECK,
-    ),
-    Hypothesis("block 1 aligns without weight sharing", None, ("convolutions", "no-sharing-1"), part_of=_CONVOLUTIONS),
-    Hypothesis("block 2 aligns without weight sharing", None, ("convolutions", "no-sharing-2"), part_of=_CONVOLUTIONS),
-    Hypothesis("block 3 aligns without weight sharing", None, ("convolutions", "no-sharing-3"), part_of=_CONVOLUTIONS),
-    Hypothesis("block 2 aligns better with more channels", None, ("convolutions", "channels"), part_of=_CONVOLUTIONS),
-    Hypothesis(
-        "block 2 aligns better with feedback of full rank", None, ("convolutions", "rank"), part_of=_CONVOLUTIONS
-    ),
+    _cnn("Normalise the feedback (convolutional)", "feedback_normalised", ("false", "true"), "normalised-feedback"),
+    _fc("Use batch norm (fully connected)", "norm", ("none", "batch"), "batch-norm"),
+    _cnn("Use batch norm (convolutional)", "norm", ("none", "batch"), "batch-norm"),
+    _fc("tanh over ReLU", "unit", ("relu", "tanh"), "tanh"),
+    _fc("Leaky ReLU: slope .5 over .01", "unit", ("leaky_01", "leaky_50"), "large-slope"),
+    _fc("Low dropout over high (fully connected)", "dropout_rates", ("high", "low"), "low-dropout", full_size=False),
+    _cnn("Low dropout over high (convolutional)", "dropout_rates", ("high", "low"), "low-dropout"),
+    _bottleneck("frozen weights", "frozen", published=True),
+    _bottleneck("masked signals", "masked", published=True),
+    _bottleneck("feedback of low rank", "rank"),
+    _bottleneck("a narrow layer: itself", "narrow-itself"),
+    _bottleneck("a narrow layer: the layer before", "narrow-before"),
+    _bottleneck("a narrow layer: the layer after", "narrow-after"),
+    _convolutions("block 1 aligns without weight sharing", "no-sharing-1"),
+    _convolutions("block 2 aligns without weight sharing", "no-sharing-2"),
+    _convolutions("block 3 aligns without weight sharing", "no-sharing-3"),
+    _convolutions("block 2 aligns better with more channels", "channels"),
+    _convolutions("block 2 aligns better with feedback of full rank", "rank"),
 )
