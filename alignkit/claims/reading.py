@@ -90,7 +90,7 @@ def floor_note(verdict: Verdict) -> str:
     The exact test has 2^n patterns of signs: p says then that all seeds agree, and nothing of how far.
     """
     n = verdict.n_seeds
-    if not 2 <= n <= EXACT_UP_TO or not isfinite(verdict.p) or verdict.p > 2.0 ** (1 - n) * (1 + 1e-9):
+    if not 2 <= n <= EXACT_UP_TO or not isfinite(verdict.p_adjusted) or verdict.p > 2.0 ** (1 - n) * (1 + 1e-9):
         return ""
     return f"p at its floor: with {count(n, 'seed')} no smaller is possible (unadjusted p {p_relation(verdict.p)})"
 

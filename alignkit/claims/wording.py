@@ -56,7 +56,7 @@ def to_markdown(entries: list[dict[str, Any]]) -> str:
                 f"({effect_text(held_out['effect'], held_out['interval'], response)})"
             )
         lines += [f"- **{entry['practice']}** — *{standing(entry)}*. {entry['summary']}"]
-        lines += [f"  It hangs on this: {entry['hangs_on']}"] if entry["grade"] else []
+        lines += [f"  It hangs on this: {_panel_words(entry)}"] if entry["grade"] else []
         lines += [f"  {'; '.join(effects)}."] + ([f"  {'; '.join(sure)}."] if sure else [])
         lines += [f"  {over_cells(entry)}."] if entry["cells"] else []
         lines += [f"  {at_stake(entry['stake'])}."] if entry["stake"] else []
@@ -80,6 +80,12 @@ def at_stake(stake: dict[str, Any]) -> str:
     size = effect_text(stake["points"], stake["interval"], ACCURACY)
     nil = ", less than a point either way" if stake["nil"] else ""
     return f"By the dose\N{EN DASH}response curve ({stake['curve']}) the angle is worth {size} of test accuracy{nil}"
+
+
+def _panel_words(entry: dict[str, Any]) -> str:
+    """What a verdict hangs on, without the sentences that its summary has."""
+    parts = entry["hangs_on"].split(" By ")
+    return " By ".join([parts[0], *(part for part in parts[1:] if f"By {part}" not in entry["summary"])])
 
 
 def standing(entry: dict[str, Any]) -> str:

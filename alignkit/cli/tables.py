@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from alignkit.cli.terminal import NARROW, console, duration, escape, say, size
 from alignkit.errors import AlignkitError
@@ -19,7 +19,15 @@ def print_verdicts(verdicts: Any) -> None:
     if not verdicts:
         console.print("The study declares no claims: the report shows its contrasts.")
         return
-    table = Table("claim", "verdict", "grade", "effect", "95% interval", "p (adjusted)", "seeds")
+    table = Table(
+        "claim",
+        Column("verdict", no_wrap=True),
+        Column("grade", no_wrap=True),
+        "effect",
+        "95% interval",
+        "p (adjusted)",
+        "seeds",
+    )
     for verdict in verdicts:
         response = verdict.claim.response
         row = (

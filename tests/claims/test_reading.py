@@ -20,7 +20,7 @@ from alignkit.claims.reading import (
 )
 from alignkit.claims.verdict import Verdict, Verdicts, grade_name
 from alignkit.claims.verdicts import evaluate
-from alignkit.claims.wording import advice
+from alignkit.claims.wording import _panel_words, advice
 
 CLAIM: dict[str, Any] = {
     "name": "norm", "statement": "Normalisation aligns", "practice": "Normalise", "factor": "norm",
@@ -51,7 +51,7 @@ def test_the_floor_of_p_is_named_there_alone(verdict: Verdict) -> None:
     assert verdict.p == 2.0**-7  # all eight seeds agree
     assert "with 8 seeds no smaller is possible" in floor_note(verdict)
     assert floor_note(dataclasses.replace(verdict, p=2.0**-6)) == ""
-    assert floor_note(dataclasses.replace(verdict, p=float("nan"))) == ""
+    assert floor_note(dataclasses.replace(verdict, p_adjusted=float("nan"))) == ""  # nothing was judged by it
     assert floor_note(dataclasses.replace(verdict, n_seeds=20, p=1e-5)) == ""  # drawn, not enumerated
 
 
@@ -119,3 +119,13 @@ def test_grades_are_in_the_notebook_and_in_one_line(verdict: Verdict) -> None:
     html = Verdicts([one, dataclasses.replace(verdict, verdict="undecided")])._repr_html_()
     assert html.count(">robust<") == 1 and "holds in all 10 core rows" in html
     assert html.count('class="alignkit-badge"') == 3  # of what is undecided there is no grade
+
+
+def test_what_the_summary_says_is_not_said_again_in_markdown() -> None:
+    """Levels of a moderator stand in the summary; what the panel says stands beside it."""
+    entry = {
+        "summary": "Recommended: it falls. By norm: a at x.",
+        "hangs_on": "Holds in all 9 core rows. By norm: a at x.",
+    }
+    assert _panel_words(entry) == "Holds in all 9 core rows."
+    assert _panel_words({**entry, "summary": "No recommendation."}) == entry["hangs_on"]

@@ -16,6 +16,8 @@ from alignkit.study.hypotheses import seeds_for_panels
 from alignkit.text import ABSENT, count, number, rule_name, sentence, signed
 
 SOLID = "solid"
+MOST_ROWS = 24
+"""Layers of the page's table; its CSV has every one."""
 
 
 def vital_signs(analysis: Analysis) -> Answer | None:
@@ -31,7 +33,7 @@ def vital_signs(analysis: Analysis) -> Answer | None:
     return Answer(
         (*(_certificate(signs[signs["rule"] == rule], rule) for rule in taught if (signs["rule"] == rule).any()),
          *_seeds(analysis)),
-        tuple(tables), notes=_notes(analysis, signs), folds=(Fold("Every cell and layer", (_each(signs),)),),
+        tuple(tables), notes=_notes(analysis, signs), folds=(Fold("Cells and layers, one by one", (_each(signs),)),),
     )  # fmt: skip
 
 
@@ -135,7 +137,12 @@ def _each(signs: pd.DataFrame) -> Table:
         "stability: cosine between the BP gradients of two halves of the probe; over shallow: test accuracy above "
         "frozen hidden layers, in points."
     )
-    return Table.each("vital_signs_layers", caption, signs.to_dict("records"), signs, words=4, columns=[
+    # those with most that is wrong first: what is solid needs no reading
+    wrong = signs["ground"].map(lambda ground: 0 if ground == SOLID else str(ground).count(";") + 1)
+    first = signs.assign(wrong=wrong).sort_values("wrong", ascending=False, kind="stable").head(MOST_ROWS)
+    if len(signs) > MOST_ROWS:
+        caption += f" The {MOST_ROWS} of {len(signs)} with most that is wrong; the CSV has all."
+    return Table.each("vital_signs_layers", caption, first.to_dict("records"), signs, words=4, columns=[
         ("rule", lambda row: rule_name(str(row["rule"]))),
         ("cell", lambda row: str(row["cell"]) or "the study's options"),
         ("layer", lambda row: str(row["layer"])),
@@ -149,4 +156,7 @@ def _each(signs: pd.DataFrame) -> Table:
 
 
 def _norm(value: float) -> str:
-    return f"{value:.2g}" if isfinite(value) else ABSENT
+    """Two digits, and powers of ten only where a number would be unreadable without."""
+    if not isfinite(value):
+        return ABSENT
+    return f"{value:,.0f}" if 100 <= value < 1e5 else f"{value:.2g}"

@@ -79,3 +79,12 @@ def test_too_few_seeds_are_called_so(seeds: int, few: bool) -> None:
     layers = records.layers.assign(**HEALTHY, undefined=0)
     section = vital_signs(analyse(dataclasses.replace(records, layers=layers)))
     assert section is not None and section.sentences[-1].endswith("too few.") == few
+
+
+def test_a_long_table_shows_what_is_worst_and_its_file_has_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignkit.report.sections.vital_signs.MOST_ROWS", 4)
+    section = vital_signs(analysed(gradient_stability=-0.5))
+    assert section is not None
+    (table,) = section.folds[0].tables
+    assert len(table.rows) == 4 and all("norm=batch" in row[1] and row[3] != "Solid" for row in table.rows)
+    assert len(table.data) == 8 and "4 of 8" in table.caption
