@@ -212,7 +212,8 @@ def _steps_in_words(data: pd.DataFrame, said: dict[str, str]) -> list[str]:
         before, after = at[order[order.index(step) - 1]], at[step]
         lines.append(
             f"{str(practice)[0].upper()}{str(practice)[1:]}: the largest change comes with step "
-            f"{order.index(step) + 1} ({said[step].removeprefix('… ')}), from {_step_size(before)} to {_step_size(after)}."
+            f"{order.index(step) + 1} ({said[step].removeprefix('… ')}), from {_step_size(before)} to "
+            f"{_step_size(after)}."
         )
     return lines
 
