@@ -33,7 +33,11 @@ _HOMES = {
     "marginal_contrasts": "alignkit.stats.models.margins",
     "evaluate": "alignkit.claims.verdicts",
     "recommendations": "alignkit.claims.recommendations",
+    "configurations": "alignkit.claims.configurations",
+    "claim_cells": "alignkit.claims.cells",
+    "stake": "alignkit.claims.stakes",
     "write_report": "alignkit.report",
+    "audit": "alignkit.auditing.audit",
     "published_summary": "alignkit.papers.published_summary",
 }
 

@@ -119,6 +119,19 @@ def test_a_study_is_read_without_its_rules_and_rules_are_not_measured() -> None:
     assert "rules" not in graph["study"] and "measures" not in graph["rules"]
 
 
+def test_an_audit_shares_no_code_with_what_it_audits() -> None:
+    """It takes verdicts to compare them, and nothing of what asks a panel, chooses rates or judges moderators."""
+    audited = {
+        "study.panel", "study.hypotheses", "records.tuning", "records.summaries", "claims.panel", "claims.moderators",
+        "claims.moderation", "claims.tables", "claims.measured", "claims.analysis",
+    }  # fmt: skip
+    own = {module: imports_of(module) for module in MODULES if room_of(module) == "auditing"}
+    assert len(own) > 5 and "alignkit.claims.verdicts" in set().union(*own.values())
+    for module, others in own.items():
+        assert not {f"alignkit.{name}" for name in audited} & others, module
+        assert not any(name.startswith("alignkit.stats.contrasts") for name in others), module
+
+
 def test_sections_and_figures_ask_the_analysis_and_never_the_records() -> None:
     made_of_it = [name for name in MODULES if name.startswith(("alignkit.figures.", "alignkit.report.sections."))]
     assert len(made_of_it) > 20

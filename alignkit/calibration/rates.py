@@ -13,7 +13,9 @@ from scipy import stats
 from alignkit.calibration.scenarios import Scenario
 
 Side = Literal["equal", "at most", "reported"]
-Section = Literal["one claim", "family", "models", "answers", "advice", "power", "comparison"]
+Section = Literal[
+    "one claim", "family", "tuned", "models", "answers", "advice", "power", "power of grades", "comparison"
+]
 CONFIDENCE = 0.99
 
 

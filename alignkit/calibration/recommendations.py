@@ -74,15 +74,13 @@ def _template(n_seeds: int, margin: float) -> Records:
     names = [f"practice{k}" for k in range(ADVISED)]
     claims = [
         {"name": name, "statement": name, "practice": name, "factor": name, "levels": [0, 1], "direction": "decrease",
-         "smallest_effect": margin}
+         "response": "signal_angle_deg", "smallest_effect": margin}
         for name in names
     ]  # fmt: skip
     seed, cell = (axis.ravel() for axis in np.indices((n_seeds, len(levels))))
     run_id = [f"{s}/{c}" for s, c in zip(seed, cell, strict=True)]
-    runs = pd.DataFrame(
-        {"run_id": run_id, "replicate": run_id, "rule": "dfa", "cell": cell, "designs": "", "seed": seed}
-    )
-    runs = runs.assign(**dict(zip(names, levels[cell].T.astype(int), strict=True)))
+    runs = pd.DataFrame({"run_id": run_id, "rule": "dfa", "cell": cell, "designs": "", "seed": seed})
+    runs = runs.assign(replicate=run_id, **dict(zip(names, levels[cell].T.astype(int), strict=True)))
     layers = pd.DataFrame({"run_id": run_id, "step": 1, "epoch": 1.0, "layer": 1, "width": 64, "signal": "teaching"})
     study = Study.parse({"name": "practices", "seeds": n_seeds, "claims": claims})
     return Records(study, runs, runs.iloc[:0], layers.assign(update_ratio=1.0), tuple(names))

@@ -17,6 +17,7 @@ import statsmodels
 
 from alignkit import __version__
 from alignkit.calibration.curves_and_mediation import evaluate_mediation, evaluate_thresholds
+from alignkit.calibration.grades import evaluate_grades, evaluate_tuned
 from alignkit.calibration.models import evaluate_layers, evaluate_models
 from alignkit.calibration.paired import evaluate_paired
 from alignkit.calibration.rates import Calibration, Tally, rates_of
@@ -54,22 +55,32 @@ def _extreme(scenario: Scenario) -> bool:
     return scenario.diverging > 0 or (scenario.n_seeds == 10 and corner)
 
 
+def _tuned(n_seeds: int, effect_sds: tuple[float, ...] = (0.0, 0.5)) -> Callable[[Scenario], bool]:
+    """Complete studies of so many seeds with equal variances: each seed then tunes itself."""
+    wanted = {Scenario(n_seeds, effect_sd) for effect_sd in effect_sds}
+    return lambda scenario: scenario in wanted
+
+
 def _at_random(scenario: Scenario) -> bool:
     return not scenario.diverging
 
 
-# Where a study takes long there are fewer of them, and of recommendations fewer scenarios.
+# Where a study takes long there are fewer of them, and fewer scenarios of recommendations and of tuned studies: with
+# more than 16 seeds the panels of one take seconds.
 EVALUATIONS = {
     "paired": Evaluation(
         evaluate_paired, 500, lambda of: 4.5 if of.n_seeds > 16 else 0.4, paired=True, applies=_at_random
     ),
+    "tuned": Evaluation(evaluate_tuned, 100, lambda of: 25.0, applies=_tuned(10)),
+    "grades": Evaluation(evaluate_grades, 25, lambda of: 150.0, applies=_tuned(10)),
+    "tuned, many seeds": Evaluation(evaluate_tuned, 10, lambda of: 900.0, share=0.1, applies=_tuned(20, (0.5,))),
     "models": Evaluation(evaluate_models, 50, lambda of: 30.0, applies=_at_random),
     "layers": Evaluation(evaluate_layers, 50, lambda of: 18.0, applies=_at_random),
     "thresholds": Evaluation(
         evaluate_thresholds, 25, lambda of: 100.0 if of.n_seeds > 16 else 28.0, share=0.15, applies=_at_random
     ),
     "mediation": Evaluation(evaluate_mediation, 25, lambda of: 110.0, share=0.15, applies=_at_random),
-    "advice": Evaluation(evaluate_advice, 10, lambda of: 1400.0 + 80.0 * of.n_seeds, share=0.06, applies=_extreme),
+    "advice": Evaluation(evaluate_advice, 10, lambda of: 2600.0 + 80.0 * of.n_seeds, share=0.06, applies=_extreme),
 }
 
 

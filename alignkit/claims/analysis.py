@@ -11,9 +11,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from alignkit.claims.cells import ClaimCells, claim_cells
+from alignkit.claims.configurations import Configurations, configurations
 from alignkit.claims.effects import DesignEffects, crossed_streams, design_effects, varying_factors
 from alignkit.claims.fit import Method, fit
 from alignkit.claims.recommendations import recommendations
+from alignkit.claims.stakes import Stake, stake, unlike
 from alignkit.claims.tables import claim_factors, claim_table
 from alignkit.claims.verdict import Verdict
 from alignkit.claims.verdicts import evaluate, family_size, without_each_seed
@@ -243,6 +246,22 @@ class Analysis:
     def without_each_seed(self) -> dict[Any, list[Verdict | None]]:
         """What the verdicts would be had a seed not run, for each of the study's."""
         return without_each_seed(self.records)
+
+    def configurations(self) -> list[Configurations]:
+        """For each design and rule, the cells that may be the best: see `configurations`."""
+        return configurations(self.records)
+
+    def claim_cells(self, claim: Claim) -> ClaimCells:
+        """How far a claim's effect differs between cells."""
+        return claim_cells(self.records, claim)
+
+    def stake(self, claim: Claim) -> Stake:
+        """What a claim's effect on an angle is worth in accuracy; `AnalysisError` says why nothing can be told."""
+        return stake(self.records, claim)
+
+    def unlike_the_curve(self) -> str:
+        """Why the dose-response curve that ships is not of a network like this study's; empty where it is."""
+        return unlike(self.records)
 
     def fit(
         self, formula: str, *, response: str, rule: str, design: str | None, method: Method, layers: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from alignkit.study.hypotheses import Hypothesis
 
@@ -11,7 +12,10 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class LevelEffect:
-    """A claim's contrast at one level of a moderator, with its p for a difference and for equivalence."""
+    """A claim's contrast at one level of a moderator, with its p for a difference and for equivalence.
+
+    `differences` are its per-seed effects, in the order of `seeds`.
+    """
 
     moderator: str
     level: str
@@ -20,11 +24,13 @@ class LevelEffect:
     p: float = NAN
     p_equivalence: float = NAN
     n_seeds: int = 0
+    seeds: tuple[Any, ...] = ()
+    differences: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Moderation:
-    """A hypothesis on a moderator, its p (the larger of its two parts), and that adjusted within the family."""
+    """A hypothesis on a moderator, its p (the largest of its parts), and that adjusted within the family."""
 
     hypothesis: Hypothesis
     p: float

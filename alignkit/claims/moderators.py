@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 
+import numpy as np
 import pandas as pd
 
 from alignkit.claims.moderation import LevelEffect, Moderation
@@ -14,9 +14,10 @@ from alignkit.errors import AnalysisError
 from alignkit.records.store import Records
 from alignkit.stats.contrasts.contrasts import Contrast, contrast
 from alignkit.stats.contrasts.equivalence import equivalence_test
+from alignkit.stats.contrasts.paired import sign_flip_p
 from alignkit.stats.tables.levels import level_column
 from alignkit.study.claim import Claim
-from alignkit.study.hypotheses import moderator_hypotheses
+from alignkit.study.hypotheses import Hypothesis, moderator_hypotheses
 from alignkit.text import after_number
 
 
@@ -45,21 +46,37 @@ def _at(
     if result.n_seeds < 2 or rows["value"].isna().any():
         return LevelEffect(moderator, level, result.estimate, result.interval, n_seeds=result.n_seeds)
     equivalence = equivalence_test(result.differences, margin=claim.smallest_effect, alpha=alpha)
-    return LevelEffect(moderator, level, result.estimate, result.interval, result.p, equivalence.p, result.n_seeds)
+    return LevelEffect(
+        moderator, level, result.estimate, result.interval, result.p, equivalence.p, result.n_seeds, result.seeds,
+        result.differences,
+    )  # fmt: skip
 
 
 def moderations(claim: Claim, effects: Sequence[LevelEffect], records: Records) -> list[Moderation]:
-    """Every hypothesis on a claim's moderators with its p, rejected or not; 1 where its parts point another way."""
+    """Every hypothesis on a claim's moderators with its p, rejected or not."""
+    return [Moderation(each, moderation_p(each, effects)) for each in moderator_hypotheses(claim, records.study)]
+
+
+def moderation_p(hypothesis: Hypothesis, effects: Sequence[LevelEffect]) -> float:
+    """The largest p of a hypothesis's parts; 1 where they point another way, NaN where one was not tested.
+
+    To turn over, both levels' effects must differ from 0. To differ in size, the first must, the second be equivalent,
+    and the two differ from each other: of an effect of half the margin, both levels can be supported and equivalent.
+    """
     at = {(effect.moderator, effect.level): effect for effect in effects}
-    found = []
-    for hypothesis in moderator_hypotheses(claim, records.study):
-        first, second = (at[hypothesis.moderator, level] for level in hypothesis.levels)
-        if hypothesis.kind == "turns over":
-            p = max(first.p, second.p) if first.estimate * second.estimate < 0 else 1.0
-        else:
-            p = max(first.p, second.p_equivalence)
-        found.append(Moderation(hypothesis, p if isfinite(p) else float("nan")))
-    return found
+    first, second = (at[hypothesis.moderator, level] for level in hypothesis.levels)
+    if hypothesis.kind == "turns over":
+        parts = [first.p, second.p] if first.estimate * second.estimate < 0 else [1.0]
+    else:
+        parts = [first.p, second.p_equivalence, _p_between(first, second)]
+    return float(np.max(parts))  # NaN where any part is
+
+
+def _p_between(first: LevelEffect, second: LevelEffect) -> float:
+    """The p of no difference between a claim's effects at two levels, over the seeds that have both."""
+    other = dict(zip(second.seeds, second.differences, strict=True))
+    between = [value - other[seed] for seed, value in zip(first.seeds, first.differences, strict=True) if seed in other]
+    return sign_flip_p(between) if len(between) > 1 else float("nan")
 
 
 def depends_on(claim: Claim, effects: Sequence[LevelEffect], found: Sequence[Moderation], alpha: float) -> list[str]:

@@ -55,6 +55,11 @@ class Answer:
     def answered(self) -> bool:
         return self.n_seeds > 1
 
+    @property
+    def exactly_zero(self) -> bool:
+        """Whether every seed's contrast is 0: no test is made of that, or needed."""
+        return self.answered and not any(self.differences)
+
 
 @shown()
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ def _margin(claim: Claim, question: Question) -> float:
 
 
 def _says(claim: Claim, answer: Answer, alpha: float) -> str:
-    if answer.p_equivalence < alpha:
+    if answer.p_equivalence < alpha or answer.exactly_zero:
         return "equivalent"
     if answer.p < alpha:
         return "supported" if (answer.estimate > 0) == (claim.direction == "increase") else "refuted"
@@ -245,13 +250,19 @@ def grade(panels: Sequence[Panel], verdicts: Sequence[Verdict], *, alpha: float)
 
 
 def _largest(panel: Panel, kind: str) -> float:
-    """The largest p over the core rows; 1 where they are not of one sign, or one was not answered."""
+    """The largest p over the core rows; 1 where they are not of one sign, or one was not answered.
+
+    A row that is exactly 0 is equivalent without a test."""
     rows = [answer for answer in panel.answers if answer.question.core]
     if not rows or any(not answer.answered for answer in rows):
         return 1.0
     if kind == "p" and len({answer.estimate > 0 for answer in rows}) > 1:
         return 1.0
-    largest = max(float(getattr(answer, kind)) for answer in rows)
+    if kind == "p_equivalence":
+        rows = [answer for answer in rows if not answer.exactly_zero]
+        if not rows:
+            return 0.0
+    largest = float(np.max([getattr(answer, kind) for answer in rows]))
     return largest if isfinite(largest) else 1.0
 
 

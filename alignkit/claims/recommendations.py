@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from alignkit.claims.cells import cells_entry
 from alignkit.claims.responses import response_bounds
+from alignkit.claims.stakes import nil_sentence, nil_stake, stake_entry
 from alignkit.claims.tables import claim_factors, claim_table
 from alignkit.claims.verdict import Verdict
 from alignkit.claims.verdicts import ALPHA, evaluate, without_each_seed
@@ -97,6 +99,12 @@ def recommendations(records: Records, verdicts: Iterable[Verdict] | None = None)
     levels of its factor, `all_levels`, of which `best_level` is the best with probability `p_best_level`; they
     are over the cells that all levels have, and None where runs are missing.
 
+    `cells` says how far the effect differs between the cells that it is averaged over: the sd of the true effects, and
+    the interval of the effect in another cell like these; None where that cannot be had.
+
+    `stake` says what the effect on an angle is worth in points of accuracy by a dose-response curve of a like network;
+    None where there is none. No smallest effect in degrees is made of it.
+
     `held_out` says whether seeds that took no part in the verdict confirm it: an effect that was chosen because it
     looked large looks larger than it is. `caveats` are what else a reader must know before following. `scope`
     says where this was seen; nothing here speaks of other data, networks or rates.
@@ -132,16 +140,19 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
     }
     contrast_of = accuracy.contrast if accuracy else None
     finding = NO_EVIDENCE if verdict.verdict == "undecided" else verdict.verdict
+    at_stake = stake_entry(records, claim) if verdict.n_seeds else None
     summary = [
         advice(verdict, finding, contrast_of, changes=accuracy is not None and accuracy.changes),
         *best_of_all(verdict, choice),
         *unconfirmed(held_out, claim.response),
+        *nil_sentence({"stake": at_stake, "verdict": finding}),
     ]
     # The accuracy of a claim that is about it is the response: what may be said of its levels was said.
     aside = [*(accuracy.caveats if accuracy else ()), *accuracy_notes] if claim.response != ACCURACY else []
+    warnings = [note for note in verdict.warnings if note != nil_stake(records, verdict)]  # the summary says it
     caveats = [
-        tentative_note(verdict), "" if verdict.grade else verdict.grade_reason, verdict.learning_rates, *verdict.warnings, _fragile(records, verdict), *notes,
-        *best_notes, *aside,
+        tentative_note(verdict), "" if verdict.grade else verdict.grade_reason, verdict.learning_rates,
+        *warnings, _fragile(records, verdict), *notes, *best_notes, *aside,
     ]  # fmt: skip
     return {
         "practice": claim.practice,
@@ -162,6 +173,8 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
         "accuracy_p": _number(accuracy.p) if accuracy else None,
         "accuracy_p_adjusted": _number(accuracy.p_adjusted) if accuracy else None,
         "accuracy_unit": "points",
+        "cells": cells_entry(records, claim) if verdict.n_seeds else None,
+        "stake": at_stake,
         **choice,
         "held_out": held_out,
         "declared": verdict.declared,

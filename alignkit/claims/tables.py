@@ -84,7 +84,12 @@ def with_failed(table: pd.DataFrame, claim: Claim, response: str) -> pd.DataFram
 
     A run failed that diverged, or whose response is undefined where most others have it: all its signals are zero.
     """
-    value = not_aligned(response, table) if claim.failed == "not_aligned" else None
+    return table if claim.failed != "not_aligned" else as_not_aligned(table, response)
+
+
+def as_not_aligned(table: pd.DataFrame, response: str) -> pd.DataFrame:
+    """The rows with what `not_aligned` says in the place of the value that a failed run lacks."""
+    value = not_aligned(response, table)
     dead = table["missing"].str.endswith(" undefined") & (table["value"].notna().mean() > MOST_HAVE_A_VALUE)
     failed = (table["missing"] == "diverged") | dead
     if value is None or not failed.any():

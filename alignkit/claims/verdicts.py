@@ -10,6 +10,7 @@ from typing import Any
 from alignkit.claims.measured import measure, worst_case
 from alignkit.claims.moderators import Moderation, depends_on, level_effects, moderations
 from alignkit.claims.panel import Panel, panels
+from alignkit.claims.stakes import nil_stake
 from alignkit.claims.tables import claim_factors, planned_table
 from alignkit.claims.verdict import NAN, Verdict, Verdicts
 from alignkit.errors import AnalysisError
@@ -90,11 +91,18 @@ def _evaluate(records: Records, alpha: float) -> list[Verdict]:
                 moderations=tuple(moderations(claim, effects, records)) if effects else (),
             )
         )
-    judged = _in_families(measured, untested=_untested(records), alpha=alpha)
-    return [
+    judged = in_families(measured, untested=_untested(records), alpha=alpha)
+    graded = [
         replace(verdict, grade=panel.grade, grade_reason=panel.reason)
         for verdict, panel in zip(judged, panels(records, judged, alpha=alpha), strict=True)
     ]
+    return [_with_stake(records, verdict) for verdict in graded]
+
+
+def _with_stake(records: Records, verdict: Verdict) -> Verdict:
+    """The verdict, which says so where the angle that it is about has no stake in accuracy."""
+    note = nil_stake(records, verdict)
+    return replace(verdict, warnings=(*verdict.warnings, note)) if note else verdict
 
 
 def panels_of(records: Records, *, alpha: float = ALPHA) -> list[Panel]:
@@ -130,7 +138,7 @@ def without_seed(
     counted = [
         again or replace(verdict, p=NAN, p_equivalence=NAN) for again, verdict in zip(remeasured, verdicts, strict=True)
     ]
-    judged = _in_families(counted, untested=_untested(records), alpha=alpha)
+    judged = in_families(counted, untested=_untested(records), alpha=alpha)
     return [verdict if again else None for again, verdict in zip(remeasured, judged, strict=True)]
 
 
@@ -155,7 +163,7 @@ def _without(records: Records, verdict: Verdict, seed: Any, *, family_size: int,
         return None
 
 
-def _in_families(measured: Sequence[Verdict], *, untested: int, alpha: float) -> list[Verdict]:
+def in_families(measured: Sequence[Verdict], *, untested: int, alpha: float) -> list[Verdict]:
     """Adjusts the p-values within each family, and judges."""
     verdicts: dict[int, Verdict] = {}
     for family in ("confirmatory", "exploratory"):

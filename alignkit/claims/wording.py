@@ -9,7 +9,7 @@ from typing import Any
 from alignkit.claims.verdict import Verdict
 from alignkit.columns import digits_of, label_of
 from alignkit.stats.contrasts.contrasts import Contrast
-from alignkit.text import in_markdown, number, p_text, sizes, unit
+from alignkit.text import change_interval, in_markdown, number, p_text, sizes, unit
 
 NO_EVIDENCE = "no evidence"
 ACCURACY = "test_accuracy"
@@ -56,9 +56,28 @@ def to_markdown(entries: list[dict[str, Any]]) -> str:
             )
         lines += [f"- **{entry['practice']}** — *{standing(entry)}*. {entry['summary']}"]
         lines += [f"  {'; '.join(effects)}."] + ([f"  {'; '.join(sure)}."] if sure else [])
+        lines += [f"  {over_cells(entry)}."] if entry["cells"] else []
+        lines += [f"  {at_stake(entry['stake'])}."] if entry["stake"] else []
         lines += [f"  Scope: {scope_text(entry['scope'])}."]
         lines += [f"  {caveat[0].upper()}{caveat[1:]}." for caveat in entry["caveats"]]
     return "\n".join(map(in_markdown, lines)) + "\n"
+
+
+def over_cells(entry: dict[str, Any]) -> str:
+    """How far a practice's effect differs between cells."""
+    cells, response = entry["cells"], entry["response"]
+    low, high = cells["a_cell_like_these"]
+    return (
+        f"Over {cells['n_cells']} cells the effect has an sd of {_size(cells['sd'], response)}; in a network like "
+        f"these it lies in {change_interval((low, high), response)}"
+    )
+
+
+def at_stake(stake: dict[str, Any]) -> str:
+    """What a practice's effect on an angle is worth."""
+    size = effect_text(stake["points"], stake["interval"], ACCURACY)
+    nil = ", less than a point either way" if stake["nil"] else ""
+    return f"By the dose\N{EN DASH}response curve ({stake['curve']}) the angle is worth {size} of test accuracy{nil}"
 
 
 def standing(entry: dict[str, Any]) -> str:

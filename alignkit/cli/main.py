@@ -1,5 +1,5 @@
-"""The command line. Exit status 0; 2 where the input is at fault, with one message; 130 after Ctrl-C, 143 after
-SIGTERM."""
+"""The command line. Exit status 0; 1 where an audit contradicts a robust verdict; 2 where the input is at fault, with
+one message; 130 after Ctrl-C, 143 after SIGTERM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from alignkit.cli.arguments import (
 )
 from alignkit.cli.bench import bench
 from alignkit.cli.ending import Stopped, one_message
-from alignkit.cli.tables import print_costs, print_power, print_verdicts, verdict_notes
+from alignkit.cli.tables import print_audit, print_costs, print_power, print_verdicts, verdict_notes
 from alignkit.cli.terminal import console, planning, say, study_progress
 from alignkit.errors import AlignkitError
 
@@ -138,6 +138,28 @@ def report(
     for line in verdict_notes(records, verdicts):
         say(line)
     say(f"Report: {page}")
+
+
+@app.command()
+def audit(directory: DirectoryArgument) -> None:
+    """Ask a study's claims in every defensible way, and say which verdicts meet an opposite answer.
+
+    Writes audit.html, audit.csv and audit.json beside the records. Exit status 1 where a verdict graded robust is
+    contradicted beyond chance.
+    """
+    from alignkit.auditing.audit import audit as audited
+    from alignkit.auditing.page import write_audit
+    from alignkit.records.store import load
+
+    records = load(directory)
+    with console.status("Asking…"):
+        found = audited(records)
+        page = write_audit(found, directory, title=records.study.title)
+    print_audit(found)
+    say(f"{found.in_words()}.")
+    say(f"Audit: {page}")
+    if found.contradicted:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -42,6 +42,29 @@ def verdict_notes(records: Any, verdicts: Any) -> list[str]:
     return [*(missing if records.missing else ()), *registered, *undecided]
 
 
+def print_audit(audit: Any) -> None:
+    """The verdicts of an audit, and on which side of them the answers lie."""
+    from alignkit.text import ABSENT
+
+    table = Table()
+    for head in ("claim", "verdict"):
+        table.add_column(head, overflow="fold")
+    for head in ("asked", "same sign", "opposite", "beyond chance"):
+        table.add_column(head, justify="right", min_width=6)
+    for each in audit.claims:
+        sides = [f"{len(each.on_side(side)):,}" if each.has_a_side else ABSENT for side in ("same", "opposite")]
+        beyond = f"{len(each.contradictions):,}" if each.has_a_side else ABSENT
+        verdict = f"{each.verdict}, {each.grade}" if each.grade else each.verdict
+        table.add_row(escape(each.claim.name), verdict, f"{each.asked:,}", *sides, beyond)
+        if console.width < NARROW:
+            say(f"{each.claim.name}: {verdict}; {each.asked:,} asked, {sides[1]} opposite, {beyond} beyond chance")
+    if console.width >= NARROW:
+        console.print(table)
+    for each in audit.claims:
+        if each.reason:
+            say(f"{each.claim.name}: not asked: {each.reason}")
+
+
 def print_costs(stages: Any, title: str, *, device: str, workers: int) -> None:
     """What each stage of a study would cost; `stages` are their names and cohorts."""
     from alignkit.execution.estimate import estimate

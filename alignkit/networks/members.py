@@ -15,6 +15,6 @@ class Member:
     seed: int
 
     def seed_of(self, stream: str) -> int:
-        """The stream's own seed where the study sets one, else the run's."""
-        own = getattr(self.settings.streams, stream)
-        return self.seed if own is None else own
+        """The stream's own seed where the study sets one, else the run's, shifted where the study shifts it."""
+        own: int | None = getattr(self.settings.streams, stream)
+        return self.seed + self.settings.streams.shift if own is None else own

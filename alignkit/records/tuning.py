@@ -58,7 +58,7 @@ def chosen_rates(runs: pd.DataFrame, rates: Rates = "within") -> pd.Series:
     "within": a run whose validation accuracy is at least a - sqrt(a (1 - a) / n), where a is the best accuracy of its
     replicate and n the size of the validation split (of a regression: whose loss is within one standard error of the
     best). "best": the single best, the smaller rate on a tie. "common": the rate with the best mean over the seeds of
-    its arm, of those that every seed tried. A number: that rate. Runs that diverged never count.
+    its arm, of those that every seed tried, the smaller on a tie. A number: that rate. Runs that diverged never count.
     """
     score, alive = _score(runs), ~runs["diverged"].astype(bool)
     score = score.where(alive)
@@ -87,7 +87,7 @@ def _is_common_best(runs: pd.DataFrame, score: pd.Series) -> pd.Series:
     by_rate = score.groupby([arm, runs["lr"]]).agg(["mean", "count"])
     seeds = runs["replicate"].groupby(arm).nunique()
     everywhere = by_rate["count"].to_numpy() == seeds.loc[by_rate.index.get_level_values(0)].to_numpy()
-    mean = by_rate["mean"][everywhere].dropna()
+    mean = by_rate["mean"][everywhere].dropna().round(12)  # means of the same scores are a tie, whatever their order
     chosen = dict(mean.groupby(level=0).idxmax())
     return runs["lr"] == arm.map({int(one): rate for one, (_, rate) in chosen.items()})
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from alignkit.claims.analysis import Analysis
 from alignkit.errors import AnalysisError
 from alignkit.report.section import Answer, Question
+from alignkit.report.sections.cells import cells
+from alignkit.report.sections.configurations import configurations
 from alignkit.report.sections.dose import dose
 from alignkit.report.sections.equal_loss import equal_loss
 from alignkit.report.sections.mediation import mediation
@@ -15,10 +17,14 @@ from alignkit.report.sections.model_comparison import model_comparison
 from alignkit.report.sections.phases import phases
 from alignkit.report.sections.power import power
 from alignkit.report.sections.robustness import robustness, specifications
+from alignkit.report.sections.stakes import stakes
 from alignkit.report.sections.thresholds import thresholds
 from alignkit.report.sections.variance import variance
 
 ALWAYS: tuple[Question, ...] = (
+    Question("configurations", "Which configurations may be the best", configurations),
+    Question("cells", "How far effects differ between cells", cells),
+    Question("stakes", "What these angles are worth in accuracy", stakes),
     Question("model", "What alignment depends on", model),
     Question("phases", "When alignment comes", phases),
     Question("thresholds", "Is there a width below which alignment fails?", thresholds),

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from alignkit.claims.analysis import IMPOSED, Analysis, analyse
+from alignkit.claims.configurations import configuration_entries, configurations_markdown
 from alignkit.claims.revision import notice
 from alignkit.claims.verdict import VERDICTS, Verdict
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing, to_json, to_markdown
@@ -106,9 +107,11 @@ def write_report(
     for table in tables:
         files[out_dir / "tables" / f"{table.name}.csv"] = table.to_csv().encode()
         files[out_dir / "tables" / f"{table.name}.tex"] = table.to_latex().encode()
-    files[out_dir / "recommendations.json"] = to_json(analysis.recommendations).encode()
+    whole = configuration_entries(records)
+    files[out_dir / "recommendations.json"] = to_json([*analysis.recommendations, *whole]).encode()
     if analysis.recommendations:
-        files[out_dir / "recommendations.md"] = to_markdown(analysis.recommendations).encode()
+        words = to_markdown(analysis.recommendations) + configurations_markdown(records)
+        files[out_dir / "recommendations.md"] = words.encode()
     page = out_dir / "index.html"
     shown = [inline[chart.name] for chart in drawn]
     parts = [_section_context(question, section, inline) for question, section in answers]

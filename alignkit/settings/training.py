@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from alignkit.settings.types import Count, Positive, Probability, Section, Seed
+from alignkit.settings.types import Count, Index, Positive, Probability, Section, Seed
 
 MatmulPrecision = Literal["float32", "tf32", "bf16"]
 """Of the factors of a product of float32 tensors: 23 bits after the point, 10 or 7. Sums are float32."""
@@ -50,10 +50,14 @@ class Training(Section):
 
 
 class Streams(Section):
-    """A seed of its own for one stream of randomness; a stream left out follows the run's seed."""
+    """A seed of its own for one stream of randomness; a stream left out follows the run's seed, plus `shift`.
+
+    A factor over shifts is a sham: its levels differ in their draws alone, under every seed in other ones. A factor
+    over the seeds of one stream is none, since all runs at a level then share the draw, and what it does."""
 
     initialisation: Seed | None = None
     feedback: Seed | None = None
     order: Seed | None = None
     dropout: Seed | None = None
     masks: Seed | None = None
+    shift: Index = 0

@@ -6,11 +6,14 @@ imported from the module that answers the question:
 
     what does a change do?                 contrasts/: contrasts, paired, equivalence, multiplicity, location
     which level to choose?                 contrasts/choice
+    which of many cells may be the best?   contrasts/best_set
+    how far does it differ between cells?  contrasts/cells
     how many seeds?                        contrasts/power, contrasts/contrast_variance
     does it hang on one seed?              contrasts/influence
     what does a response depend on?        models/: factorial, margins, prediction, diagnostics;
                                            layers in runs: mixed, gee
     along an ordered factor?               curves/dose, curves/thresholds
+    what is an angle worth?                curves/stakes
     when does it happen, in which order?   curves/phases, curves/phase_order, curves/matched
     where does the spread come from?       mechanisms/variance_components
     does one thing carry another?          mechanisms/mediation, mechanisms/association

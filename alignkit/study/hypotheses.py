@@ -20,7 +20,7 @@ from alignkit.text import count, listed
 @dataclass(frozen=True)
 class Hypothesis:
     """How a claim may depend on a moderator: it turns over between two levels, or is supported (or refuted) at the
-    first and equivalent at the second."""
+    first, equivalent at the second, and its effects at the two differ."""
 
     kind: Literal["turns over", "differs in size"]
     moderator: str

@@ -74,6 +74,12 @@ _TWO_KINDS = (
 )
 
 
+_SHARED_RATE = (
+    "shown alone: one rate for all seeds, chosen by the same runs, so what another choice would change is in no "
+    "interval and no p"
+)
+
+
 def _first_mode(response: str, study: Study) -> str | None:
     """The mode that a response without one is taken in; None for what has no mode."""
     return study.probe.mode if response in _moded() else None
@@ -125,7 +131,9 @@ def _rates(claim: Claim, study: Study) -> Iterator[Question]:
     row = Question("best", "each seed's single best rate", "rates", claim.response, claim.mode, claim.layer, core=True)
     rows = [replace(row, rates="best")]
     if study.tuning.epochs is None:
-        rows.append(replace(row, key="common", label="the best rate common to all seeds", rates="common"))
+        label = "the best rate common to all seeds"
+        shared = replace(row, key="common", label=label, rates="common", graded=False, core=False, why=_SHARED_RATE)
+        rows.append(shared)
         if "step" in study.probe.groups:
             rows.append(replace(row, key="equal-step", label="equal step length", group="step", equal_step=True))
     for each in rows:

@@ -226,7 +226,7 @@ def test_what_was_not_declared_is_a_suggestion_in_every_format() -> None:
     ("grade", "reason", "depends", "words"),
     [
         ("robust", "holds in all 9 core rows", (), "Recommended for alignment: the angle to the BP signal falls by"),
-        ("robust", "", ("it turns over: −3° at a = b",), "Recommended for alignment: .* It turns over: −3° at a = b"),
+        ("robust", "", ("it turns over: 3° at a = b",), "Recommended for alignment: .* It turns over: 3° at a = b"),
         ("conditional", "not shown: step", (), "Recommended for alignment: .* Not shown: step"),
         ("contested", "the opposite holds step", (), "No recommendation: supported as declared, but the opposite"),
         ("", "", (), "Suggests that it helps alignment: "),

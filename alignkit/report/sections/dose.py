@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from alignkit.claims.analysis import Analysis
+from alignkit.claims.stakes import ACCURACY, DOSE, POINT, RULE, best_rates
 from alignkit.errors import AnalysisError
 from alignkit.figures.dose import chart
 from alignkit.report.section import Answer
@@ -15,9 +16,7 @@ from alignkit.stats.curves.dose import DoseAtLoss, DoseResponse, dose_at_loss, d
 from alignkit.stats.tables.levels import level_order
 from alignkit.text import bare_change, change_interval, in_unit, number, p_text, reading, sentence
 
-RULE, DOSE = "imposed_angle", "feedback_angle_deg"
-ACCURACY = "test_accuracy"
-LOSS = 1.0
+LOSS = POINT
 """Points of accuracy whose dose is told."""
 
 
@@ -33,7 +32,7 @@ def dose(analysis: Analysis) -> Answer | None:
             continue
         # Every angle ran at several rates, so that the best of them can be taken.
         if "lr" in analysis.varying(RULE, design) and (table.groupby(DOSE)["lr"].nunique() > 1).all():
-            table = _best_rates(table)
+            table = best_rates(table)
             notes.append(
                 f"{_name(design)}: for every seed and angle the learning rate with the best validation accuracy; test "
                 "accuracy had no part in that choice."
@@ -55,14 +54,6 @@ def dose(analysis: Analysis) -> Answer | None:
     drawn = chart(curves, n_seeds=found[first][0].n_seeds, references=references, see=answers[0])
     tables = tuple(_table(design, *results) for design, results in found.items())
     return Answer(answers, tables, (drawn,), tuple(dict.fromkeys(notes)))
-
-
-def _best_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """For each seed and angle the run with the best validation accuracy (the smallest rate of those)."""
-    ordered = table.dropna(subset=["validation_accuracy"]).sort_values(
-        ["validation_accuracy", "lr"], ascending=[False, True]
-    )
-    return ordered.drop_duplicates(["seed", DOSE])
 
 
 def _name(design: str) -> str:

@@ -40,7 +40,7 @@ def joint_p_values(differences: ArrayLike, *, side: Literal[-1, 0, 1] = 0, seed:
     if not usable.any():
         return p
     values = values[:, usable]
-    observed, flipped = _statistics(values, _patterns(len(values), seed), side)
+    observed, flipped = _statistics(values, patterns(len(values), seed), side)
     order = np.argsort(-observed, kind="stable")
     # from the least extreme up: the largest statistic of a row and all that are less extreme than it
     largest = np.maximum.accumulate(flipped[:, order[::-1]], axis=1)[:, ::-1]
@@ -69,7 +69,7 @@ def simultaneous_intervals(
     n = np.isfinite(rows).sum(axis=0)
     mean = np.nanmean(rows, axis=0)
     centred = (rows - mean) * np.sqrt(n / (n - 1))
-    _, flipped = _statistics(centred, _patterns(len(rows), seed), 0)
+    _, flipped = _statistics(centred, patterns(len(rows), seed), 0)
     quantile = np.quantile(np.where(np.isfinite(flipped), flipped, 0.0).max(axis=1), level, method="higher")
     half = quantile * np.nanstd(rows, axis=0, ddof=1) / np.sqrt(n)
     low[usable], high[usable] = mean - half, mean + half
@@ -83,7 +83,7 @@ def _of_questions(differences: ArrayLike) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _patterns(n: int, seed: int) -> np.ndarray:
+def patterns(n: int, seed: int) -> np.ndarray:
     """Signs [patterns, n], the observed ones first: all of them up to 16 seeds, random ones beyond."""
     if n <= EXACT_UP_TO:
         return 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
