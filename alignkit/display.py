@@ -22,7 +22,7 @@ _FINDING = ("best", "verdict", "status", "conclusion")
 _APART = ("method", "warnings", "pairing_correlation")
 _COLOURS = {
     "supported": "#2da44e", "confirmed": "#2da44e", "refuted": "#cf222e", "contradicted": "#cf222e",
-    "equivalent": "#0969da",
+    "equivalent": "#0969da", "robust": "#2da44e", "conditional": "#bf8700", "contested": "#cf222e",
 }  # fmt: skip
 # JupyterLab's own colours where there are any, and else the page's: so that light and dark both have contrast.
 _STYLE = """<style>
@@ -177,9 +177,14 @@ def table_html(table: pd.DataFrame) -> str:
 
 
 def rows_html(
-    rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), right: Iterable[str] = (), badge: str | None = None
+    rows: Sequence[Sequence[str]],
+    *,
+    head: Sequence[str] = (),
+    right: Iterable[str] = (),
+    badge: str | Sequence[str] = (),
 ) -> str:
-    """Rows of text as an HTML table. `right` names the columns of numbers, `badge` that of verdicts."""
+    """Rows of text as an HTML table. `right` names the columns of numbers, `badge` that of verdicts, or those."""
+    badges = (badge,) if isinstance(badge, str) else badge
     classes = ["alignkit-number" if name in set(right) else "" for name in head]
     lines = ['<table class="alignkit-table">']
     if head:
@@ -189,7 +194,9 @@ def rows_html(
     for row in rows:
         styles = classes or ["", *("" for _ in row[1:])]
         filled = [
-            badge_html(text) if head and name == badge else _cell("td" if head or index else "th", text, style)
+            badge_html(text)
+            if head and name in badges and text != ABSENT
+            else _cell("td" if head or index else "th", text, style)
             for index, (text, style, name) in enumerate(zip(row, styles, head or row, strict=True))
         ]
         lines.append(f"<tr>{''.join(filled)}</tr>")

@@ -15,17 +15,20 @@ from alignkit.claims.cells import ClaimCells, claim_cells
 from alignkit.claims.configurations import Configurations, configurations
 from alignkit.claims.effects import DesignEffects, crossed_streams, design_effects, varying_factors
 from alignkit.claims.fit import Method, fit
+from alignkit.claims.over_rates import over_rates
+from alignkit.claims.panel import Panel
 from alignkit.claims.recommendations import recommendations
 from alignkit.claims.stakes import Stake, stake, unlike
 from alignkit.claims.tables import claim_factors, claim_table
 from alignkit.claims.verdict import Verdict
-from alignkit.claims.verdicts import evaluate, family_size, without_each_seed
+from alignkit.claims.verdicts import evaluate, family_size, panels_of, without_each_seed
 from alignkit.errors import AnalysisError
 from alignkit.records.registration import Registration
 from alignkit.records.rows import at_the_end, curves, final_by_layer, layers_of, rows_of, summarised, until
 from alignkit.records.store import Records
 from alignkit.records.summaries import at_layer, measures_of, own_signal, run_summaries
 from alignkit.records.tuning import at_best, trajectories
+from alignkit.records.vital_signs import NOT_SOLID, vital_signs
 from alignkit.stats.contrasts.contrasts import Contrast
 from alignkit.stats.contrasts.paired import PairedResult, paired_test
 from alignkit.stats.models.linear import LinearFit
@@ -237,6 +240,26 @@ class Analysis:
     def claim_factors(self, claim: Claim) -> tuple[str, ...]:
         """The factors that make a cell of a claim's design."""
         return claim_factors(self.records, claim)
+
+    def vital_signs(self) -> pd.DataFrame:
+        """What every cosine stands on, of each seed at its best rate: see `records.vital_signs`."""
+        return self._once("vital signs", lambda: vital_signs(at_best(self.records)))
+
+    @property
+    def not_solid(self) -> str:
+        """What makes a vital sign a bad one, in words."""
+        return NOT_SOLID
+
+    def over_rates(self, claim: Claim, *, response: str | None = None) -> pd.DataFrame:
+        """A claim's two arms at every learning rate: see `over_rates`."""
+        return self._once(
+            ("over rates", claim.name, response), lambda: over_rates(self.records, claim, response=response)
+        )
+
+    @property
+    def panels(self) -> list[Panel]:
+        """Each claim's panel with its grade, in the order of `verdicts`."""
+        return panels_of(self.records)
 
     @property
     def family_size(self) -> int:

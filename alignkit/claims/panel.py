@@ -61,7 +61,7 @@ class Answer:
         return self.answered and not any(self.differences)
 
 
-@shown()
+@shown(words=lambda panel: panel.in_words(), table="short_frame")
 @dataclass(frozen=True)
 class Panel:
     """A claim's panel and the grade that it gives the verdict.
@@ -89,6 +89,20 @@ class Panel:
     def to_frame(self) -> pd.DataFrame:
         """One row per question."""
         return panel_frame([self])
+
+    def short_frame(self) -> pd.DataFrame:
+        """One row per question: what a notebook shows."""
+        frame = self.to_frame()
+        kinds = np.select([frame["core"], frame["graded"]], ["core", "graded"], "shown")
+        columns = {"label": "question", "estimate": "effect", "verdict": "says", "n_seeds": "seeds"}
+        short = frame[["label", "estimate", "low", "high", "p", "verdict", "n_seeds"]].rename(columns=columns)
+        short.insert(1, "counts as", kinds)
+        return short
+
+    def in_words(self) -> str:
+        """The claim, its grade, and what it hangs on."""
+        asked = f"{sum(answer.answered for answer in self.answers)} rows answered"
+        return f"{self.claim.name}: {', '.join(part for part in (self.grade, self.reason, asked) if part)}"
 
 
 def panel_frame(panels: Sequence[Panel]) -> pd.DataFrame:
@@ -279,7 +293,7 @@ def _graded(panel: Panel, verdict: Verdict, p: float, *, alpha: float, share: fl
         if answer.question.core and answer.verdict != verdict.verdict
     )  # fmt: skip
     if opposite:
-        reason = f"the opposite holds {listed(opposite)}"
+        reason = f"the opposite holds in another row: {listed(opposite)}"
         return replace(panel, grade="contested", reason=reason, p_robust=p, opposite=opposite, fails=fails)
     if p < alpha:
         return replace(panel, grade="robust", reason=f"holds in all {len(core)} core rows", p_robust=p)

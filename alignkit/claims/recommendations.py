@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from alignkit.claims.cells import cells_entry
+from alignkit.claims.reading import hangs_on, seed_note
 from alignkit.claims.responses import response_bounds
 from alignkit.claims.stakes import nil_sentence, nil_stake, stake_entry
 from alignkit.claims.tables import claim_factors, claim_table
@@ -142,7 +143,13 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
     finding = NO_EVIDENCE if verdict.verdict == "undecided" else verdict.verdict
     at_stake = stake_entry(records, claim) if verdict.n_seeds else None
     summary = [
-        advice(verdict, finding, contrast_of, changes=accuracy is not None and accuracy.changes),
+        advice(
+            verdict,
+            finding,
+            contrast_of,
+            changes=accuracy is not None and accuracy.changes,
+            contradicted=held_out["status"] == "contradicted",
+        ),
         *best_of_all(verdict, choice),
         *unconfirmed(held_out, claim.response),
         *nil_sentence({"stake": at_stake, "verdict": finding}),
@@ -160,6 +167,16 @@ def _recommendation(records: Records, verdict: Verdict, accuracy: _Accuracy | No
         "grade": verdict.grade,
         "grade_reason": verdict.grade_reason,
         "conditions": conditions(verdict),
+        "hangs_on": hangs_on(verdict),
+        "levels_of_moderators": [
+            {
+                "moderator": each.moderator,
+                "level": each.level,
+                "effect": _number(each.estimate),
+                "interval": [_number(bound) for bound in each.interval],
+            }
+            for each in verdict.level_effects
+        ],
         "summary": " ".join(summary),
         "effect": _number(verdict.estimate),
         "interval": [_number(bound) for bound in verdict.interval],
@@ -194,14 +211,10 @@ def _fragile(records: Records, verdict: Verdict) -> str:
         return ""
     position = [known.claim.name for known in evaluate(records)].index(verdict.claim.name)
     others = {seed: verdicts[position] for seed, verdicts in without_each_seed(records).items()}
-    hangs = [str(seed) for seed, other in others.items() if other and other.verdict != verdict.verdict]
-    if len(hangs) == 1:
-        return f"the verdict hangs on a single seed: without seed {hangs[0]} it is another"
-    if hangs:
-        return f"the verdict hangs on single seeds: without any one of {', '.join(hangs)} it is another"
-    if None in others.values():
+    note = seed_note(verdict, others)
+    if not note and None in others.values():
         return "whether the verdict stands without any one seed was not examined for every seed"
-    return ""
+    return note
 
 
 def _on_accuracy(records: Records, verdict: Verdict) -> _Accuracy | None:

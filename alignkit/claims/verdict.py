@@ -24,6 +24,10 @@ VERDICTS = {
 }
 
 
+UNGRADED = "ungraded"
+GRADED_VERDICTS = ("supported", "refuted", "equivalent")
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the records say of one claim.
@@ -83,8 +87,14 @@ class Verdict:
         return verdict_frame([self])
 
 
+def grade_name(verdict: Verdict) -> str:
+    """The grade of a verdict, "ungraded" where its panel gave none; empty where there is no verdict to grade."""
+    return (verdict.grade or UNGRADED) if verdict.verdict in GRADED_VERDICTS else ""
+
+
 def _words(verdict: Verdict) -> str:
-    parts = [f"{verdict.claim.name}: {verdict.verdict}", _effect(verdict), p_words(verdict), seeds_words(verdict)]
+    says = ", ".join(part for part in (verdict.verdict, verdict.grade) if part)
+    parts = [f"{verdict.claim.name}: {says}", _effect(verdict), p_words(verdict), seeds_words(verdict)]
     return ", ".join(part for part in parts if part)
 
 
@@ -95,14 +105,15 @@ def _effect(verdict: Verdict) -> str:
 def _html(verdicts: Sequence[Verdict]) -> str:
     rows = [
         (
-            verdict.claim.statement, verdict.verdict, tight(_effect(verdict)) or ABSENT,
+            verdict.claim.statement, verdict.verdict, grade_name(verdict) or ABSENT, tight(_effect(verdict)) or ABSENT,
             p_text(verdict.p_equivalence_adjusted if verdict.verdict == "equivalent" else verdict.p_adjusted),
-            str(verdict.n_seeds), verdict.reason,
+            str(verdict.n_seeds),
+            "; ".join(part for part in (verdict.reason, verdict.grade_reason, *verdict.depends) if part),
         )
         for verdict in verdicts
     ]  # fmt: skip
-    columns = ("claim", "verdict", "effect [95%]", "adjusted p", "seeds", "reason")
-    table = rows_html(rows, head=columns, right=("adjusted p", "seeds"), badge="verdict")
+    columns = ("claim", "verdict", "grade", "effect [95%]", "adjusted p", "seeds", "reason")
+    table = rows_html(rows, head=columns, right=("adjusted p", "seeds"), badge=("verdict", "grade"))
     notes = [f"{verdict.claim.name}: {note}" for verdict in verdicts for note in verdict.warnings]
     return block(head_html(plural(len(verdicts), "Verdict"), count(len(verdicts), "claim")), table, notes=notes)
 

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from alignkit.claims.reading import on_moderators
 from alignkit.claims.verdict import Verdict
 from alignkit.columns import digits_of, label_of
 from alignkit.stats.contrasts.contrasts import Contrast
@@ -55,6 +56,7 @@ def to_markdown(entries: list[dict[str, Any]]) -> str:
                 f"({effect_text(held_out['effect'], held_out['interval'], response)})"
             )
         lines += [f"- **{entry['practice']}** — *{standing(entry)}*. {entry['summary']}"]
+        lines += [f"  It hangs on this: {entry['hangs_on']}"] if entry["grade"] else []
         lines += [f"  {'; '.join(effects)}."] + ([f"  {'; '.join(sure)}."] if sure else [])
         lines += [f"  {over_cells(entry)}."] if entry["cells"] else []
         lines += [f"  {at_stake(entry['stake'])}."] if entry["stake"] else []
@@ -120,15 +122,18 @@ def chance_text(p: float) -> str:
     return ">0.99" if p > 0.99 else "<0.01" if p < 0.01 else f"{p:.2f}"
 
 
-def advice(verdict: Verdict, finding: str, accuracy: Contrast | None, *, changes: bool) -> str:
+def advice(
+    verdict: Verdict, finding: str, accuracy: Contrast | None, *, changes: bool, contradicted: bool = False
+) -> str:
     """One or two sentences: what to do, by how much, and what it does to test accuracy where that `changes`.
 
-    `finding` is the verdict, with "no evidence" in the place of undecided.
+    `finding` is the verdict, with "no evidence" in the place of undecided. What held-out seeds have `contradicted` is
+    no advice.
     """
     response = verdict.claim.response
     change = accuracy.estimate if accuracy and changes and response != ACCURACY else 0.0
     on_accuracy = f"test accuracy {_moves(change, ACCURACY)}" if change else ""
-    tentative = tentative_note(verdict) or not _is_sure(verdict)
+    tentative = tentative_note(verdict) or contradicted or not _is_sure(verdict)
     if finding == "not identifiable":
         return f"Not identifiable apart from the learning rate: {verdict.reason}."
     if verdict.grade == "contested":
@@ -155,7 +160,7 @@ def advice(verdict: Verdict, finding: str, accuracy: Contrast | None, *, changes
         said = f"{advice}: {moved}, and {on_accuracy}."
     else:
         said = f"{advice}{alignment} alone: {moved}, but {on_accuracy}."
-    return " ".join([said, *conditions(verdict)])
+    return " ".join([said, *conditions(verdict), *(() if verdict.depends else on_moderators(verdict))])
 
 
 def _is_sure(verdict: Verdict) -> bool:

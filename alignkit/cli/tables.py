@@ -12,34 +12,43 @@ from alignkit.errors import AlignkitError
 
 
 def print_verdicts(verdicts: Any) -> None:
+    from alignkit.claims.verdict import grade_name
     from alignkit.claims.wording import deciding_p
-    from alignkit.text import change, change_interval
+    from alignkit.text import ABSENT, change, change_interval
 
     if not verdicts:
         console.print("The study declares no claims: the report shows its contrasts.")
         return
-    table = Table("claim", "verdict", "effect", "95% interval", "p (adjusted)", "seeds")
+    table = Table("claim", "verdict", "grade", "effect", "95% interval", "p (adjusted)", "seeds")
     for verdict in verdicts:
         response = verdict.claim.response
         row = (
-            escape(verdict.claim.statement), verdict.verdict, change(verdict.estimate, response),
+            escape(verdict.claim.statement), verdict.verdict, grade_name(verdict) or ABSENT,
+            change(verdict.estimate, response),
             escape(change_interval(verdict.interval, response)), deciding_p(verdict), str(verdict.n_seeds),
         )  # fmt: skip
         table.add_row(*row)
         if console.width < NARROW:
-            say(f"{verdict.claim.statement}: {', '.join(row[1:4])}")
+            say(f"{verdict.claim.statement}: {', '.join(part for part in row[1:5] if part != ABSENT)}")
     if console.width >= NARROW:
         console.print(table)
 
 
 def verdict_notes(records: Any, verdicts: Any) -> list[str]:
     """What a reader of the verdicts must know of them: as the page says it."""
+    from alignkit.claims.reading import floor_note, hangs_on
     from alignkit.text import count
 
     missing = [f"{count(records.missing, 'planned run')} still missing: all of this is preliminary."]
     undecided = [f"{verdict.claim.name}: {verdict.reason}." for verdict in verdicts if verdict.verdict == "undecided"]
+    graded = [
+        f"{verdict.claim.name}: {hangs_on(verdict)}"
+        for verdict in verdicts
+        if verdict.verdict == "not identifiable" or verdict.grade or verdict.level_effects
+    ]
+    at_floor = dict.fromkeys(note.split(" (")[0] for verdict in verdicts if (note := floor_note(verdict)))
     registered = records.registration.notes(records.study) if records.registration else ()
-    return [*(missing if records.missing else ()), *registered, *undecided]
+    return [*(missing if records.missing else ()), *registered, *undecided, *graded, *(f"{note}." for note in at_floor)]
 
 
 def print_audit(audit: Any) -> None:

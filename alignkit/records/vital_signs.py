@@ -21,6 +21,14 @@ MOST_UNDEFINED = 0.1
 """Share of samples without a direction above which a mean over the others is no longer of the probe."""
 
 
+NOT_SOLID = (
+    f"Not solid is what has: a norm within {FLOOR_RATIO:,.0f} times of the smallest normal number; a BP signal that "
+    f"the activations' rounding swallows; more than {MOST_UNDEFINED:.0%} of samples without a direction; halves of the "
+    f"probe whose BP gradients agree by a cosine below {LEAST_STABILITY:g}; or no accuracy above that of frozen hidden "
+    "layers. What was not measured is not held against a cosine."
+)
+
+
 def vital_signs(records: Records) -> pd.DataFrame:
     """What every cosine of a study stands on: one row per rule, cell and hidden layer, at the end of training.
 

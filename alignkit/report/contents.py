@@ -14,14 +14,20 @@ from alignkit.report.sections.equal_loss import equal_loss
 from alignkit.report.sections.mediation import mediation
 from alignkit.report.sections.model import model
 from alignkit.report.sections.model_comparison import model_comparison
+from alignkit.report.sections.panels import panels
 from alignkit.report.sections.phases import phases
 from alignkit.report.sections.power import power
+from alignkit.report.sections.rates import rates
 from alignkit.report.sections.robustness import robustness, specifications
 from alignkit.report.sections.stakes import stakes
 from alignkit.report.sections.thresholds import thresholds
 from alignkit.report.sections.variance import variance
+from alignkit.report.sections.vital_signs import vital_signs
 
 ALWAYS: tuple[Question, ...] = (
+    Question("panels", "What the verdicts hang on", panels),
+    Question("rates", "Over the learning rate", rates),
+    Question("vital_signs", "Is there anything to measure?", vital_signs),
     Question("configurations", "Which configurations may be the best", configurations),
     Question("cells", "How far effects differ between cells", cells),
     Question("stakes", "What these angles are worth in accuracy", stakes),

@@ -113,9 +113,9 @@ def _check_answer(what: str, answer: Answer) -> None:
     for kind, lines in (("sentences", answer.sentences), ("notes", answer.notes)):
         if isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
             raise ReportError(f'{what}: {kind}: expected texts; got {lines!r}. Write them as ("...", "...")')
-    for chart in answer.charts:
+    for chart in answer.every_chart:
         _check_chart(what, chart)
-    for table in answer.tables:
+    for table in answer.every_table:
         if not isinstance(table, Table):
             raise ReportError(f"{what}: tables: expected Table(...); got {type(table).__name__}")
         _check_name(what, "table", table.name)

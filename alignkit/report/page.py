@@ -12,8 +12,10 @@ from markupsafe import Markup
 
 from alignkit.claims.analysis import IMPOSED, Analysis, analyse
 from alignkit.claims.configurations import configuration_entries, configurations_markdown
+from alignkit.claims.panel import GRADES
+from alignkit.claims.reading import floor_note, simultaneous_interval
 from alignkit.claims.revision import notice
-from alignkit.claims.verdict import VERDICTS, Verdict
+from alignkit.claims.verdict import UNGRADED, VERDICTS, Verdict, grade_name
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing, to_json, to_markdown
 from alignkit.columns import GAP, label_of
 from alignkit.figures.chart import Chart
@@ -58,7 +60,12 @@ BADGES = {
     "undecided": "?",
     "no evidence": "?",
     "not identifiable": "=",
+    "robust": "●",
+    "conditional": "◐",
+    "contested": "⇄",
+    "ungraded": "○",
 }
+GRADE_MEANINGS = {**GRADES, UNGRADED: "the records answer the claim in too few ways to grade it"}
 
 
 def write_report(
@@ -92,8 +99,8 @@ def write_report(
     drawn, absent = charts(analysis, own_figures)
     answers, unanswered = answered(analysis, full=full, more=own_sections)
     own_tables = _tables(analysis)
-    tables = [*own_tables, *(table for _, answer in answers for table in answer.tables)]
-    every_chart = [*drawn, *(chart for _, answer in answers for chart in answer.charts)]
+    tables = [*own_tables, *(table for _, answer in answers for table in answer.every_table)]
+    every_chart = [*drawn, *(chart for _, answer in answers for chart in answer.every_chart)]
     if sections or figures:
         outside.require_different("table", tables)
         outside.require_different("chart", every_chart)
@@ -147,8 +154,12 @@ def render(
         title=study.title or study.name,
         study=study,
         notice=notice(study.claims),
-        summary=summary(analysis),
-        verdicts=[_verdict_context(verdict) for verdict in analysis.verdicts],
+        lead=_lead(analysis),
+        summary=summary(analysis)[1:],
+        first_screen=results.first_screen(analysis),
+        effects_are=_effects_are(analysis),
+        grade_meanings=GRADE_MEANINGS,
+        verdicts=[_verdict_context(verdict, analysis.family_size) for verdict in analysis.verdicts],
         verdict_meanings=VERDICTS,
         badges=BADGES,
         recommendations=[_recommendation_context(entry) for entry in analysis.recommendations],
@@ -165,6 +176,21 @@ def render(
         diagnostics=method.diagnostics(analysis),
         options=method.options(analysis),
     )
+
+
+def _lead(analysis: Analysis) -> list[str]:
+    """The claims in a sentence, and what makes all of them preliminary."""
+    found = summary(analysis)[:1]
+    if analysis.missing:
+        found.append(f"{count(analysis.missing, 'planned run')} still missing: all of this is preliminary.")
+    return found
+
+
+def _effects_are(analysis: Analysis) -> str:
+    """What the effects of the first table are of, said once."""
+    responses = dict.fromkeys(label_of(verdict.claim.response) for verdict in analysis.verdicts)
+    which = "the claim's own measure" if len(responses) > 1 else f"the {next(iter(responses), '')}"
+    return f"Effect: change of {which}, from the first level to the second."
 
 
 def summary(analysis: Analysis) -> list[str]:
@@ -285,7 +311,7 @@ def declaration(records: Records | Analysis) -> list[str]:
 
 def _tables(analysis: Analysis) -> list[Table]:
     found = [
-        *([results.verdict_table(analysis.verdicts)] if analysis.verdicts else []),
+        *([results.verdict_table(analysis.verdicts, family_size=analysis.family_size)] if analysis.verdicts else []),
         *([results.recommendation_table(analysis.recommendations)] if analysis.recommendations else []),
         *results.effect_tables(analysis),
         results.final_table(analysis),
@@ -294,8 +320,9 @@ def _tables(analysis: Analysis) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def _verdict_context(verdict: Verdict) -> dict[str, Any]:
+def _verdict_context(verdict: Verdict, family_size: int) -> dict[str, Any]:
     response = verdict.claim.response
+    together = simultaneous_interval(verdict, family_size=family_size)
     return {
         "claim": verdict.claim,
         "verdict": verdict.verdict,
@@ -305,8 +332,11 @@ def _verdict_context(verdict: Verdict) -> dict[str, Any]:
         "rule": rule_name(verdict.claim.rule),
         "effect": change(verdict.estimate, response),
         "interval": change_interval(verdict.interval, response),
+        "grade": grade_name(verdict),
+        "together": change_interval(together, response),
         "p": deciding_p(verdict),
         "seeds": str(verdict.n_seeds) if verdict.n_seeds else ABSENT,
+        "floor": floor_note(verdict),
         "notes": [*([verdict.learning_rates] if verdict.learning_rates else []), *verdict.warnings],
     }
 
@@ -373,6 +403,15 @@ def _section_context(question: Question, answer: Answer, inline: dict[str, dict[
         "tables": answer.tables,
         "figures": [inline[chart.name] for chart in answer.charts],
         "notes": answer.notes,
+        "folds": [
+            {
+                "title": fold.title,
+                "tables": fold.tables,
+                "notes": fold.notes,
+                "figures": [inline[chart.name] for chart in fold.charts],
+            }
+            for fold in answer.folds
+        ],
     }
 
 

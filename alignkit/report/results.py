@@ -9,7 +9,8 @@ import pandas as pd
 
 from alignkit.claims.analysis import Analysis
 from alignkit.claims.effects import DesignEffects
-from alignkit.claims.verdict import Verdict, verdict_frame
+from alignkit.claims.reading import hangs_on, seed_note, simultaneous_interval
+from alignkit.claims.verdict import Verdict, grade_name, verdict_frame
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing
 from alignkit.columns import LAYERS, label_of
 from alignkit.report.tables import Table
@@ -19,6 +20,7 @@ from alignkit.text import (
     bare_change,
     change,
     change_interval,
+    count,
     in_unit,
     level,
     listed,
@@ -26,6 +28,7 @@ from alignkit.text import (
     p_text,
     row_label,
     rule_name,
+    sentence,
     slug,
 )
 
@@ -43,16 +46,57 @@ SHORT = {
 }  # fmt: skip
 
 
-def verdict_table(verdicts: list[Verdict]) -> Table:
-    caption = "The study's claims and their verdicts. Effects go from the first level to the second."
-    return Table.each("verdicts", caption, verdicts, verdict_frame(verdicts), words=2, columns=[
+def verdict_table(verdicts: list[Verdict], *, family_size: int) -> Table:
+    together = {id(verdict): simultaneous_interval(verdict, family_size=family_size) for verdict in verdicts}
+    low, high = ([interval[end] for interval in together.values()] for end in (0, 1))
+    data = verdict_frame(verdicts).assign(simultaneous_low=low, simultaneous_high=high)
+    caption = (
+        "The study's claims and their verdicts. Effects go from the first level to the second. The 95% interval is of "
+        f"each claim alone; the simultaneous one goes with the adjusted p (Bonferroni, "
+        f"{count(family_size, 'hypothesis', 'hypotheses')} in the confirmatory family)."
+    )
+    return Table.each("verdicts", caption, verdicts, data, words=3, columns=[
         ("claim", lambda verdict: verdict.claim.statement),
         ("verdict", lambda verdict: verdict.verdict),
+        ("grade", lambda verdict: grade_name(verdict) or ABSENT),
         ("effect", lambda verdict: change(verdict.estimate, verdict.claim.response)),
         ("95% interval", lambda verdict: change_interval(verdict.interval, verdict.claim.response)),
+        ("simultaneous", lambda verdict: change_interval(together[id(verdict)], verdict.claim.response)),
         ("adjusted p", deciding_p),
         ("seeds", lambda verdict: str(verdict.n_seeds) if verdict.n_seeds else ABSENT),
     ])  # fmt: skip
+
+
+def first_screen(analysis: Analysis) -> list[dict[str, str]]:
+    """A row for each claim: what to do, how sure, and what it hangs on, in the study's order."""
+    accuracy = {entry["claim"]: entry for entry in analysis.recommendations}
+    apart = analysis.without_each_seed()
+    rows = []
+    for place, verdict in enumerate(analysis.verdicts):
+        claim, entry = verdict.claim, accuracy.get(verdict.claim.name)
+        on_accuracy = entry if entry is not None and claim.response != ACCURACY else None
+        note = (
+            seed_note(verdict, {seed: others[place] for seed, others in apart.items()}) if grade_name(verdict) else ""
+        )
+        rows.append(
+            {
+                "practice": claim.practice or claim.statement,
+                "comparison": row_label(claim.factor, verdict.levels),
+                "measure": label_of(claim.response),
+                "verdict": verdict.verdict,
+                "grade": grade_name(verdict),
+                "effect": change(verdict.estimate, claim.response),
+                "interval": change_interval(verdict.interval, claim.response),
+                "accuracy": change(known(on_accuracy["accuracy_effect"]), ACCURACY) if on_accuracy else ABSENT,
+                "accuracy_interval": (
+                    change_interval(bounds(on_accuracy["accuracy_interval"]), ACCURACY) if on_accuracy else ABSENT
+                ),
+                "hangs_on": hangs_on(verdict),
+                "seeds": f"{sentence(note)}." if note else "",
+                "family": "exploratory" if claim.family == "exploratory" else "",
+            }
+        )
+    return rows
 
 
 def recommendation_table(entries: list[dict[str, Any]]) -> Table:

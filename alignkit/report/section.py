@@ -11,17 +11,39 @@ from alignkit.report.tables import Table
 
 
 @dataclass(frozen=True)
+class Fold:
+    """A part of a section that stays closed until it is asked for: what one claim's long table and figure say."""
+
+    title: str
+    tables: tuple[Table, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a section of the report says.
 
     `sentences` are its finding; `notes` are what a reader must know to judge it: assumptions, what was left out and
-    why. Tables and charts come in reading order; their names start with the section's.
+    why. Tables and charts come in reading order; their names start with the section's. `folds` are the parts of which
+    a reader needs one at a time; they come last.
     """
 
     sentences: tuple[str, ...]
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
     notes: tuple[str, ...] = ()
+    folds: tuple[Fold, ...] = ()
+
+    @property
+    def every_table(self) -> tuple[Table, ...]:
+        """The tables, folded ones too."""
+        return (*self.tables, *(table for fold in self.folds for table in fold.tables))
+
+    @property
+    def every_chart(self) -> tuple[Chart, ...]:
+        """The charts, folded ones too."""
+        return (*self.charts, *(chart for fold in self.folds for chart in fold.charts))
 
 
 @dataclass(frozen=True)

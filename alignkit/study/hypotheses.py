@@ -12,7 +12,7 @@ from alignkit.stats.contrasts.paired import minimum_seeds
 from alignkit.stats.tables.levels import level_text
 from alignkit.study.claim import Claim
 from alignkit.study.designs import Factor, declared_factors
-from alignkit.study.panel import not_identifiable, panel_of
+from alignkit.study.panel import arms, not_identifiable, panel_of
 from alignkit.study.study import Study
 from alignkit.text import count, listed
 
@@ -58,10 +58,47 @@ def _factor(claim: Claim, study: Study, name: str) -> Factor:
     return factors[name]
 
 
+def layers_note(claim: Claim, study: Study) -> str:
+    """What a claim mixes that is asked of the mean over layers, where depth or the widths of some layers change.
+
+    Empty for any other claim. A mean over two layers counts the last one for a half, one over four for a quarter.
+    """
+    if claim.layer != "mean" or claim.response in _WITHOUT_LAYERS:
+        return ""
+    low, high = (tuple(getattr(settings.network, "hidden_widths", ())) for settings in arms(claim, study))
+    if len(low) != len(high):
+        return (
+            f'its layer is "mean", over {len(low)} layers in one arm and {len(high)} in the other: the effect mixes '
+            'what depth does to a layer with how many layers of each kind there are; ask layer = "last", or "last-1"'
+        )
+    changed = sum(before != after for before, after in zip(low, high, strict=True))
+    if 0 < changed < len(low):
+        return (
+            f'its layer is "mean", and {changed} of {len(low)} layers change their width: the effect mixes these '
+            'with the others; ask one layer, as layer = "last"'
+        )
+    return ""
+
+
+_WITHOUT_LAYERS = frozenset({"test_accuracy", "train_accuracy", "validation_accuracy", "accuracy_gap", "test_loss"})
+
+
 def family_of(study: Study) -> tuple[int, int]:
     """The confirmatory claims that can be judged, and the hypotheses on their moderators."""
     claims = [claim for claim in study.claims if claim.family == "confirmatory" and not not_identifiable(claim, study)]
     return len(claims), sum(len(moderator_hypotheses(claim, study)) for claim in claims)
+
+
+def seeds_for_panels(study: Study, alpha: float = 0.05) -> int:
+    """The fewest seeds with which a verdict of the confirmatory family, and a contradiction in a panel, can be shown.
+
+    0 where no claim is confirmatory. The exact test needs 2^(1 - n) < alpha / (claims and hypotheses), and a row of a
+    panel that says the opposite 2^-n <= alpha / claims, one-sided.
+    """
+    claims, hypotheses = family_of(study)
+    if not claims:
+        return 0
+    return max(minimum_seeds(claims + hypotheses, alpha), math.ceil(math.log2(claims / alpha)))
 
 
 def panel_notes(study: Study) -> tuple[str, ...]:
@@ -78,12 +115,15 @@ def panel_notes(study: Study) -> tuple[str, ...]:
         core, graded = ([q.label for q in questions if getattr(q, kind)] for kind in ("core", "graded"))
         other = [question.label for question in questions if not question.core]
         beside = f". Beside them: {listed(other)}" if other else ""
+        mixes = layers_note(claim, study)
+        if mixes:
+            notes.append(f"Claim {claim.name}: {mixes}")
         notes.append(f"Claim {claim.name}: {count(len(graded), 'graded row')}. Core: {listed(core)}{beside}")
     claims, hypotheses = family_of(study)
     if claims:
-        size, seeds = claims + hypotheses, len(study.seed_list)
+        seeds = len(study.seed_list)
         with_moderators = f" and {count(hypotheses, 'hypothesis', 'hypotheses')} on moderators" if hypotheses else ""
-        needed = max(minimum_seeds(size), math.ceil(math.log2(claims / 0.05)))
+        needed = seeds_for_panels(study)
         notes.append(
             f"The confirmatory family has {count(claims, 'claim')}{with_moderators}: verdicts and panels need "
             f"{count(needed, 'seed')} or more; the study has {seeds}"

@@ -332,7 +332,7 @@ def test_effects_that_may_be_small_and_verdicts_of_one_seed_say_so() -> None:
     records.memo["verdicts", ALPHA] = frail
     (entry,) = recommendations(records, frail)
     assert re.match(
-        r"the verdict hangs on (a single seed: without seed \d|single seeds: without any one of \d, )",
+        r"the verdict (hangs on a single seed: without seed \d|needs every seed: without any one of its 6)",
         entry["caveats"][1],
     )
 

@@ -113,7 +113,19 @@ def written(records: Records, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_is_whole(written: Path) -> None:
     text, _ = check(written)
     questions = [question.name for question in ALWAYS]
-    order = ["verdicts", "recommendations", "figures", *questions, "effects", "final", "method", "diagnostics", "study"]
+    order = [
+        "answers",
+        "overview",
+        "verdicts",
+        "recommendations",
+        "figures",
+        *questions,
+        "effects",
+        "final",
+        "method",
+        "diagnostics",
+        "study",
+    ]
     sections = re.findall(r'<section id="([^"]+)"', text)
     assert sections == [name for name in order if name in sections]
     assert set(order) - set(sections) <= set(questions) and {"model", "power"} <= set(sections)

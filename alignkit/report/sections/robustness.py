@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from alignkit.claims.analysis import Analysis
+from alignkit.claims.reading import turning_seeds
 from alignkit.claims.responses import scales_of
 from alignkit.claims.verdict import Verdict
 from alignkit.columns import EXCESS
@@ -40,7 +41,7 @@ def robustness(analysis: Analysis) -> Answer | None:
     if not verdicts:
         return None
     rows, data, notes = [], [], []
-    fragile, unexamined = [], []
+    fragile, unexamined, stable_ones = [], [], 0
     seeds, apart = analysis.study.seed_list, analysis.without_each_seed()
     for verdict in verdicts:
         position = analysis.verdicts.index(verdict)
@@ -57,9 +58,12 @@ def robustness(analysis: Analysis) -> Answer | None:
         # A seed without a comparison has no estimate to move, but the worst case of its runs.
         frame = found.frame.set_index("seed").reindex(pd.Index(seeds, name="seed")).reset_index()
         if not stable:
-            fragile.append(claim.name)
+            turning = len(turning_seeds(verdict, dict(zip(seeds, others, strict=True))))
+            fragile.append((claim.name, turning, len(examined)))
         elif not whole:
             unexamined.append(claim.name)
+        else:
+            stable_ones += 1
         rows.append(
             (
                 claim.name,
@@ -88,12 +92,18 @@ def robustness(analysis: Analysis) -> Answer | None:
     frame = pd.concat(data, ignore_index=True)
     table = Table("robustness", caption, columns, tuple(rows), frame, frozenset(columns[2:6]))
     answers = []
-    known = len(verdicts) - len(unexamined)
-    if fragile:
-        verdicts_hang = "verdict on {} hangs" if len(fragile) == 1 else "verdicts on {} each hang"
-        answers.append(f"The {verdicts_hang.format(listed(fragile))} on a single seed.")
-    elif known:
-        answers.append(f"No verdict on {count(known, 'claim')} hangs on a single seed.")
+    single = [name for name, turning, _ in fragile if turning == 1]
+    if single:
+        verdicts_hang = "verdict on {} hangs" if len(single) == 1 else "verdicts on {} each hang"
+        answers.append(f"The {verdicts_hang.format(listed(single))} on a single seed.")
+    answers += [
+        f"The verdict on {name} is another without any one of {turning} of its {known} seeds: no seed carries it, but "
+        "they are too few."
+        for name, turning, known in fragile
+        if turning > 1
+    ]
+    if stable_ones and not fragile:
+        answers.append(f"No verdict on {count(stable_ones, 'claim')} hangs on a single seed.")
     if unexamined:
         answers.append(
             f"Without each seed, the verdict on {listed(unexamined)} was not examined: it could not be tested."
