@@ -78,6 +78,18 @@ def test_another_design_s_level_is_the_most_specific_that_fits():
     assert [run.levels["unit"] for run in found if "b" in run.designs] == ["half"]
 
 
+def test_a_level_that_sets_nothing_undoes_no_other_design_s():
+    raw = {
+        "name": "t", "seeds": 1, "rules": ["dfa"], "designs": {
+            "a": {"factors": {"unit": {"relu": {"network.activation": "relu"}, "gelu": {"network.activation": "gelu"}}}},
+            "b": {"factors": {"unit": {"as_it_is": {}}}},
+        },
+    }  # fmt: skip
+    found = expand(Study.parse(raw), fingerprint=lambda section: "x").runs
+    assert [run.levels["unit"] for run in found if "a" in run.designs] == ["relu", "gelu"]
+    assert [run.levels["unit"] for run in found if run.designs == ("b",)] == ["as_it_is"]
+
+
 def test_a_level_means_one_thing_in_all_designs():
     raw = {
         "name": "t", "designs": {

@@ -134,7 +134,7 @@ def panel_figure(panels: Sequence[Panel]) -> Figure:
     grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axes, panel, rows in zip(grid, panels, shown, strict=True):
         _panel(axes, panel, rows)
-    grid[-1].set_xlabel("change of the angle, degrees (left: better aligned)")
+    grid[-1].set_xlabel("change of the angle, degrees")
     handles = [
         Line2D([], [], color=colour, marker="o", ms=4.5, label=name)
         for name, colour in {**VERDICT_COLOURS, "undecided": OTHERWISE}.items()
@@ -151,4 +151,4 @@ def _panel(axes: Axes, panel: Panel, rows: Sequence[Answer]) -> None:
         axes.plot(each.estimate, place, "o", ms=4.5, color=colour, mfc=colour if each.question.core else "white")
     axes.set_yticks(range(len(rows)), [each.question.label for each in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_title(panel.claim.statement, loc="left")
+    axes.set_title(panel.claim.statement, loc="right")  # room lies to the left, above the labels

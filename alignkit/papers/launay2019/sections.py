@@ -109,8 +109,8 @@ def panels(studies: All) -> Answer | None:
                 f"panel_{name}",
                 f"Panels, {words(name)}",
                 _hangs_on(found),
-                "The claim as declared comes first. Filled: a core row, in which a robust verdict must hold; 95% "
-                "intervals over seeds, tuning included, each of its row alone.",
+                "The claim as declared comes first. Left of zero: better aligned. Filled: a core row, in which a "
+                "robust verdict must hold; 95% intervals over seeds, tuning included, each of its row alone.",
                 panel_figure(found),
             )
         )
