@@ -60,8 +60,6 @@ FAILED = (1, 2, 4)
 WIDE = 3.0
 METHOD = "verdicts of tuned studies"
 GRADES = "grades"
-AT_MARGIN = ("equivalent", "refuted")
-"""False verdicts on a claimed effect of the size of the margin."""
 
 
 @dataclass(frozen=True)
