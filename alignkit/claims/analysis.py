@@ -5,6 +5,7 @@ An `Analysis` is the one place that asks records. Figures and sections of the re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -38,10 +39,10 @@ from alignkit.study.study import Study
 from alignkit.text import slug
 
 RESPONSES = (
-    "signal_angle_deg", "signal_cosine", "delta_cosine", "gradient_cosine", "weight_cosine", "jacobian_cosine",
-    "step_cosine",
+    "gradient_angle_deg", "signal_angle_deg", "delta_angle_deg", "step_angle_deg", "centred_angle_deg", "signal_cosine",
+    "delta_cosine", "gradient_cosine", "weight_cosine", "jacobian_cosine", "step_cosine",
 )  # fmt: skip
-"""What a report calls alignment: the first of these that was recorded."""
+"""What a report calls alignment: what most claims are about, else the first of these that was recorded."""
 IMPOSED = frozenset({"imposed_angle"})
 """Rules whose alignment is set, not found."""
 
@@ -329,9 +330,11 @@ def _alignment(records: Records) -> tuple[str | None, tuple[str, ...]]:
     if IMPOSED & set(records.study.rules) and set(runs["rule"]) <= {"bp", "shallow"}:
         return None, ()
     rows = layers_of(records)[["run_id", "signal", *RESPONSES]].merge(runs, on="run_id")
+    claimed = Counter(claim.response for claim in records.study.claims if claim.response in RESPONSES)
+    order = dict.fromkeys((*(response for response, _ in claimed.most_common()), *RESPONSES))
     for only in ("teaching", "bystander"):
         part = rows[rows["signal"] == only]
-        for response in RESPONSES:
+        for response in order:
             with_values = set(part.loc[part[response].notna(), "rule"])
             if with_values:
                 return response, tuple(rule for rule in records.study.rules if rule in with_values)
