@@ -236,6 +236,16 @@ LAYERS = {
 """Measures of a study's own come after these."""
 
 _OWN: dict[str, Column] = {}
+PLACES = {
+    "signal": "at h",
+    "centred": "at h less batch means",
+    "delta": "at z",
+    "gradient": "weight gradient",
+    "step": "step",
+}
+"""Where a teaching signal is compared with back-propagation's, by the beginning of the measure's name."""
+MODES = {"batch": "batch statistics", "eval": "evaluation mode", "train": "training mode"}
+"""The modes of a measurement, in words."""
 
 
 def show_columns(own: Iterable[Column]) -> None:

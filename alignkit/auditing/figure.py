@@ -76,7 +76,7 @@ def _estimates(axes: Axes, table: pd.DataFrame, audit: ClaimAudit) -> None:
 
 
 def _choices(table: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
-    """Names of choices, and which questions made them: those that some questions made, and not all."""
+    """Each choice that tells questions apart: its name, and which questions made it."""
     where = [f"{place}, {mode}" if mode else place for place, mode in zip(table["place"], table["mode"], strict=True)]
     found: list[tuple[str, np.ndarray]] = []
     for values, prefix in ((where, ""), (table["layer"], "layer "), (table["rates"], "rates: "), (table["when"], "")):

@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
 from alignkit.auditing.figure import shown_questions, specification_curve
 from alignkit.auditing.result import ALPHA, Audit, ClaimAudit, words_of
+from alignkit.claims.verdict import GRADES
 from alignkit.columns import digits_of, label_of
 from alignkit.figures.style import save_svg
 from alignkit.records.files import write_bytes
-from alignkit.report import page as report
+from alignkit.report.html import page_text
 from alignkit.report.svg import inline_svg
 from alignkit.stats.tables.levels import level_text
 from alignkit.study.claim import Claim
@@ -36,11 +36,6 @@ from alignkit.text import (
 )
 
 TEMPLATES = Path(__file__).parent / "templates"
-GRADES = {
-    "robust": "the verdict holds in every core question of the claim's panel",
-    "conditional": "not in every one, and no graded question of it says the opposite beyond chance",
-    "contested": "a graded question of the panel says the opposite beyond chance",
-}
 FILES = ("audit.html", "audit.csv", "audit.json")
 
 
@@ -64,16 +59,11 @@ def write_audit(audit: Audit, out_dir: str | Path, *, title: str = "") -> Path:
 
 def render(audit: Audit, *, title: str = "") -> str:
     """The page as text."""
-    loader = jinja2.FileSystemLoader([TEMPLATES, report.TEMPLATES])
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    return environment.get_template("audit.html").render(
-        style=Markup((report.TEMPLATES / "style.css").read_text(encoding="utf-8")),
+    return page_text(
+        "audit.html",
+        folder=TEMPLATES,
         title=title or audit.study,
         study=audit.study,
-        badges=report.BADGES,
         lead=lead(audit),
         claims=[_context(each, number) for number, each in enumerate(audit.claims, start=1)],
         grades=GRADES,
@@ -171,7 +161,7 @@ def _told(each: ClaimAudit) -> list[str]:
                 "opposite."]  # fmt: skip
     beyond, opposite = len(each.contradictions), len(each.on_side("opposite"))
     kind = "lie beyond the smallest effect" if each.verdict == "equivalent" else "have the opposite sign"
-    lines = [f"{count(each.asked, 'question')}, of which {opposite:,} {kind}, {beyond:,} beyond chance."]
+    lines = [f"{count(each.asked, 'question')}: {opposite:,} {kind}, {beyond:,} beyond chance."]
     if each.contradicted:
         lines.append("The verdict is graded robust and is contradicted.")
     elif beyond and each.grade:

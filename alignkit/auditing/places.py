@@ -9,18 +9,10 @@ import numpy as np
 
 from alignkit.auditing.arms import Arms, classes_of, norm_follows
 from alignkit.auditing.measured import Measured, has_layer, over_layers, time_average
-from alignkit.columns import EXCESS, GAP, better_side, label_of, unit_of
+from alignkit.columns import EXCESS, GAP, MODES, PLACES, better_side, label_of, unit_of
 from alignkit.records.store import Records
 
-PLACES = {
-    "signal": "at h",
-    "centred": "at h less batch means",
-    "delta": "at z",
-    "gradient": "weight gradient",
-    "step": "step",
-}
 KINDS = {"_angle_deg": "degrees", "_cosine": "cosine"}
-MODES = {"batch": "batch statistics", "eval": "evaluation mode", "train": "training mode"}
 LAYERS: tuple[int | str, ...] = ("mean", "first", "last", "last-1", "median")
 ACCURACIES = ("test_accuracy", "validation_accuracy", "train_accuracy")
 LOSSES = ("test_loss", "validation_loss")

@@ -21,9 +21,9 @@ LEAST_QUESTIONS = 60
 class ClaimAudit:
     """A claim's verdict beside the answers to all questions that were asked of it.
 
-    `questions` has a row per question (see `AXES`): its estimate and interval in its own unit, whether its sign is
-    that of the verdict (`side`), whether it is `comparable` and `tested`, and `p_opposite`, adjusted over all that
-    are tested. For "equivalent", opposite is an estimate beyond the claim's smallest effect. `moderators` has the
+    `questions` has a row per question (see `AXES`): its estimate and interval in its own unit, whether it has
+    the verdict's sign (`side`), whether it is `comparable` and `tested`, and `p_opposite`, adjusted over all tested
+    questions. For "equivalent", opposite is an estimate beyond the claim's smallest effect. `moderators` has the
     claim's effect at each level of every other factor. `coincide` counts the questions whose answers are those of
     another, and `lacks` says what the records did not allow to ask. `reason` says why nothing was asked.
     """

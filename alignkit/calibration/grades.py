@@ -56,7 +56,7 @@ LARGE = 4.0
 TRUE_OVER = 20_000
 """Studies over which a true tuned contrast is the mean."""
 FAILED = (1, 2, 4)
-"""Of 80 arms under a seed, those that fail."""
+"""How many of 80 arms fail under a seed."""
 WIDE = 3.0
 METHOD = "verdicts of tuned studies"
 GRADES = "grades"
@@ -88,7 +88,7 @@ class Family:
 
     def __init__(self, of: Tuned, study: Study) -> None:
         self.study = study
-        # The claims differ in their factor alone, so one panel is that of all, and the hypotheses are the same.
+        # The claims differ in their factor alone: all have the first one's panel and hypotheses.
         self.questions = panel_of(study.claims[0], study)
         self.hypotheses = moderator_hypotheses(study.claims[0], study)
         self.rows = np.stack([question_contrasts(of, each) for each in self.questions], axis=2)

@@ -37,8 +37,8 @@ SECTIONS: dict[Section, tuple[str, str]] = {
         "asks at two places, in two modes, of the step, in two layers, at each seed's best rate and at equal steps. "
         "*Another place* are the first three core rows after the declared one, *another way* the last three. Contrasts "
         "are found on arrays and judged by the functions that judge records; *records to grades* takes two studies of "
-        "each batch the whole way and asks for the same numbers, verdicts and grades. *Coverage* is that of a contrast "
-        "whose arms have their best rates one apart: its truth, the mean of 20,000 studies, holds what that does. "
+        "each batch the whole way and asks for the same numbers, verdicts and grades. *Coverage*: the two arms "
+        "have their best rates one step apart, and the true contrast is the mean of 20,000 studies. "
         "A claim with a moderator has the same effect at both levels. *Best cells*: of several that are the best, one.",
     ),
     "models": (

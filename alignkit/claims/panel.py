@@ -27,11 +27,6 @@ from alignkit.text import listed, number
 
 LEAST_CORE = 3
 """Core rows without which no verdict is graded: it was asked in too few ways."""
-GRADES = {
-    "robust": "the verdict holds in every core row of the panel",
-    "conditional": "the verdict holds as declared, and not in every core row; no graded row says the opposite",
-    "contested": "a graded row of the panel says the opposite, beyond chance",
-}
 GradeName = Literal["", "robust", "conditional", "contested"]
 
 

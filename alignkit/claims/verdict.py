@@ -22,6 +22,11 @@ VERDICTS = {
     "undecided": "these seeds do not tell",
     "not identifiable": "the two arms differ in a learning rate alone: nothing else of them can be told apart",
 }
+GRADES = {
+    "robust": "the verdict holds in every core row of the panel",
+    "conditional": "the verdict holds as declared, and not in every core row; no graded row says the opposite",
+    "contested": "a graded row of the panel says the opposite, beyond chance",
+}
 
 
 UNGRADED = "ungraded"

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from alignkit.claims.analysis import IMPOSED, Analysis, analyse
 from alignkit.claims.configurations import configuration_entries, configurations_markdown
-from alignkit.claims.panel import GRADES
 from alignkit.claims.reading import floor_note, simultaneous_interval
 from alignkit.claims.revision import notice
-from alignkit.claims.verdict import UNGRADED, VERDICTS, Verdict, grade_name
+from alignkit.claims.verdict import GRADES, UNGRADED, VERDICTS, Verdict, grade_name
 from alignkit.claims.wording import ACCURACY, chance_text, deciding_p, ranked, standing, to_json, to_markdown
 from alignkit.columns import GAP, label_of
 from alignkit.figures.chart import Chart
@@ -25,6 +23,7 @@ from alignkit.records.store import Records
 from alignkit.report import method, outside, results
 from alignkit.report.charts import charts
 from alignkit.report.contents import ALWAYS, FULL, answered
+from alignkit.report.html import page_text
 from alignkit.report.results import bounds, known
 from alignkit.report.section import Answer, Question
 from alignkit.report.svg import inline_svg
@@ -48,23 +47,10 @@ from alignkit.text import (
     with_interval,
 )
 
-TEMPLATES = Path(__file__).parent / "templates"
 OWN_NAMES = (
     "alignment_", "width_curve", "accuracy_gap", "effects", "verdicts", "recommendations", "final_measures", "diverged",
     *(question.name for question in (*ALWAYS, *FULL)),
 )  # fmt: skip
-BADGES = {
-    "supported": "✓",
-    "refuted": "✕",
-    "equivalent": "≈",
-    "undecided": "?",
-    "no evidence": "?",
-    "not identifiable": "=",
-    "robust": "●",
-    "conditional": "◐",
-    "contested": "⇄",
-    "ungraded": "○",
-}
 GRADE_MEANINGS = {**GRADES, UNGRADED: "the records answer the claim in too few ways to grade it"}
 
 
@@ -140,17 +126,9 @@ def render(
     sections: list[dict[str, Any]],
 ) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
     study = analysis.study
-    return environment.get_template("page.html").render(
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+    return page_text(
+        "page.html",
         title=study.title or study.name,
         study=study,
         notice=notice(study.claims),
@@ -161,7 +139,6 @@ def render(
         grade_meanings=GRADE_MEANINGS,
         verdicts=[_verdict_context(verdict, analysis.family_size) for verdict in analysis.verdicts],
         verdict_meanings=VERDICTS,
-        badges=BADGES,
         recommendations=[_recommendation_context(entry) for entry in analysis.recommendations],
         figures=figures,
         absent=absent,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from alignkit.columns import EXCESS, MEASURES
+from alignkit.columns import EXCESS, MEASURES, MODES, PLACES
 from alignkit.settings.study_options import Settings
 from alignkit.settings.types import Stage
 from alignkit.study.claim import Claim
@@ -16,16 +16,7 @@ from alignkit.study.study import Study
 
 MOST_GRADED = 25
 """Graded rows of a panel: with more of them, few seeds could contradict nothing."""
-PLACES = {
-    "signal": "at h",
-    "centred": "at h less batch means",
-    "delta": "at z",
-    "gradient": "weight gradient",
-    "step": "step",
-}
-"""Where a teaching signal is compared with back-propagation's."""
 _KINDS = ("_angle_deg", "_cosine")
-_MODES = {"batch": "batch statistics", "eval": "evaluation mode", "train": "training mode"}
 Group = Literal["declared", "place", "layer", "rates", "step", "cells"]
 
 
@@ -101,7 +92,7 @@ def _places(claim: Claim, study: Study) -> Iterator[Question]:
         if response not in known or name == "centred":
             continue
         for mode in (None,) if name == "step" else study.probe.every_mode:
-            label = words if mode is None else f"{words} ({_MODES[mode]})"
+            label = words if mode is None else f"{words} ({MODES[mode]})"
             row = Question(
                 f"{name}-{mode}" if mode else name, label, "place", response + excess, mode, claim.layer, core=True
             )
@@ -111,7 +102,7 @@ def _places(claim: Claim, study: Study) -> Iterator[Question]:
             yield replace(row, core=False, graded=False, comparable=False, why=_TWO_KINDS)
             if f"centred{kind}" in known:
                 yield replace(
-                    row, key=f"centred-{mode}", label=f"{PLACES['centred']} ({_MODES[str(mode)]})",
+                    row, key=f"centred-{mode}", label=f"{PLACES['centred']} ({MODES[str(mode)]})",
                     response=f"centred{kind}{excess}",
                 )  # fmt: skip
 

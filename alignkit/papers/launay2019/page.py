@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from alignkit.claims.panel import GRADES
-from alignkit.claims.verdict import VERDICTS
+from alignkit.claims.verdict import GRADES, VERDICTS
 from alignkit.errors import RecordsError
 from alignkit.figures.style import save_figure
 from alignkit.papers.launay2019 import sections
@@ -23,7 +21,7 @@ from alignkit.papers.launay2019.findings import All
 from alignkit.papers.launay2019.published import STUDIES
 from alignkit.records.files import write_bytes
 from alignkit.records.store import load
-from alignkit.report.page import BADGES, TEMPLATES
+from alignkit.report.html import page_text
 from alignkit.report.section import Answer
 from alignkit.report.svg import inline_svg
 from alignkit.report.tables import Table
@@ -101,17 +99,9 @@ def _render(
     inline: dict[str, dict[str, Any]],
     notes: list[tuple[str, list[Markup]]],
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, TEMPLATES]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
     parts = [
         {
-            "name": name, "title": title, "answer": answer.sentences, "tables": answer.tables, "notes": answer.notes,
+            "name": name, "title": title, "answer": answer.sentences, "tables": answer.tables, "notes": answer.notes, "folds": (),
             "figures": [inline[chart.name] for chart in answer.charts],
         }
         for name, title, answer in answers
@@ -120,10 +110,10 @@ def _render(
     if any(row["grade"] == UNGRADED for row in rows):
         grades[UNGRADED] = f"{PILOTED} (piloted), or the records answer the claim in too few ways"
     shown = {row["verdict"] for row in rows}
-    return environment.get_template("page_of_paper.html").render(
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+    return page_text(
+        "page_of_paper.html",
+        folder=Path(__file__).parent,
         title=TITLE,
-        badges=BADGES,
         rows=rows,
         in_short=in_short(rows),
         verdict_meanings={name: meaning for name, meaning in VERDICTS.items() if name in shown},
