@@ -101,7 +101,8 @@ def _render(
 ) -> str:
     parts = [
         {
-            "name": name, "title": title, "answer": answer.sentences, "tables": answer.tables, "notes": answer.notes, "folds": (),
+            "name": name, "title": title, "answer": answer.sentences, "tables": answer.tables, "notes": answer.notes,
+            "folds": (),
             "figures": [inline[chart.name] for chart in answer.charts],
         }
         for name, title, answer in answers
