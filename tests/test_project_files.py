@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -46,3 +47,20 @@ def test_every_name_of_the_package_is_there() -> None:
 
 def test_type_checkers_find_the_annotations() -> None:
     assert (Path(alignkit.__file__).parent / "py.typed").is_file()
+
+
+def test_what_the_readme_says_of_batch_norm_is_on_the_page_of_quick() -> None:
+    """Another processor trains to other digits: the README's lie in the intervals of the report that stands beside it."""
+    entries = json.loads(text_of("reports/quick/recommendations.json"))
+    entry = next(each for each in entries if each.get("claim") == "batch-norm")
+    said = re.search(
+        r"by −([\d.]+)° on average: −([\d.]+)° under ReLU, \+([\d.]+)° under tanh.+?\*(\w+)\*",
+        text_of("README.md"),
+        re.DOTALL,
+    )
+    assert said
+    levels = {each["level"]: each["interval"] for each in entry["levels_of_moderators"]}
+    intervals = (entry["interval"], levels["relu"], levels["tanh"])
+    for text, sign, interval in zip(said.groups()[:3], (-1, -1, 1), intervals, strict=True):
+        assert interval[0] <= sign * float(text) <= interval[1]
+    assert said[4] == entry["verdict"] == "supported"
