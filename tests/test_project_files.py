@@ -54,7 +54,7 @@ def test_what_the_readme_says_of_batch_norm_is_on_the_page_of_quick() -> None:
     entries = json.loads(text_of("reports/quick/recommendations.json"))
     entry = next(each for each in entries if each.get("claim") == "batch-norm")
     said = re.search(
-        r"by −([\d.]+)° on average: −([\d.]+)° under ReLU, \+([\d.]+)° under tanh.+?\*(\w+)\*",
+        r"by .([\d.]+)° on average: .([\d.]+)° under ReLU, \+([\d.]+)° under tanh.+?\*(\w+)\*",
         text_of("README.md"),
         re.DOTALL,
     )
